@@ -1,0 +1,154 @@
+//! What the agent remembers of an object: written before an effect, forgotten after the host is clean.
+
+use crate::spec::{IdRange, InstanceId, Object, ObjectId, Provenance, Resources, Span, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    pub id: ObjectId,
+    /// The last valid revision that was accepted, whatever the file says now.
+    pub accepted: Arc<Object>,
+    pub provenance: Provenance,
+    /// Counts accepted revisions from 1.
+    pub generation: u64,
+    /// The number that the next instance gets.
+    pub next_instance: u64,
+    /// What stands on the host, or may stand there because we set out to make it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceRecord>,
+    #[serde(default)]
+    pub attempts: Attempts,
+    /// How often its process was started again by policy.
+    #[serde(default)]
+    pub restarts: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<Exit>,
+    /// A person's word that stands above the manifest's `desiredState`.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub override_: Option<Override>,
+    /// Since when a complete listing has not contained it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_since: Option<Timestamp>,
+}
+
+/// One life on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceRecord {
+    pub id: InstanceId,
+    pub phase: Phase,
+    /// Its user namespace's ids on the host; `None` with `userNamespace: false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<IdRange>,
+    /// The object that the running process was started from.
+    pub started_from: Arc<Object>,
+    pub generation: u64,
+    /// How often a process was started in it: names the log file of the run.
+    pub run: u64,
+    /// The limits last written successfully.
+    #[serde(default)]
+    pub actuated: Resources,
+    /// What the kernel answered when they were read back, by control file. A different answer
+    /// later is drift; a rounded one at once is not.
+    #[serde(default)]
+    pub readback: BTreeMap<String, String>,
+    /// Advisory limits that this host has no knob for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsupported: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deferred: Option<Deferred>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+}
+
+/// What we have set out to do with an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum Phase {
+    /// To be made and started; how far that got only the host knows.
+    Starting,
+    Running,
+    /// Asked to end; killed at `kill_at`.
+    #[serde(rename_all = "camelCase")]
+    Stopping {
+        kill_at: Timestamp,
+        signalled: bool,
+    },
+    /// Its process has ended; its root filesystem stands.
+    Exited,
+    /// To be taken away with everything it has on the host.
+    Removing,
+}
+
+/// A limit that could not be lowered without harm, and waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deferred {
+    /// For a person: `memory 512Mi → 256Mi: 301Mi in use`.
+    pub message: String,
+    pub next_try: Timestamp,
+    /// How often it has been tried.
+    pub tries: u32,
+}
+
+/// Failures of the present revision, so that it is not hammered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Attempts {
+    pub failures: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exit {
+    /// 0 to 255; 128 + the signal's number after a signal; `None` when nobody saw it.
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub at: Timestamp,
+    /// The kernel's OOM killer ended a process of the container during the run.
+    pub oom_killed: bool,
+}
+
+/// A person's `plim stop`, `plim start`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Override {
+    pub state: OverrideState,
+    /// The caller's user id, by the socket's credentials.
+    pub by: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub since: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OverrideState {
+    Stopped,
+    Running,
+    /// Stop it once, then do as the manifest says: `plim restart`.
+    Restart,
+}
+
+impl Exit {
+    pub fn is_success(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+impl Attempts {
+    /// The wait after the given number of failures: 1 s doubled up to 5 min.
+    pub fn backoff(failures: u32) -> Span {
+        Span::from_secs((1_u64 << failures.saturating_sub(1).min(16)).min(300))
+    }
+}
