@@ -38,7 +38,6 @@ pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
     let Prepared { instance, root, ids, user, cgroup, cgroup_view, stdout, stderr, seccomp } = prepared;
     let hostname = spec.hostname.as_ref().unwrap_or(&instance.name).to_string();
     let capabilities = spec.security.capabilities.mask();
-    let added = spec.security.capabilities.add.iter().fold(0, |mask, capability| mask | capability.mask());
     Blueprint {
         root,
         read_only_root: spec.security.read_only_root,
@@ -50,9 +49,7 @@ pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
         process: process(spec, user, &hostname),
         hostname,
         capabilities,
-        // Root keeps its capabilities over execve by being root; others only by the ambient set,
-        // and only what was asked for by name.
-        ambient: if user.uid == 0 { 0 } else { added & capabilities },
+        ambient: ambient(spec, user.uid),
         no_new_privileges: spec.security.no_new_privileges,
         seccomp,
         init: spec.init,
@@ -64,7 +61,15 @@ pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
     }
 }
 
-fn process(spec: &Container, user: &ResolvedUser, hostname: &str) -> Process {
+/// Root keeps its capabilities over `execve` by being root; others only by the ambient set, and only
+/// what was asked for by name (capabilities(7), "Transformation of capabilities during execve()").
+pub(super) fn ambient(spec: &Container, uid: u32) -> u64 {
+    let capabilities = &spec.security.capabilities;
+    let added = capabilities.add.iter().fold(0, |mask, capability| mask | capability.mask());
+    if uid == 0 { 0 } else { added & capabilities.mask() }
+}
+
+pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str) -> Process {
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{}={value}", name.as_str())).collect();
     let defaults =
         [PATH.to_owned(), format!("HOME={}", user.home), format!("HOSTNAME={hostname}"), "container=plimsoll".to_owned()];

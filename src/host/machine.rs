@@ -11,7 +11,7 @@ use crate::keeper::{Client, Fault, HandleState, KeeperError, LogTarget, Output, 
 use crate::plan::{Action, Deferred, Exit, Failure, Outcome, ProcessSeen, Seen, Sighting};
 use crate::sandbox::{self, CgroupJoin, CgroupView};
 use crate::spec::{Bytes, IdRange, InstanceId, Object, Resources, Span, Timestamp};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, UserError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::AsFd as _;
@@ -43,11 +43,17 @@ pub enum MachineError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
+    User(#[from] UserError),
+    #[error(transparent)]
     Keeper(#[from] KeeperError),
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(transparent)]
     Note(#[from] super::note::NoteError),
+    #[error(transparent)]
+    Script(#[from] sandbox::ScriptError),
+    #[error("the streams of the command")]
+    Streams(#[from] rustix::io::Errno),
     #[error("the mount at {at}: {from} is not there on the host")]
     MountSource { at: String, from: String, #[source] source: std::io::Error },
     #[error("the log files in {}", path.display())]
@@ -76,7 +82,7 @@ impl Machine {
     pub fn new(paths: Paths, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Result<Self, MachineError> {
         Ok(Self {
             cgroups: Cgroups::detect(&paths.cgroup_parent)?,
-            storage: Storage::new(&paths.lib, &paths.run, &paths.log)?,
+            storage: Storage::new(&paths.lib, &paths.run, &paths.log),
             images: Images::new(&paths.lib),
             keeper: KeeperLink::new(paths, notify),
             seccomp: SeccompCache::default(),
@@ -131,11 +137,7 @@ impl Machine {
     /// The connection to the keeper. A keeper that is new to us is told of every live container that
     /// it does not know.
     pub(super) fn client(&self) -> Result<Arc<Client>, MachineError> {
-        let (client, fresh) = self.keeper.client()?;
-        if fresh {
-            self.hand_over(&client)?;
-        }
-        Ok(client)
+        self.keeper.client(|client| self.hand_over(client))
     }
 
     fn hand_over(&self, client: &Client) -> Result<(), MachineError> {
@@ -145,13 +147,10 @@ impl Machine {
                 continue;
             }
             let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
-            let find = Whereabouts {
-                cgroups: self.cgroups.directories(&instance),
-                pid: note.pid,
-                since: note.since,
-            };
+            let find =
+                Whereabouts { cgroups: self.cgroups.directories(&instance), pid: note.pid, since: note.since };
             match client.adopt(&instance, find, note.output) {
-                Ok(()) => tracing::info!(container = %instance, "the keeper took it over"),
+                Ok(_) => tracing::info!(container = %instance, "the keeper took it over"),
                 // Its PID 1 ended between the two looks; the next round sees a cgroup without process.
                 Err(error) if error.fault() == Some(Fault::NotFound) => {}
                 Err(error) => return Err(error.into()),
@@ -224,16 +223,19 @@ impl Machine {
         }
         let image = self.images.prepare(&spec.image)?;
         let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
-        let existed = self.storage.exists(instance);
+        let existed = self.storage.look(instance)?.is_some();
         let result = (|| {
             let root = self.storage.create(instance, &image, ids)?;
             let user = self.storage.resolve_user(&root, &spec.user)?;
             let group = self.cgroups.create(instance, &spec.resources)?;
-            let run_dir = self.storage.run_dir(instance);
+            let cgroup = CgroupJoin { unified: group.join.unified, v1: group.join.v1 };
+            let run_dir = self.storage.make_run_dir(instance)?;
+            self.storage.make_log_dir(instance)?;
+            self.storage.prune_logs(instance, run)?;
             let to_host = |id: u32| ids.map_or(Some(id), |ids| ids.to_host(id)).unwrap_or(id);
             let output = Output {
                 log: LogTarget {
-                    path: self.storage.log_path(instance, run)?,
+                    path: self.storage.log_path(instance, run),
                     max_size: spec.logs.max_size.0,
                     files: u32::from(spec.logs.files),
                 },
@@ -242,26 +244,35 @@ impl Machine {
                 uid: to_host(user.uid),
                 gid: to_host(user.gid),
             };
-            let script = sandbox::script(&blueprint(spec, Prepared {
+            let mut note = InstanceNote {
+                object: object.clone(),
+                ids,
+                root: root.clone(),
+                cgroup: cgroup.clone(),
+                output: output.clone(),
+                pid: None,
+                since: None,
+            };
+            note.write(&run_dir)?;
+            let prepared = Prepared {
                 instance,
                 root,
                 ids,
                 user: &user,
-                cgroup: CgroupJoin { unified: group.join.unified, v1: group.join.v1 },
+                cgroup,
                 cgroup_view: self.cgroup_view(),
                 stdout: output.stdout.display().to_string(),
                 stderr: output.stderr.display().to_string(),
                 seccomp: filter.is_some(),
-            }));
-            let mut note = InstanceNote { object: object.id.clone(), output: output.clone(), pid: None, since: None };
-            note.write(&run_dir)?;
+            };
+            let script = sandbox::script(&blueprint(spec, prepared))?;
             let request = StartRequest {
                 instance,
                 script: &script,
                 output,
                 seccomp: filter.as_ref().map(|filter| filter.as_fd()),
             };
-            let started = client.start(request)?;
+            let started = client.start(&request)?;
             self.keeper.started(instance, started);
             note.pid = Some(started.pid);
             note.since = Some(started.since);
@@ -374,7 +385,7 @@ impl Machine {
                 self.keeper.refresh(&client)?;
                 self.storage.list()?
             }
-            Scope::Objects(objects) => self.storage.list_of(objects)?,
+            Scope::Objects(_) => BTreeMap::new(),
         };
         let groups = match scope {
             Scope::All => self.cgroups.list()?,

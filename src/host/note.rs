@@ -1,8 +1,9 @@
-//! What is noted beside a running container, so that a keeper that never saw its start can take it
-//! over: where its output goes, and which process it was.
+//! What is noted beside a running container: what it was started from and where its output goes, so
+//! that a keeper that never saw its start can take it over, and a command can be run inside it.
 
 use crate::keeper::Output;
-use crate::spec::{ObjectId, Timestamp};
+use crate::sandbox::{CgroupJoin, Root};
+use crate::spec::{IdRange, Object, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InstanceNote {
-    pub object: ObjectId,
+    pub object: Object,
+    #[serde(default)]
+    pub ids: Option<IdRange>,
+    pub root: Root,
+    pub cgroup: CgroupJoin,
     pub output: Output,
     #[serde(default)]
     pub pid: Option<u32>,
