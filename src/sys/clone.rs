@@ -43,7 +43,7 @@ pub fn exit(code: i32) -> ! {
 /// wait for a lock that another thread may have held.
 pub fn clone3<F>(request: Request<'_>, child: F) -> Result<Cloned, Errno>
 where
-    F: FnOnce() -> !,
+    F: FnOnce(),
 {
     let flag = |bits: libc::c_int| u64::from(bits.cast_unsigned());
     let mut pidfd: libc::c_int = -1;
@@ -61,7 +61,8 @@ where
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     if pid == 0 {
         let _guard = NeverLeave;
-        child()
+        child();
+        exit(255);
     }
     if pid < 0 {
         return Err(super::last_error());
