@@ -4,7 +4,7 @@
 //! Within a version, an unknown optional field is ignored and a missing one has its default, so that
 //! an older keeper serves a newer agent across an upgrade.
 
-use crate::sandbox::{ExecPlan, Script};
+use crate::sandbox::Script;
 use crate::spec::{InstanceId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -48,8 +48,8 @@ pub(super) enum Request {
         instance: InstanceId,
         log: LogTarget,
     },
-    /// Comes with three descriptors for 0, 1 and 2 (one, the terminal, with a tty), and then the
-    /// compiled seccomp filter when the plan wants one.
+    /// Comes with three descriptors for 0, 1 and 2 (with a terminal: one, the socket that gets its
+    /// master), and then the compiled seccomp filter when the script wants one.
     Exec(Box<Exec>),
     Ping,
     Shutdown {
@@ -77,8 +77,8 @@ pub(super) struct Adopt {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Exec {
     pub instance: InstanceId,
-    pub plan: ExecPlan,
-    pub tty: bool,
+    pub script: Script,
+    pub terminal: bool,
 }
 
 /// Where a container's standard output and error go.

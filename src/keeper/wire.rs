@@ -55,10 +55,8 @@ impl Packet {
             return Err(Errno::TOOBIG);
         }
         let flags = SendFlags::NOSIGNAL;
-        rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(socket, &[IoSlice::new(&self.bytes)], &mut control, flags)
-        })
-        .map(|_| ())
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &[IoSlice::new(&self.bytes)], &mut control, flags))
+            .map(|_| ())
     }
 }
 
@@ -96,12 +94,7 @@ impl Received {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(
-                socket,
-                &mut [IoSliceMut::new(&mut bytes)],
-                &mut control,
-                RecvFlags::CMSG_CLOEXEC,
-            )
+            rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
         });
         let received = match received {
             Ok(received) => received,

@@ -7,9 +7,11 @@
 
 mod clone;
 mod exec;
+mod pidfd_info;
 
 pub use clone::{Cloned, Request, clone3, exit};
 pub use exec::{Pointers, execve};
+pub use pidfd_info::pidfd_exit_status;
 pub use rustix::io::Errno;
 
 /// The error of the libc call that has just failed.
