@@ -5,5 +5,13 @@
 //! list there; nothing is decided on the way.
 
 mod blueprint;
+mod exec;
+mod launch;
+mod script;
+mod text;
 
 pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Overlay, Process, Root, TmpfsMount};
+pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
+pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
+pub use script::{Failure, Lane, Report, Script, ScriptError, script};
+pub use text::Text;
