@@ -3,7 +3,7 @@
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
 use super::{Event, View};
-use crate::host::Machine;
+use crate::host::{ExecRequest, ExecSession, Machine};
 use crate::spec::change::{Class, FieldChange};
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -72,8 +72,8 @@ fn changed(id: &ObjectId, record: &Record, wanted: &crate::spec::Object) -> Opti
         // Class `none` takes effect by being accepted.
         running.labels.clone_from(&record.accepted.labels);
         running.annotations.clone_from(&record.accepted.annotations);
-        running.spec.restart = record.accepted.spec.restart;
-        running.spec.stop = record.accepted.spec.stop.clone();
+        running.spec.restart.clone_from(&record.accepted.spec.restart);
+        running.spec.stop.clone_from(&record.accepted.spec.stop);
         running.spec.logs = record.accepted.spec.logs;
         running.spec.desired_state = record.accepted.spec.desired_state;
     }

@@ -15,7 +15,6 @@ use crate::storage::{Storage, StorageError, UserError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,8 +55,6 @@ pub enum MachineError {
     Streams(#[from] rustix::io::Errno),
     #[error("the mount at {at}: {from} is not there on the host")]
     MountSource { at: String, from: String, #[source] source: std::io::Error },
-    #[error("the log files in {}", path.display())]
-    Logs { path: PathBuf, #[source] source: std::io::Error },
     #[error("the processes of {instance} did not end within 10 s of being killed")]
     Unkillable { instance: InstanceId },
     #[error("{instance} does not run")]
@@ -114,11 +111,6 @@ impl Machine {
             usage.cpu_usec.checked_sub(cpu_usec)?.checked_mul(1000)?.checked_div(elapsed)
         });
         Some(Usage { cpu_usec: usage.cpu_usec, cpu_milli, memory: usage.memory.map(Bytes), pids: usage.pids })
-    }
-
-    /// The log files of the present or the previous run, oldest first.
-    pub fn log_files(&self, instance: &InstanceId, previous: bool) -> Result<Vec<PathBuf>, String> {
-        self.storage.log_files(instance, previous).map_err(|error| chain(&error))
     }
 
     /// Ends the keeper and takes away what all containers shared, after the last one has gone.
@@ -385,7 +377,7 @@ impl Machine {
                 self.keeper.refresh(&client)?;
                 self.storage.list()?
             }
-            Scope::Objects(_) => BTreeMap::new(),
+            Scope::Objects(objects) => self.storage.list_of(objects)?,
         };
         let groups = match scope {
             Scope::All => self.cgroups.list()?,

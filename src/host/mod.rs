@@ -4,6 +4,7 @@
 mod blueprint;
 mod exec;
 mod keeper_link;
+mod logs;
 mod machine;
 mod note;
 mod paths;

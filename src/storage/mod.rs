@@ -14,7 +14,7 @@ pub use user::{ResolvedUser, UserError};
 
 use crate::image::{Layers, Prepared, tree};
 use crate::sandbox::{Overlay, Root};
-use crate::spec::{IdRange, InstanceId, User};
+use crate::spec::{IdRange, InstanceId, ObjectId, User};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,6 +162,29 @@ impl Storage {
             }
             Ok(())
         })?;
+        Ok(found)
+    }
+
+    /// As [`Self::list`], of these objects alone.
+    pub fn list_of(&self, objects: &BTreeSet<ObjectId>) -> Result<BTreeMap<InstanceId, Option<IdRange>>, StorageError> {
+        let mut found = BTreeMap::new();
+        for object in objects {
+            let family = self.instances.join(InstanceId::new(object, 0).family());
+            let entries = match std::fs::read_dir(&family) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(StorageError::Io { operation: "listing", path: family, source }),
+            };
+            for entry in entries {
+                let entry =
+                    entry.map_err(|source| StorageError::Io { operation: "listing", path: family.clone(), source })?;
+                let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+                let id = InstanceId::new(object, number);
+                if let Some(ids) = self.look(&id)? {
+                    found.insert(id, ids);
+                }
+            }
+        }
         Ok(found)
     }
 
