@@ -77,8 +77,11 @@ pub enum Phase {
         kill_at: Timestamp,
         signalled: bool,
     },
-    /// Its process has ended; its root filesystem stands.
+    /// Its process has ended by itself, and the restart policy says what follows; its root
+    /// filesystem stands.
     Exited,
+    /// Its process has ended because we asked for it; its root filesystem stands.
+    Stopped,
     /// To be taken away with everything it has on the host.
     Removing,
 }
