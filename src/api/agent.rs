@@ -1,0 +1,66 @@
+//! What the interface needs of the agent.
+
+use crate::agent::{Command, CommandError, Event, ExecRequest, ExecSession, Handle, PlanReport, PlanRequest, View};
+use crate::spec::ObjectId;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{broadcast, watch};
+
+/// The agent as its interface sees it. A trait, because the interface is tested over a real socket
+/// with an agent that has a state and no host.
+pub trait Agent: Clone + Send + Sync + 'static {
+    /// Changes whenever something changed that can be shown.
+    fn changes(&self) -> watch::Receiver<Arc<View>>;
+    /// Everything that can be shown, with fresh usage figures where `usage` is wanted.
+    fn view(&self, usage: bool) -> impl Future<Output = Arc<View>> + Send;
+    /// Carries out an order of the user `by` and says in one line what came of it.
+    fn command(&self, command: Command, by: u32) -> impl Future<Output = Result<String, CommandError>> + Send;
+    fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<PlanReport, CommandError>> + Send;
+    /// The last decision about an object, in sentences.
+    fn why(&self, object: &ObjectId) -> impl Future<Output = Result<String, CommandError>> + Send;
+    /// The remembered events after `after`, and every later one.
+    fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>);
+    /// The log files of the present or the previous run, oldest first.
+    fn log_files(
+        &self,
+        object: &ObjectId,
+        previous: bool,
+    ) -> impl Future<Output = Result<Vec<PathBuf>, CommandError>> + Send;
+    /// Starts a program inside a running container.
+    fn exec(&self, request: ExecRequest) -> impl Future<Output = Result<ExecSession, CommandError>> + Send;
+}
+
+impl Agent for Handle {
+    fn changes(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    async fn view(&self, usage: bool) -> Arc<View> {
+        Self::view(self, usage).await
+    }
+
+    async fn command(&self, command: Command, by: u32) -> Result<String, CommandError> {
+        Self::command(self, command, by).await
+    }
+
+    async fn plan(&self, request: PlanRequest) -> Result<PlanReport, CommandError> {
+        Self::plan(self, request).await
+    }
+
+    async fn why(&self, object: &ObjectId) -> Result<String, CommandError> {
+        Self::why(self, object).await
+    }
+
+    fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        Self::events(self, after)
+    }
+
+    async fn log_files(&self, object: &ObjectId, previous: bool) -> Result<Vec<PathBuf>, CommandError> {
+        Self::log_files(self, object, previous).await
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecSession, CommandError> {
+        Self::exec(self, request).await
+    }
+}
