@@ -247,7 +247,7 @@ impl Driver {
         let mut noted = false;
         for step in plan.steps {
             self.dirty_view = true;
-            noted |= step.action == Action::Note;
+            noted |= matches!(step.action, Action::Note | Action::Forget);
             self.begin(step);
         }
         noted
@@ -266,8 +266,16 @@ impl Driver {
         }
         let decision = Decision { at: now(), class: step.class, reason: step.reason, action, result: None };
         self.decisions.insert(step.object.clone(), decision);
-        if step.action == Action::Note {
-            return;
+        match step.action {
+            Action::Note => return,
+            // The host is not asked: what is to be forgotten was seen to be gone.
+            Action::Forget => return self.done(step.object, &step.action, Ok(Outcome::Done)),
+            Action::Start { .. }
+            | Action::Resize { .. }
+            | Action::Signal { .. }
+            | Action::Kill { .. }
+            | Action::Collect { .. }
+            | Action::Remove { .. } => {}
         }
         self.in_flight.insert(step.object.clone());
         let (host, workers, sender) = (self.host.clone(), self.workers.clone(), self.sender.clone());
@@ -432,5 +440,6 @@ pub(super) fn name(action: &Action) -> &'static str {
         Action::Kill { .. } => "Killing",
         Action::Collect { .. } => "Collecting",
         Action::Remove { .. } => "Removing",
+        Action::Forget => "Forgetting",
     }
 }

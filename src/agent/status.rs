@@ -149,8 +149,7 @@ fn phase(record: Option<&Record>, instance: Option<&InstanceRecord>, process: &P
         Some(Phase::Starting) => "Starting",
         Some(Phase::Running) => "Exited",
         Some(Phase::Stopping { .. }) => "Stopping",
-        Some(Phase::Exited) if record.override_.is_some() => "Stopped",
-        Some(Phase::Exited) if record.accepted.spec.desired_state == DesiredState::Stopped => "Stopped",
+        Some(Phase::Stopped) => "Stopped",
         Some(Phase::Exited) => "Exited",
         Some(Phase::Removing) => "Removing",
     }
@@ -210,7 +209,7 @@ fn conditions(
 fn next_at(inputs: &Inputs<'_>, record: Option<&Record>, instance: Option<&InstanceRecord>) -> Option<Timestamp> {
     let stopping = instance.and_then(|instance| match instance.phase {
         Phase::Stopping { kill_at, .. } => Some(kill_at),
-        Phase::Starting | Phase::Running | Phase::Exited | Phase::Removing => None,
+        Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopped | Phase::Removing => None,
     });
     let deletion = record.and_then(|record| record.absent_since).map(|since| since.after(inputs.settings.deletion_grace));
     let deferred = instance.and_then(|instance| instance.deferred.as_ref()).map(|deferred| deferred.next_try);

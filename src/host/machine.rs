@@ -395,7 +395,8 @@ impl Machine {
 
     fn try_apply(&self, action: &Action) -> Result<Outcome, MachineError> {
         match action {
-            Action::Note => Ok(Outcome::Done),
+            // The record alone changes.
+            Action::Note | Action::Forget => Ok(Outcome::Done),
             Action::Start { instance, run, object, ids } => self.start(instance, *run, object, *ids),
             Action::Resize { instance, from, to } => self.resize(instance, from, to),
             Action::Signal { instance, signal } => self.signal(instance, *signal),
