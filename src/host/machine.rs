@@ -110,7 +110,7 @@ impl Machine {
             let elapsed = u64::try_from(now.duration_since(at).as_micros()).ok().filter(|elapsed| *elapsed > 0)?;
             usage.cpu_usec.checked_sub(cpu_usec)?.checked_mul(1000)?.checked_div(elapsed)
         });
-        Some(Usage { cpu_usec: usage.cpu_usec, cpu_milli, memory: usage.memory.map(Bytes), pids: usage.pids })
+        Some(Usage { cpu_usec: usage.cpu_usec, cpu_milli, memory: Some(Bytes(usage.memory)), pids: Some(usage.pids) })
     }
 
     /// Ends the keeper and takes away what all containers shared, after the last one has gone.
@@ -140,7 +140,7 @@ impl Machine {
             }
             let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
             let find =
-                Whereabouts { cgroups: self.cgroups.directories(&instance), pid: note.pid, since: note.since };
+                Whereabouts { cgroups: note.cgroup.directories(), pid: note.pid, since: note.since };
             match client.adopt(&instance, find, note.output) {
                 Ok(_) => tracing::info!(container = %instance, "the keeper took it over"),
                 // Its PID 1 ended between the two looks; the next round sees a cgroup without process.
@@ -381,7 +381,9 @@ impl Machine {
         };
         let groups = match scope {
             Scope::All => self.cgroups.list()?,
-            Scope::Objects(objects) => self.cgroups.list_of(objects)?,
+            // An instance's directory on disk is the last thing that is removed of it, so none is
+            // missed here; a cgroup that stands alone is found by the next look at everything.
+            Scope::Objects(_) => BTreeSet::new(),
         };
         let handles = self.keeper.handles().into_keys().filter(|instance| wanted(instance));
         let all: BTreeSet<InstanceId> = rootfs.keys().cloned().chain(groups).chain(handles).collect();
