@@ -5,7 +5,7 @@ use super::machine::{Machine, MachineError};
 use super::note::InstanceNote;
 use super::chain;
 use crate::keeper::{self, ExecStreams};
-use crate::sandbox::{self, ExecPlan, Stdio};
+use crate::sandbox::{self, CgroupJoin, ExecPlan, Stdio};
 use crate::spec::{InstanceId, Network, ObjectId, User};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -71,6 +71,7 @@ impl Machine {
             process.cwd.clone_from(cwd);
         }
         let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
+        let join = self.cgroups.join(instance);
         let script = sandbox::exec_script(&ExecPlan {
             capabilities: spec.security.capabilities.mask(),
             ambient: ambient(spec, process.uid),
@@ -78,7 +79,7 @@ impl Machine {
             no_new_privileges: spec.security.no_new_privileges,
             seccomp: filter.is_some(),
             oom_score_adj: 0,
-            cgroup: note.cgroup,
+            cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
             user_namespace: spec.security.user_namespace,
             host_network: spec.network == Network::Host,
             terminal: request.tty.then_some(ROWS_COLUMNS),
