@@ -13,8 +13,8 @@ run: deps
 	$(CARGO) build --release --bins
 	$(SUDO) target/release/plim --root "$(PLIM_ROOT)" up manifests
 
-test: deps
-	$(CARGO) build --bins
+test:
+	@deploy/deps test
 	deploy/test
 
 bench: deps
