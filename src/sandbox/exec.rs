@@ -1,10 +1,14 @@
 //! Another command in a running container.
 
-use super::launch::{LaunchError, Launched, Stdio, launch};
+use super::child::Io;
+use super::launch::{LaunchError, Launched, Stdio, run};
+use super::ops::Namespaces;
 use super::script::{Script, ScriptError};
 use super::{CgroupJoin, Process};
+use crate::sys::{self, Errno};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// What is to run beside a container's command, under the same restrictions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,8 @@ pub struct ExecPlan {
     pub cgroup: CgroupJoin,
     /// The container has a user namespace of its own.
     pub user_namespace: bool,
+    /// The container is in the host's network namespace.
+    pub host_network: bool,
     /// The command gets a terminal made in the container, of this many rows and columns.
     pub terminal: Option<(u16, u16)>,
 }
@@ -46,11 +52,18 @@ pub fn launch_exec(
     io: ExecIo<'_>,
     seccomp: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, LaunchError> {
-    let _ = target;
-    match io {
-        ExecIo::Stdio(stdio) => launch(script, stdio, seccomp),
-        ExecIo::Terminal { console } => {
-            launch(script, Stdio { stdin: console, stdout: console, stderr: console }, seccomp)
-        }
-    }
+    let io = match io {
+        ExecIo::Stdio(Stdio { stdin, stdout, stderr }) => Io::Descriptors([stdin, stdout, stderr]),
+        ExecIo::Terminal { console } => Io::Terminal { console },
+    };
+    // A new child is born into the pid namespace that its parent has set for children; there is no
+    // other way in that needs no process in between.
+    let prepare = |what| move |errno: Errno| LaunchError::Prepare { what, source: errno.into() };
+    let own = rustix::fs::open(c"/proc/self/ns/pid_for_children", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(prepare("opening our own pid namespace"))?;
+    sys::enter_namespaces(target, Namespaces::PID.0).map_err(prepare("entering the container's pid namespace"))?;
+    let launched = run(script, io, Some(target), seccomp);
+    // Were this to fail, every container from here on would start inside this one.
+    sys::enter_namespaces(own.as_fd(), Namespaces::PID.0).expect("a namespace that we have just been in");
+    launched
 }

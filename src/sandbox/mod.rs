@@ -5,9 +5,15 @@
 //! list there; nothing is decided on the way.
 
 mod blueprint;
+mod child;
 mod exec;
+mod init;
 mod launch;
+mod ops;
+mod parent;
+mod path;
 mod script;
+mod terminal;
 mod text;
 
 pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Overlay, Process, Root, TmpfsMount};
@@ -15,3 +21,6 @@ pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
 pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
 pub use script::{Failure, Lane, Report, Script, ScriptError, script};
 pub use text::Text;
+
+#[cfg(test)]
+mod tests;

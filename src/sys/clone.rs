@@ -75,3 +75,16 @@ where
 
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A plain child (`fork(2)` without libc's handlers): `None` in it, its number in the parent.
+///
+/// For a process that is a child of [`clone3`] itself and has no other thread.
+pub fn fork() -> Result<Option<Pid>, Errno> {
+    // SAFETY: no memory is shared and no stack given, so the child goes on in its own copy of this
+    // one; nothing but integers is passed.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if pid < 0 {
+        return Err(super::last_error());
+    }
+    Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+}

@@ -4,7 +4,7 @@ use crate::keeper::{Client, Event, Exit, LogTarget, Options, Output, StartReques
 use crate::keeper::{KeeperError, daemon};
 use crate::sandbox::Script;
 use crate::spec::InstanceId;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -174,8 +174,19 @@ pub(super) fn script(argv: &[&str]) -> Script {
 
 /// The same in namespaces: `CLONE_NEW*` bits.
 pub(super) fn script_in(argv: &[&str], namespaces: u64) -> Script {
-    let program = json!({ "candidates": [argv[0]], "argv": argv, "env": ["PATH=/usr/bin:/bin"] });
-    let child = json!([{ "Execute": program }]);
+    from_operations(namespaces, &json!(["Seal", { "Execute": program(argv) }]))
+}
+
+/// A script whose child waits for what its parent never does.
+pub(super) fn script_that_waits() -> Script {
+    from_operations(0, &json!(["Seal", { "Receive": { "slots": [] } }, { "Execute": program(&["/bin/true"]) }]))
+}
+
+fn program(argv: &[&str]) -> Value {
+    json!({ "candidates": [argv[0]], "argv": argv, "env": ["PATH=/usr/bin:/bin"] })
+}
+
+fn from_operations(namespaces: u64, child: &Value) -> Script {
     let parent = json!([{ "Clone": { "namespaces": namespaces, "cgroup": null } }]);
     serde_json::from_value(json!({ "parent": parent, "child": child })).unwrap()
 }

@@ -1,6 +1,8 @@
 //! Starts, ends, signals, and what is left of them.
 
-use super::super::process::{Place, instance, is_alive, open_files, script, shell, wait_until};
+use super::super::process::{
+    Keeper, Place, instance, is_alive, open_files, script, script_that_waits, shell, wait_until,
+};
 use crate::keeper::{Event, Fault, HandleState, StartRequest};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Duration;
@@ -150,6 +152,19 @@ fn two_hundred_lives_leave_no_descriptor() {
     (2..202).for_each(live);
 
     assert_eq!(open_files(keeper.pid()), before);
+}
+
+#[test]
+fn a_start_that_hangs_is_ended() {
+    let (place, id) = (Place::new(), instance(1));
+    let keeper = Keeper::begin(place.path(), Duration::from_millis(200));
+    let agent = keeper.connect();
+
+    let error = place.start_script(&agent, &id, &script_that_waits()).unwrap_err();
+
+    assert_eq!(error.fault(), Some(Fault::StartFailed));
+    assert!(error.to_string().contains("not started within 200ms"), "{error}");
+    assert!(agent.client.list().unwrap().is_empty());
 }
 
 #[test]
