@@ -230,6 +230,7 @@ mod tests {
 
                 assert_eq!(full, 40 << 10, "the torn record is taken back");
                 assert_eq!((log.counters().lines, log.counters().dropped), (2, 1));
+                drop(log);
                 nix::mount::umount(directory.path()).unwrap();
             });
 

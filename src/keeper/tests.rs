@@ -1,1 +1,10 @@
+//! The keeper as a process of its own, with real containers that need no namespace.
 
+mod process;
+
+mod root {
+    mod adopting;
+    mod hostile;
+    mod logs;
+    mod starting;
+}
