@@ -173,15 +173,26 @@ impl Cgroups {
         let controls = self.controls()?;
         let mut seen = GroupSeen::default();
         let mut exists = false;
-        let mut open: Option<(usize, Option<OwnedFd>)> = None;
+        let mut base: Option<(usize, Option<Arc<OwnedFd>>, String)> = None;
+        let mut path = String::new();
         for (index, file) in &controls.observed {
-            if open.as_ref().map(|(at, _)| at) != Some(index) {
-                open = Some((*index, self.open(*index, instance)?));
+            if base.as_ref().map(|(at, ..)| at) != Some(index) {
+                let hierarchy = &self.hierarchies[*index];
+                let below = below_base(hierarchy.version, instance);
+                base = Some((*index, hierarchy.base(&self.parent)?, below));
             }
-            let Some((_, Some(dir))) = &open else { continue };
-            exists = true;
-            match files::read(dir.as_fd(), file) {
-                Ok(text) => drop(seen.limits.insert(file.clone(), text)),
+            let Some((_, place, below)) = &mut base else { continue };
+            let Some(dir) = place else { continue };
+            // From the base each time: opening the instance's directory first costs more than it saves.
+            path.clear();
+            path.extend([below.as_str(), "/", file]);
+            match files::read(dir.as_fd(), &path) {
+                Ok(text) => {
+                    exists = true;
+                    seen.limits.insert(file.clone(), text);
+                }
+                // In v1 every directory has all the files, so there is none.
+                Err(Errno::NOENT | Errno::NODEV) if self.hierarchies[*index].version == Version::V1 => *place = None,
                 Err(Errno::NOENT | Errno::NODEV) => {}
                 Err(error) => {
                     return Err(CgroupError::Read {

@@ -97,7 +97,7 @@ fn every_field_has_its_v1_file_and_text_or_a_reason() {
             "cpu.mems cpuset.mems ← 0",
             "cpu.limit cpu.cfs_period_us ← 100000",
             "cpu.limit cpu.cfs_quota_us ← 150000",
-            "cpu.weight cpu.shares ← 1697",
+            "cpu.weight cpu.shares ← 2451",
             "memory.limit memory.limit_in_bytes ← 536870912",
             "memory.swap memory.memsw.limit_in_bytes ← 671088640",
             "memory.high: cgroup v1 has no such knob",
