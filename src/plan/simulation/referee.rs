@@ -2,7 +2,7 @@
 
 use super::agent::{File, GRACE};
 use super::world::{Life, Temper, World, render};
-use crate::plan::{Action, Desired, OverrideState, Plan, Record, SourceState, Sync, Wish};
+use crate::plan::{Action, Desired, OverrideState, Record, SourceState, Wish};
 use crate::spec::{DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub(super) struct Referee {
     absent_since: BTreeMap<ObjectId, Timestamp>,
     /// What must not be deleted now, because too much is absent.
     guarded: bool,
+    complete: bool,
     approved: BTreeSet<ObjectId>,
     pub orders: BTreeMap<ObjectId, Asked>,
     leaving: bool,
@@ -34,7 +35,8 @@ type Timestamp0 = Option<Timestamp>;
 
 impl Referee {
     /// What the agent is shown in a round.
-    pub fn hears(&mut self, desired: &Desired, now: Timestamp, leaving: bool, approved: &BTreeSet<ObjectId>) {
+    pub fn hears(&mut self, desired: &Desired, world: &World, leaving: bool, approved: &BTreeSet<ObjectId>) {
+        let now = world.now;
         self.now = Some(now);
         self.leaving = leaving;
         self.approved.clone_from(approved);
@@ -47,12 +49,18 @@ impl Referee {
         let held = |id: &ObjectId| desired.held_files.contains_key(&("dir".to_owned(), format!("{}.yaml", id.name)));
         let known: Vec<ObjectId> = self.last_good.keys().cloned().collect();
         for id in known {
-            if !complete || desired.objects.contains_key(&id) || held(&id) {
+            if desired.objects.contains_key(&id) || held(&id) {
                 self.absent_since.remove(&id);
+            } else if !complete {
+                // A deletion that had begun may go on afterwards; what runs gets its grace again.
+                if world.lives_of(&id).any(|(_, life)| life.process.as_ref().is_some_and(|p| !p.condemned)) {
+                    self.absent_since.remove(&id);
+                }
             } else {
                 self.absent_since.entry(id).or_insert(now);
             }
         }
+        self.complete = complete;
         self.guarded = complete && desired.objects.is_empty() && desired.held_files.is_empty();
     }
 
@@ -67,7 +75,7 @@ impl Referee {
         // An empty listing needs consent as long as there is more than one thing to lose.
         let objects: BTreeSet<ObjectId> = world.lives.keys().map(InstanceId::object).collect();
         let alone = objects.iter().all(|other| other == id);
-        self.leaving || (absent && (!self.guarded || alone || self.approved.contains(id)))
+        self.leaving || (absent && self.complete && (!self.guarded || alone || self.approved.contains(id)))
     }
 
     /// May the process of this life be stopped?
@@ -114,8 +122,7 @@ impl Referee {
     pub fn judge(&self, world: &World, action: &Action, justified_when_planned: bool) {
         assert!(
             justified_when_planned || self.justifies(world, action),
-            "nothing asks for this: {action:?}\n{:?}",
-            world.lives
+            "nothing asks for this: {action:?}"
         );
         match action {
             Action::Start { instance, ids, .. } => {
@@ -150,11 +157,6 @@ impl Referee {
                 assert!(running.insert(instance.object()), "two instances of {} run", instance.object());
             }
         }
-    }
-
-    /// Everything that still waits, waits for memory to be given back.
-    pub fn all_wait(&self, plan: &Plan) -> bool {
-        plan.findings.values().any(|finding| finding.sync == Sync::Deferred)
     }
 
     /// Nothing moves any more: is it as was asked?
@@ -204,8 +206,7 @@ impl Referee {
             assert!(!needs_new_process(&process.started_from, good), "{id} runs an old revision");
             let group = lives[0].group.clone().unwrap_or_default();
             let wanted = render(&good.spec.resources);
-            let unable = good.spec.resources.memory.limit.is_some_and(|limit| limit.0 < process.uses);
-            assert!(group == wanted || unable, "{id} has {group:?} and not {wanted:?}");
+            assert!(group == wanted, "{id} has {group:?} and not {wanted:?}");
         }
         for id in records.keys() {
             assert!(files.contains_key(id) && !leaving, "{id} is remembered and nothing asks for it");
