@@ -22,6 +22,9 @@ const MOMENT: Span = Span(100);
 /// The pause between two kills of the same thing; shorter than any useful grace.
 pub(super) const KILL_PAUSE: Span = Span::from_secs(1);
 
+/// How often the stop signal is tried before it is done without.
+const SIGNALS: u32 = 5;
+
 /// Everything that bears on one object.
 pub(super) struct Look<'a> {
     pub id: &'a ObjectId,
@@ -289,8 +292,13 @@ impl<'a> Case<'a> {
             Goal::Gone if self.look.settings.stop_all => "the agent leaves and takes it along".to_owned(),
             Goal::Gone => "file removed".to_owned(),
             Goal::Stand => match &self.record.override_ {
-                Some(word) => format!("stopped by uid {}{}", word.by, because(word.reason.as_deref())),
-                None => "desiredState stopped".to_owned(),
+                Some(word) if word.state == OverrideState::Stopped => {
+                    format!("stopped by uid {}{}", word.by, because(word.reason.as_deref()))
+                }
+                _ if self.record.accepted.spec.desired_state == DesiredState::Stopped => {
+                    "desiredState stopped".to_owned()
+                }
+                _ => "its deletion had begun".to_owned(),
             },
             Goal::Run => match self.restart_asked() {
                 Some(reason) => reason,
@@ -663,20 +671,24 @@ impl<'a> Case<'a> {
             let reason = format!("its PID 1 ignores {signal}, so it is killed at once");
             return Next::act(Action::Kill { instance: self.id() }, reason);
         }
+        if !signalled {
+            let Attempts { failures, next_try: _, last_error } = &self.record.attempts;
+            if let Some(error) = last_error
+                && *failures >= SIGNALS
+            {
+                let reason = format!("{signal} could not be sent: {error}");
+                return Next::act(Action::Kill { instance: self.id() }, reason);
+            }
+            let next = Next::act(Action::Signal { instance: self.id(), signal: signal.number() }, reason);
+            return self.pausing().unwrap_or(next);
+        }
         if kill_at <= now {
             let grace = self.record.accepted.spec.stop.grace;
             let reason = format!("did not end within {grace} of {signal}");
             return Next::act(Action::Kill { instance: self.id() }, reason);
         }
-        if !signalled && self.pausing().is_none() {
-            return Next::act(Action::Signal { instance: self.id(), signal: signal.number() }, reason);
-        }
         let message = format!("stopping, killed in {}", words::wait(kill_at.since(now)));
-        let until = match self.record.attempts.next_try {
-            Some(next_try) if !signalled => kill_at.min(next_try),
-            _ => kill_at,
-        };
-        Next::wait(until, Sync::Pending, message)
+        Next::wait(kill_at, Sync::Pending, message)
     }
 
     /// After the end of a process that was to end.

@@ -10,6 +10,8 @@ mod presence;
 mod record;
 mod seen;
 mod settle;
+#[cfg(test)]
+mod simulation;
 mod step;
 mod words;
 

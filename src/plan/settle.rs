@@ -43,8 +43,13 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
         }
         Action::Resize { instance, from: _, to } => resized(record, instance, to, outcome, now),
         Action::Signal { instance, signal: _ } => {
-            if let Some(InstanceRecord { phase: Phase::Stopping { signalled, .. }, .. }) = current(record, instance) {
+            let grace = record.accepted.spec.stop.grace;
+            if let Some(InstanceRecord { phase: Phase::Stopping { signalled, kill_at }, .. }) =
+                current(record, instance)
+            {
                 *signalled = true;
+                // From now on, and not from when it was decided: the signal may have taken a while.
+                *kill_at = now.after(grace);
             }
             succeeded_after_all(record);
         }
