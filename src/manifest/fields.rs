@@ -5,8 +5,9 @@
 
 use super::document::Finding;
 use super::envelope::SCHEMA;
-use super::habits;
 use super::tree::{Entry, Node, Value};
+use super::{habits, typed};
+use crate::spec::{Bytes, EnvName};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -72,6 +73,11 @@ impl Walk<'_> {
         });
         for entry in entries {
             let Some(key) = entry.key.text() else { continue };
+            if let Some(finding) = self.wrong_key(entry, key) {
+                self.findings.push(finding);
+                self.unusable.push(entry.range.clone());
+                continue;
+            }
             self.path.push(key.to_owned());
             let known = properties.and_then(|properties| properties.get(key));
             match (known, rest) {
@@ -100,6 +106,17 @@ impl Walk<'_> {
                 self.findings.push(Finding::new(span, format!("missing field `{name}`{of}"), help));
             }
         }
+    }
+
+    /// A key that its type refuses, which the typed parser would tell at the value.
+    fn wrong_key(&self, entry: &Entry, key: &str) -> Option<Finding> {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let error = match path.as_slice() {
+            ["spec", "env"] => EnvName::try_from(key.to_owned()).err()?.to_string(),
+            ["spec", "resources", "hugepages"] => key.parse::<Bytes>().err()?.to_string(),
+            _ => return None,
+        };
+        Some(typed::finding(entry.key.span.clone(), &error))
     }
 
     fn value(&mut self, entry: &Entry, schema: &Json, required: bool) {
@@ -157,7 +174,12 @@ impl Walk<'_> {
             Shape::Switch => ("`true` or `false`".to_owned(), None),
             Shape::Word(words) => {
                 let near = node.text().and_then(|text| habits::nearest(text, words.iter().copied()));
-                (format!("`{}`", words.join("` or `")), near.map(|near| format!("did you mean `{near}`?")))
+                let expected = match words.as_slice() {
+                    [one] => format!("`{one}`"),
+                    [first @ .., last] => format!("`{}` or `{last}`", first.join("`, `")),
+                    [] => "something else".to_owned(),
+                };
+                (expected, near.map(|near| format!("did you mean `{near}`?")))
             }
             Shape::Whole(schema) => (range(schema), None),
             Shape::Scalar | Shape::Anything => {

@@ -228,6 +228,7 @@ impl<'a> Builder<'a> {
                 self.place(node, range);
             }
             Event::Scalar(text, style, anchor, tag) => {
+                let range = self.without_rest(range, style);
                 self.check_tag(tag.as_deref(), &range);
                 let plain = style == ScalarStyle::Plain;
                 let node =
@@ -249,6 +250,29 @@ impl<'a> Builder<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The parser counts blanks and a comment behind the closing quote in.
+    fn without_rest(&self, range: Range<usize>, style: ScalarStyle) -> Range<usize> {
+        let quote = match style {
+            ScalarStyle::SingleQuoted => b'\'',
+            ScalarStyle::DoubleQuoted => b'"',
+            ScalarStyle::Plain | ScalarStyle::Literal | ScalarStyle::Folded => return range,
+        };
+        let text = &self.text.as_bytes()[range.start - self.base..range.end - self.base];
+        let mut at = 1;
+        while let Some(byte) = text.get(at) {
+            let pair = match byte {
+                b'\\' => quote == b'"',
+                _ if *byte == quote => quote == b'\'' && text.get(at + 1) == Some(&quote),
+                _ => false,
+            };
+            if !pair && *byte == quote {
+                return range.start..range.start + at + 1;
+            }
+            at += if pair { 2 } else { 1 };
+        }
+        range
     }
 
     fn enter(&mut self, anchor: usize, range: &Range<usize>, value: OpenValue) -> Result<(), Problem> {
@@ -305,7 +329,14 @@ impl<'a> Builder<'a> {
             }
             OpenValue::Mapping(entries, waiting) => {
                 if let Some((key, at)) = waiting.take() {
-                    let range = at.start..range.end.max(at.end);
+                    // Nothing, written as nothing: the colon is all there is of it.
+                    let rest = &self.text[(at.end - self.base).min(self.text.len())..];
+                    let colon = rest.trim_start_matches([' ', '\t']);
+                    let end = match colon.strip_prefix(':') {
+                        Some(behind) if range.is_empty() => at.end + rest.len() - behind.len(),
+                        Some(_) | None => range.end,
+                    };
+                    let range = at.start..end.max(at.end);
                     entries.push(Entry { key, value: node, range });
                 }
             }
@@ -323,7 +354,7 @@ impl<'a> Builder<'a> {
                 "the aliases of this document expand to too much"
             }
         };
-        if self.tree.refused.len() < 3 {
+        if self.tree.refused.is_empty() {
             let problem = Problem { span: range.clone(), message: refused.to_owned(), help: Some("write it out") };
             self.tree.refused.push(problem);
         }
@@ -334,7 +365,7 @@ impl<'a> Builder<'a> {
         let Some(tag) = tag else { return };
         let known = ["str", "int", "float", "bool", "null", "map", "seq"];
         if !(tag.is_yaml_core_schema() && known.contains(&tag.suffix.as_str())) {
-            let message = format!("a tag (`{tag}`) has no meaning here");
+            let message = "a tag has no meaning here".to_owned();
             self.tree.refused.push(Problem { span: range.clone(), message, help: Some("leave it out") });
         }
     }
