@@ -10,7 +10,7 @@
 //! - a wait does not begin above its end, and a time to stop is no more than a day.
 //! - no text that goes to the kernel has a NUL in it.
 
-use super::document::Finding;
+use super::document::{Finding, MAX_DIAGNOSTICS};
 use super::tree::{Node, Step};
 use crate::spec::{Container, Io, Memory, Object, Span};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +55,9 @@ const MAX_LABEL_CHARS: usize = 63;
 
 impl Check<'_> {
     fn say(&mut self, path: &[Step], message: impl Into<String>, help: Option<&str>) {
+        if self.findings.len() >= MAX_DIAGNOSTICS {
+            return;
+        }
         let place = self.root.find(path);
         // What a collection seems to lack may stand in it, and be wrong.
         let whole = &place.node.span;
@@ -67,6 +70,9 @@ impl Check<'_> {
 
     /// At the name of an entry rather than at its value.
     fn say_key(&mut self, path: &[Step], message: impl Into<String>, help: Option<&str>) {
+        if self.findings.len() >= MAX_DIAGNOSTICS {
+            return;
+        }
         let place = self.root.find(path);
         let span = place.entry.map_or_else(|| place.span(), |entry| entry.key.span.clone());
         self.findings.push(Finding::new(span, message, help));

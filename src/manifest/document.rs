@@ -16,7 +16,7 @@ pub(super) struct Read {
 }
 
 /// Of one document; more would help nobody.
-const MAX_DIAGNOSTICS: usize = 50;
+pub(super) const MAX_DIAGNOSTICS: usize = 50;
 
 /// One thing that is wrong, before it knows its line.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! A typed parser would stop at the first one and could suggest nothing. What has the right shape
 //! and is still wrong (a name, a quantity) is left to the types, which know why.
 
-use super::document::Finding;
+use super::document::{Finding, MAX_DIAGNOSTICS};
 use super::envelope::SCHEMA;
 use super::tree::{Entry, Node, Value};
 use super::{habits, typed};
@@ -12,9 +12,6 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::LazyLock;
-
-/// Complaints about one document; more would help nobody.
-const MAX_FINDINGS: usize = 20;
 
 /// Compares `root` with the schema. Entries that no typed parser should see go into `unusable`,
 /// also those that say nothing (`resources:` with all below it commented out).
@@ -44,7 +41,7 @@ enum Shape<'s> {
 impl Walk<'_> {
     /// `entry` is the one that holds `node`, when a mapping does.
     fn node(&mut self, node: &Node, entry: Option<&Entry>, schema: &Json) {
-        if self.findings.len() >= MAX_FINDINGS {
+        if self.findings.len() >= MAX_DIAGNOSTICS {
             return;
         }
         match (shape(schema, node), &node.value) {
@@ -137,6 +134,10 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, entry: &Entry, key: &str, known: Vec<&str>) {
+        self.unusable.push(entry.range.clone());
+        if self.findings.len() >= MAX_DIAGNOSTICS {
+            return;
+        }
         let here = || known.iter().find(|name| habits::fold(name) == habits::fold(key)).copied();
         let elsewhere = || {
             let paths = PLACES.get(&habits::fold(key))?;
@@ -157,7 +158,6 @@ impl Walk<'_> {
             format!("known here: `{}`", known.join("`, `"))
         };
         self.findings.push(Finding::new(entry.key.span.clone(), format!("unknown field `{key}`"), Some(help)));
-        self.unusable.push(entry.range.clone());
     }
 
     fn wrong(&mut self, node: &Node, entry: Option<&Entry>, shape: &Shape<'_>) {

@@ -41,7 +41,9 @@ impl From<EnvName> for String {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct EnvVar {
+    /// Its name.
     name: EnvName,
+    /// Its value.
     #[schemars(with = "Text")]
     value: String,
 }
