@@ -8,13 +8,13 @@
 mod clone;
 mod exec;
 mod mount;
-mod pidfd_info;
+mod pidfd;
 mod process;
 
 pub use clone::{Cloned, Request, clone3, exit, fork};
 pub use exec::{Pointers, execve};
 pub use mount::{MountChange, mount_setattr};
-pub use pidfd_info::pidfd_exit_status;
+pub use pidfd::{pidfd_exit_status, pidfd_kill};
 pub use process::{
     CapabilitySets, Instruction, capset, clear_ambient, clear_securebits, close_copy, close_from, close_on_exec_from,
     drop_from_bounding_set, enter_namespaces, getcwd, join_new_session_keyring, kill, loopback_up, raise_ambient,
