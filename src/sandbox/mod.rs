@@ -13,6 +13,7 @@ mod ops;
 mod parent;
 mod path;
 mod script;
+pub mod seccomp;
 mod terminal;
 mod text;
 

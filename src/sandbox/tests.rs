@@ -71,7 +71,7 @@ impl Ground {
             capabilities: Capabilities::DEFAULT,
             ambient: 0,
             no_new_privileges: true,
-            seccomp: false,
+            seccomp: true,
             init: false,
             oom_score_adj: 0,
             cgroup: CgroupJoin::default(),
@@ -83,7 +83,7 @@ impl Ground {
     }
 
     fn run(&self) -> Ended {
-        run(&script(&self.blueprint).unwrap())
+        run(&script(&self.blueprint).unwrap(), &self.blueprint)
     }
 }
 
@@ -98,11 +98,25 @@ fn null() -> OwnedFd {
     fs::File::open("/dev/null").unwrap().into()
 }
 
-fn run(script: &Script) -> Ended {
+/// A filter in memory, as the agent hands it over.
+fn filter(blueprint: &Blueprint) -> Option<fs::File> {
+    use std::io::Write;
+    if !blueprint.seccomp {
+        return None;
+    }
+    let bpf = seccomp::compile(&seccomp::default_profile(), blueprint.capabilities).unwrap();
+    let memory = rustix::fs::memfd_create(c"seccomp", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut memory = fs::File::from(memory);
+    memory.write_all(&bpf).unwrap();
+    Some(memory)
+}
+
+fn run(script: &Script, blueprint: &Blueprint) -> Ended {
+    let filter = filter(blueprint);
     let (mut reader, writer) = std::io::pipe().unwrap();
     let null = null();
     let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
-    let launched = launch(script, stdio, None).unwrap();
+    let launched = launch(script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
     drop(writer);
     let report = read_report(launched.report.as_fd()).unwrap();
     let mut output = String::new();
@@ -131,5 +145,31 @@ mod root {
         }
         assert_eq!((ended.report, ended.output.as_str(), ended.code), (Report::Executed, "up\n", Some(7)));
         drop(ground.dir);
+    }
+}
+
+#[cfg(test)]
+mod look {
+    use super::*;
+    #[test]
+    fn seccomp_size() {
+        let t = std::time::Instant::now();
+        let bpf = seccomp::compile(&seccomp::default_profile(), Capabilities::DEFAULT).unwrap();
+        eprintln!("{} instructions in {:?}", bpf.len() / 8, t.elapsed());
+        let t = std::time::Instant::now();
+        let mut p = seccomp::default_profile();
+        p.architectures.truncate(1);
+        let bpf = seccomp::compile(&p, Capabilities::DEFAULT).unwrap();
+        eprintln!("one arch: {} instructions in {:?}", bpf.len() / 8, t.elapsed());
+    }
+    #[test]
+    fn look() {
+        let ground = Ground::new(
+            "unshare -U true; python3 -c 'import socket;socket.socket(40,1,0)'; id; cat /proc/self/uid_map; grep -E 'Cap|Secc|NoNew|Sig' /proc/self/status; cat /proc/self/mountinfo; ls -la /dev /proc/self/fd; cat /proc/self/cgroup; hostname; cat /sys/class/net/lo/flags; readlink /proc/self/ns/*; ps ax; echo x > /dev/null; cat /proc/kcore | wc -c; ls /sys/firmware; echo 1 > /proc/sys/kernel/hostname; touch /a /usr/b && ls -ln /a /usr/b; cat /proc/self/limits; cat /proc/self/oom_score_adj; ls -la /dev/pts; echo hi > /dev/shm/x; ls /sys; stat -c '%u %a %n' / /usr /usr/bin/su /etc",
+        );
+        let ended = ground.run();
+        eprintln!("{}", script(&ground.blueprint).unwrap());
+        eprintln!("{}", ended.output);
+        eprintln!("{:?}", ended.report);
     }
 }
