@@ -122,7 +122,8 @@ struct Shared {
 
 impl Client {
     /// Connects and greets. `on_event` is called by a thread of its own for all that happens from now
-    /// on, and with [`Event::Lost`] as the last.
+    /// on, and with [`Event::Lost`] as the last. That thread also takes in the answers, so `on_event`
+    /// must return soon and never call the client.
     pub fn connect(socket: &Path, on_event: impl Fn(Event) + Send + 'static) -> Result<Self, KeeperError> {
         let failed = |source: io::Error| KeeperError::Connect { path: socket.to_owned(), source };
         let connected = open(socket).map_err(failed)?;

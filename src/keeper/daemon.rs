@@ -7,13 +7,14 @@
 use super::KeeperError;
 use super::address;
 use super::server::{LoopError, Server};
+use crate::sys;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 use rustix::fs::{FlockOperation, MemfdFlags, Mode, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::DumpableBehavior;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -70,8 +71,14 @@ pub fn spawn(options: &Options) -> Result<(), KeeperError> {
         command.arg("--cgroup").arg(cgroup);
     }
     let failed = |source| KeeperError::Spawn { path: binary.clone(), source };
-    let mut launcher =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(failed)?;
+    // The agent's environment may hold secrets, and the keeper needs none of it.
+    let mut launcher = command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
     let mut words = String::new();
     let mut stdout = launcher.stdout.take().expect("asked for above");
     stdout.read_to_string(&mut words).map_err(failed)?;
@@ -182,6 +189,8 @@ const COPIED: &str = "--copied";
 fn launch() -> Result<(), DaemonError> {
     let own = Path::new("/proc/self/exe");
     let failed = |doing| move |source| DaemonError::Path { doing, path: own.to_owned(), source };
+    // Whatever else the agent's own starter has left open is not ours to hold.
+    sys::close_on_exec_from(3).map_err(|errno| LoopError::new("leaving descriptors behind", errno))?;
     let copy = sealed_copy(own).map_err(failed("copying"))?;
     let start = |program: &Path| {
         let mut command = Command::new(program);
@@ -227,9 +236,6 @@ fn detach(options: &Options) -> Result<(), DaemonError> {
     rustix::thread::set_name(c"plim-keeper").map_err(errno("naming the process"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(errno("becoming non-dumpable"))?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(Resource::Nofile, most).map_err(errno("raising the number of descriptors"))?;
     std::env::set_current_dir("/").map_err(|source| DaemonError::Path {
         doing: "changing to",
         path: "/".into(),

@@ -252,3 +252,20 @@ pub struct Stats {
     /// Times that the loop woke up: stands still when nothing happens.
     pub wakeups: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_keeper_says_is_understood_as_far_as_it_goes() {
+        let reply = r#"{"reply": {"id": 1, "reply": {"failed": {"fault": "tooTired", "text": "no", "since": 3}}}}"#;
+        let stats = r#"{"pid": 7, "mood": "good"}"#;
+
+        let Ok(Frame::Reply { reply: Reply::Failed { fault, .. }, .. }) = serde_json::from_str(reply) else {
+            panic!("not understood")
+        };
+        assert_eq!(fault, Fault::Other);
+        assert_eq!(serde_json::from_str::<Stats>(stats).unwrap(), Stats { pid: 7, ..Stats::default() });
+    }
+}

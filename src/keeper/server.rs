@@ -17,9 +17,10 @@ use super::protocol::{
 use super::wire::{Packet, Received};
 use crate::sandbox::{self, ExecIo, Launched, Report, Stdio};
 use crate::spec::InstanceId;
+use crate::sys;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Resource, Rlimit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -76,6 +77,8 @@ pub(super) struct Server {
     listener: OwnedFd,
     null: OwnedFd,
     start_timeout: Duration,
+    /// The limit of descriptors before the keeper raised its own.
+    descriptors: Rlimit,
     next: u64,
     connections: BTreeMap<u64, Connection>,
     containers: BTreeMap<u64, Container>,
@@ -98,6 +101,7 @@ impl Server {
             listener,
             null: null.map_err(failed("opening /dev/null"))?.into(),
             start_timeout,
+            descriptors: raise_descriptors().map_err(failed("raising the number of descriptors"))?,
             next: 1,
             connections: BTreeMap::new(),
             containers: BTreeMap::new(),
@@ -398,6 +402,7 @@ impl Server {
         };
         let id = self.number();
         let Launched { pid, pidfd, report } = launched;
+        self.usual_limits(pid);
         let child = Child::new(pid.as_raw_nonzero().get().unsigned_abs(), pidfd, true);
         let state = State::Starting { report, script: Box::new(script), asker };
         let container = Container::new(instance, child, state, log, Some(stdout), Some(stderr));
@@ -422,6 +427,12 @@ impl Server {
         if let Err(errno) = watched {
             self.start_failed(id, format!("watching the process: {errno}"));
         }
+    }
+
+    /// A child gets the number of descriptors that the keeper itself was given, not the one it needs.
+    fn usual_limits(&self, pid: Pid) {
+        // It can only have ended already, which is noticed elsewhere.
+        let _ = rustix::process::prlimit(Some(pid), Resource::Nofile, self.descriptors);
     }
 
     fn reported(&mut self, id: u64) {
@@ -526,10 +537,10 @@ impl Server {
         if let State::Exited(_) = container.state {
             return Err(Refused(Fault::NotFound, format!("{instance} has ended")));
         }
-        let named = Signal::from_named_raw(signal);
-        let named =
-            named.ok_or_else(|| Refused(Fault::Invalid, format!("{signal} is not a signal that can be sent")))?;
-        match pidfd_send_signal(container.child.pidfd(), named) {
+        if !(1..=64).contains(&signal) {
+            return Err(Refused(Fault::Invalid, format!("{signal} is not a signal")));
+        }
+        match sys::pidfd_kill(container.child.pidfd(), signal) {
             Ok(()) => Ok(()),
             Err(Errno::SRCH) => Err(Refused(Fault::NotFound, format!("{instance} has ended"))),
             Err(errno) => Err(Refused(Fault::Other, format!("sending signal {signal} to {instance}: {errno}"))),
@@ -599,6 +610,11 @@ impl Server {
             let text = format!("{running} containers have not ended");
             return Err(Refused(Fault::Running, text));
         }
+        // What runs needs its FIFOs; what has ended is forgotten with all it has.
+        let ended = |(id, container): (&u64, &Container)| matches!(container.state, State::Exited(_)).then_some(*id);
+        for id in self.containers.iter().filter_map(ended).collect::<Vec<_>>() {
+            self.drop_container(id);
+        }
         self.quit = true;
         Ok(())
     }
@@ -624,6 +640,7 @@ impl Server {
         let launched = launched.map_err(|error| Refused(Fault::StartFailed, chain(&error)))?;
         let id = self.number();
         let Launched { pid, pidfd, report } = launched;
+        self.usual_limits(pid);
         let child = Child::new(pid.as_raw_nonzero().get().unsigned_abs(), pidfd, true);
         let watched = self
             .watch(child.pidfd(), Source::ExecProcess(id))
@@ -746,6 +763,14 @@ fn open_log(output: &Output) -> Result<Log, Refused> {
     let path = output.log.path.display().to_string();
     Log::open(output.log.clone())
         .map_err(|error| Refused(Fault::StartFailed, format!("opening the log {path}: {error}")))
+}
+
+/// Four descriptors for every container are more than the usual 1024 allow. Returns the former limit.
+fn raise_descriptors() -> Result<Rlimit, Errno> {
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    rustix::process::setrlimit(Resource::Nofile, raised)?;
+    Ok(before)
 }
 
 fn timespec(duration: Duration) -> Timespec {

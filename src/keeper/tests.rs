@@ -4,6 +4,8 @@ mod process;
 
 mod root {
     mod adopting;
+    mod daemon;
+    mod exec;
     mod hostile;
     mod logs;
     mod starting;

@@ -138,7 +138,7 @@ fn two_hundred_lives_leave_no_descriptor() {
     let agent = keeper.connect();
     let live = |number: u64| {
         let id = instance(number);
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             place.start_script(&agent, &id, &script(&["/nowhere/nothing"])).unwrap_err();
         } else {
             place.start(&agent, &id, "echo here").unwrap();
@@ -175,11 +175,42 @@ fn at_rest_the_keeper_sleeps() {
     place.start(&agent, &id, "for i in 1 2 3; do echo $i; done; exec sleep 1000").unwrap();
     wait_until(|| place.logged(&id).len() == 3);
     // A stream that was busy rests for a moment, and that moment has an end.
-    std::thread::sleep(Duration::from_millis(20));
+    let wakeups = || agent.client.stats().unwrap().wakeups;
+    wait_until(|| {
+        let before = wakeups();
+        std::thread::sleep(Duration::from_millis(10));
+        wakeups() == before + 1
+    });
 
-    let before = agent.client.stats().unwrap().wakeups;
-    std::thread::sleep(Duration::from_millis(200));
-    let after = agent.client.stats().unwrap().wakeups;
+    let before = wakeups();
+    std::thread::sleep(Duration::from_millis(300));
 
-    assert_eq!(after, before + 1, "woken by the question alone");
+    assert_eq!(wakeups(), before + 1, "woken by the question alone");
+}
+
+#[test]
+fn real_time_signals_arrive() {
+    let (place, id) = (Place::new(), instance(1));
+    let keeper = place.keeper();
+    let agent = keeper.connect();
+    place.start(&agent, &id, "exec sleep 1000").unwrap();
+
+    agent.client.signal(&id, 34 + 3).unwrap();
+
+    assert_eq!(agent.exit_of(&id).signal, Some(37));
+    assert_eq!(agent.client.signal(&id, 65).unwrap_err().fault(), Some(Fault::NotFound));
+}
+
+#[test]
+fn shutting_down_takes_the_fifos_of_what_has_ended() {
+    let (place, id) = (Place::new(), instance(1));
+    let mut keeper = place.keeper();
+    let agent = keeper.connect();
+    place.start(&agent, &id, "exit 0").unwrap();
+    agent.exit_of(&id);
+
+    agent.client.shutdown(false).unwrap();
+
+    assert!(keeper.wait());
+    assert!(!place.output(&id).stdout.exists() && !keeper.options.socket().exists());
 }

@@ -1,4 +1,4 @@
-//! `PIDFD_GET_INFO` (Linux 6.13): what the kernel knows of the process of a pidfd.
+//! What pidfds can do and nobody else wraps.
 
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,8 +15,15 @@ pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     // `info` is one that lives through the call.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
     if result < 0 {
-        let error = std::io::Error::last_os_error();
-        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        return Err(super::last_error());
     }
     Ok((info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code))
+}
+
+/// Sends any signal, the real-time ones included (`pidfd_send_signal(2)`, Linux 5.1).
+pub fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: integers alone, and a null pointer, for which the kernel fills in what kill(2) would.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) };
+    if result < 0 { Err(super::last_error()) } else { Ok(()) }
 }
