@@ -88,7 +88,13 @@ fn changed(id: &ObjectId, record: &Record, wanted: &crate::spec::Object) -> Opti
 fn with_paths(present: &Desired, request: &PlanRequest, problems: &mut Vec<String>) -> Result<Desired, CommandError> {
     let mut snapshots: Vec<(String, Snapshot)> = Vec::new();
     for path in &request.paths {
-        let snapshot = Directory::new("plan", path, Trust::Anyone).snapshot();
+        // One file is read as the only one of its directory.
+        let file = path.file_name().filter(|_| path.is_file());
+        let dir = if file.is_some() { path.parent().unwrap_or(path) } else { path };
+        let mut snapshot = Directory::new("plan", dir, Trust::Anyone).snapshot();
+        if let Some(file) = file {
+            snapshot.files.retain(|name, _| Path::new(name) == file);
+        }
         if let SourceState::Unavailable { reason } = &snapshot.state {
             return Err(CommandError::NotFound(format!("{}: {reason}", Path::display(path))));
         }

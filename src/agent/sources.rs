@@ -4,7 +4,7 @@ use super::SourceView;
 use super::inbox::{Message, Sender};
 use super::options::Pace;
 use crate::plan::{Desired, SourceState};
-use crate::source::{Directory, Snapshot, Trust, WatchEvent, Watcher};
+use crate::source::{Directory, Snapshot, Trust, WatchError, WatchEvent, Watcher};
 use crate::spec::Timestamp;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -18,8 +18,9 @@ pub(super) struct Sources {
     burst: Option<(Instant, Instant)>,
     /// A file was too fresh to be trusted: read again then.
     settle: Option<Instant>,
-    /// Events do not come, so the directories are looked at every second.
-    polling: bool,
+    watcher: Option<Watcher>,
+    /// Why events do not come, so that the directories are looked at every second.
+    unwatched: Option<String>,
 }
 
 struct Input {
@@ -28,8 +29,6 @@ struct Input {
     directory: Directory,
     snapshot: Option<Snapshot>,
     last_read: Option<Timestamp>,
-    watcher: Option<Watcher>,
-    watch_error: Option<String>,
 }
 
 impl Sources {
@@ -48,11 +47,9 @@ impl Sources {
                 path: path.clone(),
                 snapshot: None,
                 last_read: None,
-                watcher: None,
-                watch_error: None,
             });
         }
-        Self { inputs, inbox, pace, burst: None, settle: None, polling: false }
+        Self { inputs, inbox, pace, burst: None, settle: None, watcher: None, unwatched: None }
     }
 
     /// An event came.
@@ -64,9 +61,7 @@ impl Sources {
 
     /// Events were lost: watch anew.
     pub fn lost(&mut self) {
-        for input in &mut self.inputs {
-            input.watcher = None;
-        }
+        self.watcher = None;
         self.touched();
     }
 
@@ -78,7 +73,7 @@ impl Sources {
 
     /// Whether the directories have to be polled because they cannot be watched.
     pub fn polling(&self) -> bool {
-        self.polling
+        self.unwatched.is_some()
     }
 
     /// Lists every source and folds them into one desired state. Returns it with how many files had
@@ -86,32 +81,41 @@ impl Sources {
     pub fn read(&mut self, now: Timestamp) -> (Desired, usize) {
         self.burst = None;
         self.settle = None;
+        // Subscribe before listing: a change between the two would be lost.
+        self.unwatched = self.watch().err().map(|error| crate::host::chain(&error));
         let mut parsed = 0;
         for input in &mut self.inputs {
-            // Subscribe before listing: a change between the two would be lost.
-            if input.watcher.is_none() {
-                let (watcher, error) = match watch(&input.path, &self.inbox) {
-                    Ok(watcher) => (Some(watcher), None),
-                    Err(error) => (None, Some(error)),
-                };
-                (input.watcher, input.watch_error) = (watcher, error);
-            }
             let snapshot = input.directory.snapshot();
             parsed += snapshot.parsed;
             if let Some(wait) = snapshot.settle {
                 let at = Instant::now() + wait;
                 self.settle = Some(self.settle.map_or(at, |settle| settle.min(at)));
             }
-            if snapshot.state != SourceState::Complete {
-                // The directory that is watched may no longer be the one at the path.
-                input.watcher = None;
-            }
             input.last_read = Some(now);
             input.snapshot = Some(snapshot);
         }
-        self.polling = self.inputs.iter().any(|input| input.watcher.is_none());
         let snapshots = self.inputs.iter().filter_map(|input| Some((input.name.as_str(), input.snapshot.as_ref()?)));
         (crate::source::desired(&snapshots.collect::<Vec<_>>()), parsed)
+    }
+
+    /// Watches every directory where it is now.
+    fn watch(&mut self) -> Result<(), WatchError> {
+        if let Some(watcher) = &mut self.watcher {
+            return watcher.refresh().map(drop);
+        }
+        let inbox = self.inbox.clone();
+        let wake = move |event| {
+            let message = match event {
+                WatchEvent::Changed => Message::SourceChanged,
+                WatchEvent::Overflow => Message::WatchLost("the kernel dropped file events".to_owned()),
+                WatchEvent::Lost(reason) => Message::WatchLost(reason),
+            };
+            // The driver has left: nobody is to be woken.
+            drop(inbox.send(message));
+        };
+        let paths: Vec<PathBuf> = self.inputs.iter().map(|input| input.path.clone()).collect();
+        self.watcher = Some(crate::source::watch(&paths, wake)?);
+        Ok(())
     }
 
     pub fn views(&self, desired: &Desired) -> Vec<SourceView> {
@@ -121,7 +125,7 @@ impl Sources {
                 Some(SourceState::Unavailable { reason }) => (false, reason.to_string()),
                 None => (false, "not read yet".to_owned()),
             };
-            if let (Some(error), true) = (&input.watch_error, complete) {
+            if let (Some(error), true) = (&self.unwatched, complete) {
                 message = format!("not watched, looked at every second: {error}");
             }
             let of_this = |(source, _): &&(String, String)| *source == input.name;
@@ -139,17 +143,4 @@ impl Sources {
         };
         self.inputs.iter().map(view).collect()
     }
-}
-
-fn watch(path: &Path, inbox: &Sender) -> Result<Watcher, String> {
-    let inbox = inbox.clone();
-    let wake = move |event| {
-        let message = match event {
-            WatchEvent::Changed => Message::SourceChanged,
-            WatchEvent::Overflow(reason) => Message::WatchLost(reason),
-        };
-        // The driver has left: nobody is to be woken.
-        drop(inbox.send(message));
-    };
-    crate::source::watch(path, wake).map_err(|error| error.to_string())
 }

@@ -1,11 +1,12 @@
 //! Compiled system call filters, each in a sealed memory file that is handed to every start that
 //! uses it. Compiling one costs several whole container starts.
 
-use crate::sandbox::seccomp::{self, SeccompError};
+use crate::sandbox::seccomp::{self, Profile, SeccompError};
 use crate::spec::Seccomp;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -46,7 +47,12 @@ impl SeccompCache {
         if let Some(filter) = filters.get(&key) {
             return Ok(Some(filter.clone()));
         }
-        let filter = Arc::new(sealed("seccomp", &seccomp::compile(profile, capabilities)?)?);
+        let profile = match profile {
+            Seccomp::Unconfined => return Ok(None),
+            Seccomp::Default => seccomp::default_profile(),
+            Seccomp::File(path) => Profile::from_file(Path::new(path.as_str()))?,
+        };
+        let filter = Arc::new(sealed("seccomp", &seccomp::compile(&profile, capabilities)?)?);
         filters.insert(key, filter.clone());
         Ok(Some(filter))
     }
