@@ -1,1 +1,123 @@
-//! (to be written)
+//! The text of a manifest file into objects, or into messages that say where and why not.
+//!
+//! Pure, and the only place that knows YAML. Two parsers look at each document: `saphyr-parser`
+//! gives a tree that knows where everything stands, finds what a typed parser cannot tell apart
+//! (duplicate keys, unknown fields, expanding aliases) and bounds what the typed one is given;
+//! `serde_yaml` then makes the typed object. Nothing is ignored in silence, and a document with one
+//! error gives no object at all: whoever asked for half of it did not ask for the other half.
+//!
+//! What an invalid document means for what runs is decided elsewhere; here it only keeps its
+//! identity, when that can be read.
+
+mod check;
+mod diagnostic;
+mod document;
+mod envelope;
+mod fields;
+mod habits;
+mod source;
+mod split;
+mod tree;
+mod typed;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use envelope::schema;
+
+use crate::spec::{Object, ObjectId};
+use sha2::{Digest, Sha256};
+use source::Source;
+
+/// A file larger than this is not read.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// A file with more documents than this is not read.
+pub const MAX_DOCUMENTS: usize = 16_384;
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileContent {
+    /// The documents in order, without those that hold nothing or only comments. When the file is
+    /// broken these are the ones whose extent is known, and all of them are invalid.
+    pub documents: Vec<Document>,
+    /// Why the file as a whole cannot be read, in which case nobody can tell which objects it
+    /// holds: all that it held before stay as they are.
+    pub broken: Option<Diagnostic>,
+}
+
+/// One document of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its place among the documents that hold something, from 1.
+    pub number: u32,
+    /// Its first line with content, from 1.
+    pub line: u32,
+    /// `sha256:…` of its text.
+    pub revision: String,
+    pub content: Content,
+    /// What was ignored, and said so: a `status` that came with `plim get -o yaml`.
+    pub notes: Vec<Diagnostic>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Valid(Box<Object>),
+    Invalid {
+        /// Whose text it is, when kind, namespace and name can be read in spite of the rest.
+        id: Option<ObjectId>,
+        /// At least one.
+        diagnostics: Vec<Diagnostic>,
+    },
+}
+
+/// Reads the text of `file`, which is only a name for messages.
+pub fn read(file: &str, bytes: &[u8]) -> FileContent {
+    let source = match Source::new(file, bytes) {
+        Ok(source) => source,
+        Err(diagnostic) => return FileContent { documents: Vec::new(), broken: Some(*diagnostic) },
+    };
+    let mut documents = Vec::new();
+    let mut broken = None;
+    for range in split::documents(source.text(), source.start()) {
+        if documents.len() == MAX_DOCUMENTS {
+            broken = Some(source.diagnostic(range, format!("more than the {MAX_DOCUMENTS} documents that are read")));
+            break;
+        }
+        let Some(read) = document::read(&source, range.clone()) else { continue };
+        let number = u32::try_from(documents.len() + 1).unwrap_or(u32::MAX);
+        if broken.is_none() {
+            broken = read.broken;
+        }
+        documents.push(Document {
+            number,
+            line: read.line,
+            revision: revision(&source.text()[range]),
+            content: read.content,
+            notes: read.notes,
+        });
+    }
+    if let Some(reason) = &broken {
+        documents.iter_mut().for_each(|document| invalidate(document, reason));
+    }
+    FileContent { documents, broken }
+}
+
+/// A sound document of a broken file: its text may be half of what its author is about to save.
+fn invalidate(document: &mut Document, reason: &Diagnostic) {
+    if let Content::Valid(object) = &document.content {
+        let id = Some(object.id.clone());
+        document.content = Content::Invalid { id, diagnostics: vec![reason.clone()] };
+    }
+}
+
+/// The YAML of an answer, as `plim get -o yaml` prints it: [`read`] takes it back.
+pub fn write(value: &serde_json::Value) -> String {
+    // `serde_yaml` fails on nested enums and on bytes alone, which JSON does not have.
+    serde_yaml::to_string(value).expect("a JSON value is a YAML value")
+}
+
+fn revision(text: &str) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests;
