@@ -1,1 +1,7 @@
-fn main() {}
+//! The agent and its commands.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plimsoll::cli::run()
+}
