@@ -15,7 +15,7 @@ use super::protocol::{
     VERSIONS,
 };
 use super::wire::{Packet, Received};
-use crate::sandbox::{self, ExecIo, Launched, Report, Stdio};
+use crate::sandbox::{self, ExecIo, Launched, Report, Script, Stdio};
 use crate::spec::InstanceId;
 use crate::sys;
 use rustix::event::{Timespec, epoll};
@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -439,12 +440,7 @@ impl Server {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let State::Starting { report, script, asker } = &container.state else { return };
         let asker = *asker;
-        let failure = match sandbox::read_report(report.as_fd()) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-            Ok(Report::Executed) => None,
-            Ok(Report::Failed(failure)) => Some(script.explain(&failure)),
-            Err(error) => Some(format!("reading how the start went: {error}")),
-        };
+        let Some(failure) = failure_of(report, script) else { return };
         if let Some(text) = failure {
             return self.start_failed(id, text);
         }
@@ -658,12 +654,7 @@ impl Server {
         let Some(exec) = self.execs.get(&id) else { return };
         let State::Starting { report, script, asker } = &exec.state else { return };
         let asker = *asker;
-        let failure = match sandbox::read_report(report.as_fd()) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-            Ok(Report::Executed) => None,
-            Ok(Report::Failed(failure)) => Some(script.explain(&failure)),
-            Err(error) => Some(format!("reading how the start went: {error}")),
-        };
+        let Some(failure) = failure_of(report, script) else { return };
         match failure {
             Some(text) => self.exec_failed(id, text),
             None => {
@@ -757,6 +748,18 @@ impl Source {
 fn forget(epoll: &OwnedFd, fd: BorrowedFd<'_>) {
     // It fails only for one that is not watched, which is what is wanted.
     let _ = epoll::delete(epoll, fd);
+}
+
+/// Why a start failed, if it did; `None` when that is not known yet.
+fn failure_of(report: &OwnedFd, script: &Script) -> Option<Option<String>> {
+    match sandbox::read_report(report.as_fd()) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Ok(Report::Executed) => Some(None),
+        Ok(Report::Failed(failure)) => Some(Some(script.explain(&failure))),
+        // Killed with a message of the parent's unread: long before its program.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(Some(UNREPORTED.to_owned())),
+        Err(error) => Some(Some(format!("reading how the start went: {error}"))),
+    }
 }
 
 fn open_log(output: &Output) -> Result<Log, Refused> {

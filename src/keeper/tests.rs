@@ -4,6 +4,7 @@ mod process;
 
 mod root {
     mod adopting;
+    mod contained;
     mod daemon;
     mod exec;
     mod hostile;

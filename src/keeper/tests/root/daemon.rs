@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// The program that cargo has built beside the tests; without it a test has nothing to test, and says so.
-fn options(place: &Place) -> Option<Options> {
+pub(super) fn options(place: &Place) -> Option<Options> {
     let binary = std::env::current_exe().unwrap().parent().unwrap().with_file_name("plim-keeper");
     if !binary.exists() {
         use std::io::Write;
