@@ -3,22 +3,23 @@
 //! Each type has checked its own value by now. Here are the rules between values, each told at the
 //! value that breaks it:
 //!
-//! - `memory.high`, `low` and `min` are at most `limit`, and `min` is at most `low`. `swap` needs no
-//!   `limit`: it is a limit of its own in cgroup v2, and v1 hosts say that they lack it.
+//! - `memory.high`, `low` and `min` are at most `limit`. `swap` needs no `limit`: it is a limit of its
+//!   own in cgroup v2, and a host that lacks it says so.
 //! - a mount is one thing, at one place, and leaves the container's own file systems alone.
 //! - an `io` limit limits something.
 //! - a wait does not begin above its end, and a time to stop is no more than a day.
 //! - no text that goes to the kernel has a NUL in it.
 
-use super::document::Finding;
+use super::document::{Finding, MAX_DIAGNOSTICS};
 use super::tree::{Node, Step};
 use crate::spec::{Container, Io, Memory, Object, Span};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-/// Appends what is wrong with `object`, which was read from `root`.
-pub(super) fn object(object: &Object, root: &Node, findings: &mut Vec<Finding>) {
+/// Appends what is wrong with `object`, which was read from `root` without what was `unusable`.
+pub(super) fn object(object: &Object, root: &Node, unusable: &[Range<usize>], findings: &mut Vec<Finding>) {
     let Object { id: _, labels, annotations, spec } = object;
-    let mut check = Check { root, findings };
+    let mut check = Check { root, unusable, findings };
     check.labels(labels);
     check.annotations(annotations);
     check.container(spec);
@@ -43,6 +44,7 @@ impl From<usize> for Step {
 
 struct Check<'a> {
     root: &'a Node,
+    unusable: &'a [Range<usize>],
     findings: &'a mut Vec<Finding>,
 }
 
@@ -53,12 +55,24 @@ const MAX_LABEL_CHARS: usize = 63;
 
 impl Check<'_> {
     fn say(&mut self, path: &[Step], message: impl Into<String>, help: Option<&str>) {
-        let span = self.root.find(path).span();
+        if self.findings.len() >= MAX_DIAGNOSTICS {
+            return;
+        }
+        let place = self.root.find(path);
+        // What a collection seems to lack may stand in it, and be wrong.
+        let whole = &place.node.span;
+        if self.unusable.iter().any(|gap| whole.start <= gap.start && gap.end <= whole.end) {
+            return;
+        }
+        let span = place.span();
         self.findings.push(Finding::new(span, message, help));
     }
 
     /// At the name of an entry rather than at its value.
     fn say_key(&mut self, path: &[Step], message: impl Into<String>, help: Option<&str>) {
+        if self.findings.len() >= MAX_DIAGNOSTICS {
+            return;
+        }
         let place = self.root.find(path);
         let span = place.entry.map_or_else(|| place.span(), |entry| entry.key.span.clone());
         self.findings.push(Finding::new(span, message, help));
@@ -121,6 +135,11 @@ impl Check<'_> {
         }
         self.mounts(spec);
         self.memory(&resources.memory);
+        for size in resources.hugepages.keys().filter(|size| !size.0.is_power_of_two()) {
+            let key = size.to_string();
+            let path = path!["spec", "resources", "hugepages", key.as_str()];
+            self.say_key(path, format!("{size} is not the size of a page"), Some("write 2Mi or 1Gi"));
+        }
         self.io(&resources.io);
         if restart.backoff.min > restart.backoff.max {
             let message =
@@ -145,7 +164,7 @@ impl Check<'_> {
                 self.say(path!["spec", "command", 0], "the program to run has no name", None);
             }
             Some(program) if program.contains([' ', '\t', '\n']) && command.len() == 1 && !program.starts_with('/') => {
-                let help = "write each argument by itself: `[sleep, \"5\"]`, or `[/bin/sh, -c, \"sleep 5\"]`";
+                let help = "write each argument by itself: `[sleep, '5']`, or `[/bin/sh, -c, 'sleep 5']`";
                 self.say(path!["spec", "command", 0], format!("{program:?} is not one program"), Some(help));
             }
             Some(_) => {}
@@ -216,12 +235,6 @@ impl Check<'_> {
         if high.is_some_and(|high| high.0 == 0) {
             let help = Some("leave the field out for none");
             self.say(path!["spec", "resources", "memory", "high"], "a `high` of 0 would stall it for ever", help);
-        }
-        if let (Some(min), Some(low)) = (min, low)
-            && min > low
-        {
-            let message = format!("`min` of {min} is above `low` of {low}, which protects less strictly");
-            self.say(path!["spec", "resources", "memory", "min"], message, Some("raise `low` or leave it out"));
         }
     }
 

@@ -16,7 +16,7 @@ pub(super) struct Read {
 }
 
 /// Of one document; more would help nobody.
-const MAX_DIAGNOSTICS: usize = 50;
+pub(super) const MAX_DIAGNOSTICS: usize = 50;
 
 /// One thing that is wrong, before it knows its line.
 #[derive(Debug)]
@@ -88,10 +88,10 @@ fn parse(
         unusable.push(range);
     }
     fields::check(root, findings, &mut unusable);
-    let Manifest { metadata, spec, .. } = typed::parse(text, base, root, unusable, findings)?;
+    let Manifest { metadata, spec, .. } = typed::parse(text, base, root, &mut unusable, findings)?;
     let id = ObjectId { kind: Kind::Container, namespace: metadata.namespace, name: metadata.name };
     let object = Object { id, labels: metadata.labels, annotations: metadata.annotations, spec };
-    check::object(&object, root, findings);
+    check::object(&object, root, &unusable, findings);
     Some(object)
 }
 
@@ -139,9 +139,10 @@ fn is_ours(root: &Node, findings: &mut Vec<Finding>) -> bool {
         };
         if !known.contains(&word) {
             let message = format!("unknown {key} `{word}`");
+            let later = word.starts_with("plimsoll/");
             let help = match habits::nearest(word, known) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("this version of plimsoll reads `{}`", known.join("`, `")),
+                Some(near) if !later => format!("did you mean `{near}`?"),
+                Some(_) | None => format!("this version of plimsoll reads `{}`", known.join("`, `")),
             };
             findings.push(Finding::new(span, message, Some(help)));
         }

@@ -1,6 +1,6 @@
 //! What stands around `spec`, and the JSON Schema of it all.
 
-use crate::spec::{API_VERSION, Container, Name};
+use crate::spec::{API_VERSION, Container, Name, Text};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde::{Deserialize, de};
 use std::borrow::Cow;
@@ -54,19 +54,6 @@ fn default_namespace() -> Name {
     DEFAULT_NAMESPACE.parse().expect("a name")
 }
 
-/// A text; a number or `true` is taken as it is written.
-struct Text;
-
-impl JsonSchema for Text {
-    fn schema_name() -> Cow<'static, str> {
-        "Text".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": ["string", "number", "boolean"]})
-    }
-}
-
 #[derive(Debug)]
 struct ApiVersion;
 
@@ -104,8 +91,37 @@ pub(super) static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(|| {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let mut schema = generator.into_root_schema_for::<Manifest>();
     schema.insert("$id".to_owned(), "https://plimsoll.invalid/schemas/v1.json".into());
-    schema.to_value()
+    let mut schema = schema.to_value();
+    without_null(&mut schema);
+    schema
 });
+
+/// A field that may be left out is an `Option` for us, and still nothing that `null` is written for.
+fn without_null(schema: &mut serde_json::Value) {
+    use serde_json::Value;
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        Value::Object(object) => {
+            if let Some(Value::Array(types)) = object.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [one] = types.as_slice() {
+                    let one = one.clone();
+                    object.insert("type".to_owned(), one);
+                }
+            }
+            if let Some(Value::Array(forms)) = object.get_mut("anyOf") {
+                forms.retain(|form| form.get("type").is_none_or(|name| name != "null"));
+                if let [Value::Object(one)] = forms.as_mut_slice() {
+                    let one = std::mem::take(one);
+                    object.remove("anyOf");
+                    object.extend(one);
+                }
+            }
+            object.values_mut().for_each(without_null);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
 
 /// The JSON Schema (draft 2020-12) of one document of a manifest file, with a newline at its end.
 ///

@@ -3,17 +3,15 @@
 //! A typed parser would stop at the first one and could suggest nothing. What has the right shape
 //! and is still wrong (a name, a quantity) is left to the types, which know why.
 
-use super::document::Finding;
+use super::document::{Finding, MAX_DIAGNOSTICS};
 use super::envelope::SCHEMA;
-use super::habits;
 use super::tree::{Entry, Node, Value};
+use super::{habits, typed};
+use crate::spec::{Bytes, EnvName};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::LazyLock;
-
-/// Complaints about one document; more would help nobody.
-const MAX_FINDINGS: usize = 20;
 
 /// Compares `root` with the schema. Entries that no typed parser should see go into `unusable`,
 /// also those that say nothing (`resources:` with all below it commented out).
@@ -43,7 +41,7 @@ enum Shape<'s> {
 impl Walk<'_> {
     /// `entry` is the one that holds `node`, when a mapping does.
     fn node(&mut self, node: &Node, entry: Option<&Entry>, schema: &Json) {
-        if self.findings.len() >= MAX_FINDINGS {
+        if self.findings.len() >= MAX_DIAGNOSTICS {
             return;
         }
         match (shape(schema, node), &node.value) {
@@ -72,6 +70,11 @@ impl Walk<'_> {
         });
         for entry in entries {
             let Some(key) = entry.key.text() else { continue };
+            if let Some(finding) = self.wrong_key(entry, key) {
+                self.findings.push(finding);
+                self.unusable.push(entry.range.clone());
+                continue;
+            }
             self.path.push(key.to_owned());
             let known = properties.and_then(|properties| properties.get(key));
             match (known, rest) {
@@ -102,6 +105,17 @@ impl Walk<'_> {
         }
     }
 
+    /// A key that its type refuses, which the typed parser would tell at the value.
+    fn wrong_key(&self, entry: &Entry, key: &str) -> Option<Finding> {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let error = match path.as_slice() {
+            ["spec", "env"] => EnvName::try_from(key.to_owned()).err()?.to_string(),
+            ["spec", "resources", "hugepages"] => key.parse::<Bytes>().err()?.to_string(),
+            _ => return None,
+        };
+        Some(typed::finding(entry.key.span.clone(), &error))
+    }
+
     fn value(&mut self, entry: &Entry, schema: &Json, required: bool) {
         if !entry.value.is_null() || allows_null(schema) {
             return self.node(&entry.value, Some(entry), schema);
@@ -120,6 +134,10 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, entry: &Entry, key: &str, known: Vec<&str>) {
+        self.unusable.push(entry.range.clone());
+        if self.findings.len() >= MAX_DIAGNOSTICS {
+            return;
+        }
         let here = || known.iter().find(|name| habits::fold(name) == habits::fold(key)).copied();
         let elsewhere = || {
             let paths = PLACES.get(&habits::fold(key))?;
@@ -140,7 +158,6 @@ impl Walk<'_> {
             format!("known here: `{}`", known.join("`, `"))
         };
         self.findings.push(Finding::new(entry.key.span.clone(), format!("unknown field `{key}`"), Some(help)));
-        self.unusable.push(entry.range.clone());
     }
 
     fn wrong(&mut self, node: &Node, entry: Option<&Entry>, shape: &Shape<'_>) {
@@ -157,7 +174,12 @@ impl Walk<'_> {
             Shape::Switch => ("`true` or `false`".to_owned(), None),
             Shape::Word(words) => {
                 let near = node.text().and_then(|text| habits::nearest(text, words.iter().copied()));
-                (format!("`{}`", words.join("` or `")), near.map(|near| format!("did you mean `{near}`?")))
+                let expected = match words.as_slice() {
+                    [one] => format!("`{one}`"),
+                    [first @ .., last] => format!("`{}` or `{last}`", first.join("`, `")),
+                    [] => "something else".to_owned(),
+                };
+                (expected, near.map(|near| format!("did you mean `{near}`?")))
             }
             Shape::Whole(schema) => (range(schema), None),
             Shape::Scalar | Shape::Anything => {

@@ -30,6 +30,9 @@ use source::Source;
 /// A file larger than this is not read.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 
+/// A file with more documents than this is not read.
+pub const MAX_DOCUMENTS: usize = 16_384;
+
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileContent {
@@ -75,6 +78,10 @@ pub fn read(file: &str, bytes: &[u8]) -> FileContent {
     let mut documents = Vec::new();
     let mut broken = None;
     for range in split::documents(source.text(), source.start()) {
+        if documents.len() == MAX_DOCUMENTS {
+            broken = Some(source.diagnostic(range, format!("more than the {MAX_DOCUMENTS} documents that are read")));
+            break;
+        }
         let Some(read) = document::read(&source, range.clone()) else { continue };
         let number = u32::try_from(documents.len() + 1).unwrap_or(u32::MAX);
         if broken.is_none() {
@@ -100,6 +107,12 @@ fn invalidate(document: &mut Document, reason: &Diagnostic) {
         let id = Some(object.id.clone());
         document.content = Content::Invalid { id, diagnostics: vec![reason.clone()] };
     }
+}
+
+/// The YAML of an answer, as `plim get -o yaml` prints it: [`read`] takes it back.
+pub fn write(value: &serde_json::Value) -> String {
+    // `serde_yaml` fails on nested enums and on bytes alone, which JSON does not have.
+    serde_yaml::to_string(value).expect("a JSON value is a YAML value")
 }
 
 fn revision(text: &str) -> String {

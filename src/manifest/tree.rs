@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 /// Collections inside of collections.
 const MAX_DEPTH: usize = 64;
+/// Values and keys of a document.
+const MAX_NODES: usize = 100_000;
 /// Nodes that all aliases of a document may stand for together.
 const MAX_ALIASED_NODES: usize = 10_000;
 
@@ -195,6 +197,7 @@ struct Builder<'a> {
     open: Vec<Open>,
     /// Complete nodes that have an anchor.
     anchored: BTreeMap<usize, Rc<Node>>,
+    nodes: usize,
     aliased: usize,
     tree: Tree,
 }
@@ -202,7 +205,16 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(text: &'a str, base: usize) -> Self {
         let offsets = (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect());
-        Self { text, base, offsets, open: Vec::new(), anchored: BTreeMap::new(), aliased: 0, tree: Tree::default() }
+        Self {
+            text,
+            base,
+            offsets,
+            open: Vec::new(),
+            anchored: BTreeMap::new(),
+            nodes: 0,
+            aliased: 0,
+            tree: Tree::default(),
+        }
     }
 
     /// The byte of the file that the parser calls character `index` of the document.
@@ -221,6 +233,11 @@ impl<'a> Builder<'a> {
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
         let range = self.range(span);
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            let message = format!("more than {MAX_NODES} values in one document");
+            return Err(Problem { span: range, message, help: None });
+        }
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {}
             Event::Alias(anchor) => {
@@ -228,6 +245,7 @@ impl<'a> Builder<'a> {
                 self.place(node, range);
             }
             Event::Scalar(text, style, anchor, tag) => {
+                let range = self.without_rest(range, style, text.is_empty());
                 self.check_tag(tag.as_deref(), &range);
                 let plain = style == ScalarStyle::Plain;
                 let node =
@@ -249,6 +267,31 @@ impl<'a> Builder<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The parser counts in what comes after: blanks and a comment behind a closing quote, and the
+    /// marker behind nothing.
+    fn without_rest(&self, range: Range<usize>, style: ScalarStyle, empty: bool) -> Range<usize> {
+        let quote = match style {
+            ScalarStyle::SingleQuoted => b'\'',
+            ScalarStyle::DoubleQuoted => b'"',
+            ScalarStyle::Plain if empty => return range.start..range.start,
+            ScalarStyle::Plain | ScalarStyle::Literal | ScalarStyle::Folded => return range,
+        };
+        let text = &self.text.as_bytes()[range.start - self.base..range.end - self.base];
+        let mut at = 1;
+        while let Some(byte) = text.get(at) {
+            let pair = match byte {
+                b'\\' => quote == b'"',
+                _ if *byte == quote => quote == b'\'' && text.get(at + 1) == Some(&quote),
+                _ => false,
+            };
+            if !pair && *byte == quote {
+                return range.start..range.start + at + 1;
+            }
+            at += if pair { 2 } else { 1 };
+        }
+        range
     }
 
     fn enter(&mut self, anchor: usize, range: &Range<usize>, value: OpenValue) -> Result<(), Problem> {
@@ -305,7 +348,14 @@ impl<'a> Builder<'a> {
             }
             OpenValue::Mapping(entries, waiting) => {
                 if let Some((key, at)) = waiting.take() {
-                    let range = at.start..range.end.max(at.end);
+                    // Nothing, written as nothing: the colon is all there is of it.
+                    let rest = &self.text[(at.end - self.base).min(self.text.len())..];
+                    let colon = rest.trim_start_matches([' ', '\t']);
+                    let end = match colon.strip_prefix(':') {
+                        Some(behind) if range.is_empty() => at.end + rest.len() - behind.len(),
+                        Some(_) | None => range.end,
+                    };
+                    let range = at.start..end.max(at.end);
                     entries.push(Entry { key, value: node, range });
                 }
             }
@@ -323,7 +373,7 @@ impl<'a> Builder<'a> {
                 "the aliases of this document expand to too much"
             }
         };
-        if self.tree.refused.len() < 3 {
+        if self.tree.refused.is_empty() {
             let problem = Problem { span: range.clone(), message: refused.to_owned(), help: Some("write it out") };
             self.tree.refused.push(problem);
         }
@@ -334,7 +384,7 @@ impl<'a> Builder<'a> {
         let Some(tag) = tag else { return };
         let known = ["str", "int", "float", "bool", "null", "map", "seq"];
         if !(tag.is_yaml_core_schema() && known.contains(&tag.suffix.as_str())) {
-            let message = format!("a tag (`{tag}`) has no meaning here");
+            let message = "a tag has no meaning here".to_owned();
             self.tree.refused.push(Problem { span: range.clone(), message, help: Some("leave it out") });
         }
     }

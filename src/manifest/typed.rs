@@ -8,24 +8,27 @@ use std::ops::Range;
 
 /// Complaints about one document; more would help nobody.
 const MAX_ERRORS: usize = 20;
+/// A document that no person wrote is not parsed again for more than one complaint.
+const MAX_PATIENT_BYTES: usize = 64 << 10;
 
 /// Deserialises the document that `text` is, whose first byte is byte `base` of the file.
 ///
 /// A typed parser stops at its first error. So what is known to be `unusable` is blanked in a copy
 /// of the text, and likewise each value that it complains about, until it is content or cannot be
-/// helped. An object comes out only when nothing had to be said: blanks are no part of it.
+/// helped. An object that comes out after complaints is for further checks alone: it lacks what was
+/// blanked.
 pub(super) fn parse(
     text: &str,
     base: usize,
     root: &Node,
-    unusable: Vec<Range<usize>>,
+    unusable: &mut Vec<Range<usize>>,
     findings: &mut Vec<Finding>,
 ) -> Option<Manifest> {
     let mut text = text.as_bytes().to_vec();
-    for range in &unusable {
+    for range in unusable.iter() {
         blank(&mut text, base, range);
     }
-    let mut blanked = unusable;
+    let mut left = if text.len() <= MAX_PATIENT_BYTES { MAX_ERRORS } else { 1 };
     loop {
         let deserializer = serde_yaml::Deserializer::from_slice(&text);
         let error = match serde_path_to_error::deserialize(deserializer) {
@@ -35,16 +38,21 @@ pub(super) fn parse(
         let (steps, complete) = steps(error.path());
         let place = root.find(&steps);
         let range = place.entry.map(|entry| entry.range.clone());
-        let known = |range: &Range<usize>| blanked.iter().any(|old| old.start <= range.start && range.end <= old.end);
         let message = message(error.path(), error.inner());
-        let secondary = message.starts_with("missing field") || !complete || range.as_ref().is_none_or(known);
-        if findings.is_empty() || !secondary {
+        // What was blanked is now missing, or leaves nothing of what it was in; that is no news.
+        let whole = range.clone().unwrap_or_default();
+        let emptied = unusable.iter().any(|gap| whole.start <= gap.start && gap.end <= whole.end);
+        let nothing = message.starts_with("invalid type: unit value") && emptied;
+        let news = !message.starts_with("missing field") && !nothing && complete;
+        if findings.is_empty() || news && findings.iter().all(|finding| finding.span != place.span()) {
             findings.push(finding(place.span(), &message));
         }
-        match range {
-            Some(range) if !secondary && findings.len() < MAX_ERRORS => {
+        let known = |range: &Range<usize>| unusable.iter().any(|old| old.start <= range.start && range.end <= old.end);
+        match range.filter(|range| !known(range)) {
+            Some(range) if left > 0 => {
+                left -= 1;
                 blank(&mut text, base, &range);
-                blanked.push(range);
+                unusable.push(range);
             }
             _ => return None,
         }
@@ -82,16 +90,19 @@ fn message(path: &Path, error: &serde_yaml::Error) -> String {
     }
 }
 
-fn finding(span: Range<usize>, message: &str) -> Finding {
+/// `message` with what it says to write as its help.
+pub(super) fn finding(span: Range<usize>, message: &str) -> Finding {
     let message = match message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected ")) {
         Some((found, expected)) => format!("expected {expected}, found {found}"),
         None => message.to_owned(),
     };
-    // Our own types put what to write behind a colon.
-    match message.split_once(": write ") {
-        Some((what, write)) => Finding::new(span, what, Some(format!("write {write}"))),
-        None => Finding::new(span, message, None::<String>),
-    }
+    // Our own types put what to write at the end.
+    let (what, help) = match (message.split_once(": write "), message.split_once(" (did you mean ")) {
+        (Some((what, write)), _) => (what, Some(format!("write {write}"))),
+        (None, Some((what, near))) => (what, Some(format!("did you mean {}", near.trim_end_matches(')')))),
+        (None, None) => (message.as_str(), None),
+    };
+    Finding::new(span, what, help)
 }
 
 /// Puts spaces in place of an entry, and of the comma after it where there is one, so that every

@@ -1,8 +1,11 @@
 //! One workload.
 
+use super::env::{self, EnvForms, EnvName};
+use super::text::Text;
 use super::{AbsolutePath, Bytes, ImageRef, Name, Resources, Span};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -19,16 +22,19 @@ pub struct Container {
     /// The root filesystem: `host:/`, `rootfs:/PATH`, `tar:/PATH`.
     pub image: ImageRef,
     /// The program, absolute or looked up in the container's `PATH`, and its first arguments.
-    #[schemars(length(min = 1))]
+    #[schemars(with = "Vec<Text>", length(min = 1))]
     pub command: Vec<String>,
     /// Arguments after those of `command`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Text>")]
     pub args: Vec<String>,
     /// Puts a small init as PID 1 that reaps orphans and passes signals on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub init: bool,
-    /// Environment variables. `PATH`, `HOME`, `HOSTNAME` and `container` are set where not given.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Environment variables, `{MODE: prod}` or `[{name: MODE, value: prod}]`. `PATH`, `HOME`, `HOSTNAME` and
+    /// `container` are set where not given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "env::either")]
+    #[schemars(with = "EnvForms")]
     pub env: BTreeMap<EnvName, String>,
     /// Where the command starts; made if it is missing.
     #[serde(default = "root_directory")]
@@ -73,6 +79,7 @@ pub enum ContainerType {
     App,
 }
 
+/// Whether a container should run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum DesiredState {
@@ -81,41 +88,12 @@ pub enum DesiredState {
     Stopped,
 }
 
-/// The name of an environment variable: not empty, without `=` and NUL.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-pub struct EnvName(#[schemars(length(min = 1), regex(pattern = "^[^=]+$"))] String);
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not the name of an environment variable: it is empty, or has '=' or NUL in it")]
-pub struct InvalidEnvName(String);
-
-impl EnvName {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for EnvName {
-    type Error = InvalidEnvName;
-
-    fn try_from(text: String) -> Result<Self, InvalidEnvName> {
-        if text.is_empty() || text.contains(['=', '\0']) { Err(InvalidEnvName(text)) } else { Ok(Self(text)) }
-    }
-}
-
-impl From<EnvName> for String {
-    fn from(name: EnvName) -> Self {
-        name.0
-    }
-}
-
 /// A user, and optionally a group, by number or by a name of the container's own `/etc/passwd`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "UserText", into = "String")]
-#[schemars(with = "UserText")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct User {
     pub user: IdSpec,
+    /// The user's own group when not given.
     pub group: Option<IdSpec>,
 }
 
@@ -124,14 +102,6 @@ pub struct User {
 pub enum IdSpec {
     Id(u32),
     Name(String),
-}
-
-/// `user: 1000` and `user: "1000:1000"` are both wanted.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum UserText {
-    Number(u32),
-    Text(#[schemars(regex(pattern = r"^[A-Za-z0-9_][-A-Za-z0-9_.]*(:[A-Za-z0-9_][-A-Za-z0-9_.]*)?$"))] String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,14 +118,43 @@ impl Default for User {
     }
 }
 
-impl TryFrom<UserText> for User {
-    type Error = InvalidUser;
+/// `user: 1000` and `user: "1000:1000"` are both wanted.
+impl<'de> Deserialize<'de> for User {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = User;
 
-    fn try_from(text: UserText) -> Result<Self, InvalidUser> {
-        match text {
-            UserText::Number(id) => id.to_string().parse(),
-            UserText::Text(text) => text.parse(),
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a user such as 1000, 1000:1000 or nobody")
+            }
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<User, E> {
+                id.to_string().parse().map_err(E::custom)
+            }
+            fn visit_i64<E: de::Error>(self, id: i64) -> Result<User, E> {
+                id.to_string().parse().map_err(E::custom)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<User, E> {
+                text.parse().map_err(E::custom)
+            }
         }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for User {
+    fn schema_name() -> Cow<'static, str> {
+        "User".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A user, and optionally a group, by number or by a name of the container's own `/etc/passwd`.",
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": super::IdRange::SIZE - 1},
+                {"type": "string", "pattern": "^[A-Za-z0-9_][-A-Za-z0-9_.]*(:[A-Za-z0-9_][-A-Za-z0-9_.]*)?$"}
+            ]
+        })
     }
 }
 
@@ -287,8 +286,10 @@ impl Default for Security {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Capabilities {
+    /// What to take from the default set: `[ALL]`, `[NET_RAW]`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub drop: BTreeSet<Capability>,
+    /// What to have in the end, whatever was dropped.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub add: BTreeSet<Capability>,
 }
@@ -402,10 +403,13 @@ impl Capabilities {
 /// `default`, `unconfined`, or `file:/PATH` of a profile in the OCI's JSON form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^(default|unconfined|file:/.+)$"))]
 pub enum Seccomp {
+    /// What Docker's default profile allows, less what its capabilities do not.
     Default,
+    /// No filter.
     Unconfined,
+    /// A profile of the host, in JSON.
     File(AbsolutePath),
 }
 
@@ -443,7 +447,9 @@ impl From<Seccomp> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Restart {
+    /// `always`, `onFailure` or `never`.
     pub policy: RestartPolicy,
+    /// How long to wait before it.
     pub backoff: Backoff,
 }
 
@@ -470,7 +476,9 @@ pub enum RestartPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Backoff {
+    /// The first wait.
     pub min: Span,
+    /// The longest wait.
     pub max: Span,
 }
 
@@ -498,7 +506,8 @@ impl Default for Stop {
 /// A signal by name, with or without `SIG`: `TERM`, `SIGHUP`, `RTMIN+3` (signal(7)).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct Signal(#[schemars(regex(pattern = r"^(SIG)?[A-Z]+[0-9]?([+-][0-9]+)?$"))] String);
+#[schemars(extend("pattern" = "^(SIG)?[A-Z]+[0-9]?([+-][0-9]+)?$"))]
+pub struct Signal(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a signal: write TERM, INT, HUP, RTMIN+3, …")]

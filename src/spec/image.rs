@@ -8,7 +8,7 @@ use std::fmt;
 /// `host:/`, `rootfs:PATH` or `tar:PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^(host:/|(rootfs|tar):/.*)$"))]
 pub enum ImageRef {
     /// The host's own programs and a generated `/etc`, under a throw-away writable layer.
     Host,

@@ -6,22 +6,26 @@
 
 pub mod change;
 mod container;
+mod env;
 mod id;
 mod image;
 mod name;
 mod quantity;
 mod resources;
+mod text;
 mod time;
 
 pub use container::{
-    Backoff, Capabilities, Capability, Container, ContainerType, DesiredState, EnvName, IdSpec, Logs, Mount,
-    MountSource, Network, Restart, RestartPolicy, Seccomp, Security, Signal, Stop, User,
+    Backoff, Capabilities, Capability, Container, ContainerType, DesiredState, IdSpec, Logs, Mount, MountSource,
+    Network, Restart, RestartPolicy, Seccomp, Security, Signal, Stop, User,
 };
+pub use env::EnvName;
 pub use id::{IdRange, InstanceId, Kind, ObjectId};
 pub use image::ImageRef;
 pub use name::{AbsolutePath, Name};
 pub use quantity::{Bytes, Count, CpuSet, MilliCpu, Weight};
 pub use resources::{Cpu, HugePages, Io, IoLimit, Memory, Pids, Resources};
+pub(crate) use text::Text;
 pub use time::{Span, Timestamp};
 
 use serde::{Deserialize, Serialize};

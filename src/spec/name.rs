@@ -11,7 +11,8 @@ use std::fmt;
 /// become one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(#[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))] String);
+#[schemars(extend("minLength" = 1, "maxLength" = 63, "pattern" = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+pub struct Name(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a name: 1 to 63 of a-z, 0-9 and '-', with a letter first and no '-' last")]
@@ -60,7 +61,8 @@ impl fmt::Display for Name {
 /// An absolute path without `.` or `..` components, doubled or trailing slashes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct AbsolutePath(#[schemars(length(min = 1, max = 4095), regex(pattern = r"^/"))] String);
+#[schemars(extend("minLength" = 1, "maxLength" = 4095, "pattern" = "^/"))]
+pub struct AbsolutePath(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPath {

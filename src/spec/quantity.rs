@@ -24,7 +24,8 @@ pub struct Count(#[schemars(range(min = 1))] u64);
 /// A list of CPUs or memory nodes in the kernel's own spelling: `0-3,6` (cpuset(7), "List format").
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct CpuSet(#[schemars(regex(pattern = r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$"))] String);
+#[schemars(extend("pattern" = "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$"))]
+pub struct CpuSet(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidQuantity {
@@ -32,22 +33,32 @@ pub enum InvalidQuantity {
     Bytes(String),
     #[error("{0:?} is not a number of CPUs: write 2, 1.5 or 200m")]
     Cpu(String),
+    #[error("{0} is below 0: write what it may have, or leave the field out for no limit")]
+    Negative(String),
     #[error("{0:?} is too large")]
     TooLarge(String),
     #[error("a weight is 1 to 10000, not {0}")]
     Weight(i64),
     #[error("it has to be at least 1, not {0}")]
     Count(i64),
-    #[error("0 CPUs would never let it run: leave the field out for no limit, or write at least 10m")]
+    #[error("with less than 10m CPUs it would never run: write at least 10m, or leave the field out for no limit")]
     NoCpu,
     #[error("{0:?} is not a list of CPUs: write 0-3,6")]
     CpuSet(String),
+}
+
+/// `-1` is how other tools write "no limit".
+fn is_negative(text: &str) -> bool {
+    text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 impl std::str::FromStr for Bytes {
     type Err = InvalidQuantity;
 
     fn from_str(text: &str) -> Result<Self, InvalidQuantity> {
+        if is_negative(text) {
+            return Err(InvalidQuantity::Negative(text.to_owned()));
+        }
         let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (digits, unit) = text.split_at(split);
         let factor: u64 = match unit {
@@ -91,6 +102,9 @@ impl std::str::FromStr for MilliCpu {
     type Err = InvalidQuantity;
 
     fn from_str(text: &str) -> Result<Self, InvalidQuantity> {
+        if is_negative(text) {
+            return Err(InvalidQuantity::Negative(text.to_owned()));
+        }
         let bad = || InvalidQuantity::Cpu(text.to_owned());
         let whole = |digits: &str| -> Result<u64, InvalidQuantity> {
             if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -222,6 +236,12 @@ impl<'de> Deserialize<'de> for Scalar {
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Scalar, E> {
                 Ok(Scalar(number.to_string()))
             }
+            fn visit_u128<E: de::Error>(self, number: u128) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+            fn visit_i128<E: de::Error>(self, number: i128) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
             fn visit_f64<E: de::Error>(self, number: f64) -> Result<Scalar, E> {
                 Ok(Scalar(number.to_string()))
             }
@@ -258,7 +278,7 @@ macro_rules! scalar_text {
 
 scalar_text! {
     Bytes, "Bytes", "^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
-    MilliCpu, "Cpu", "^([0-9]+m|[0-9]+(\\.[0-9]{1,3})?)$";
+    MilliCpu, "MilliCpu", "^([0-9]+m|[0-9]+(\\.[0-9]{1,3})?)$";
 }
 
 macro_rules! scalar_number {

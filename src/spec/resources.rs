@@ -10,12 +10,16 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Resources {
+    /// Time on CPUs.
     #[serde(skip_serializing_if = "is_default")]
     pub cpu: Cpu,
+    /// Memory and swap.
     #[serde(skip_serializing_if = "is_default")]
     pub memory: Memory,
+    /// Processes and threads.
     #[serde(skip_serializing_if = "is_default")]
     pub pids: Pids,
+    /// Disks.
     #[serde(skip_serializing_if = "is_default")]
     pub io: Io,
     /// Limits of huge pages by page size: `{2Mi: 64Mi}` (cgroup `hugetlb.<size>.max`).
