@@ -204,4 +204,50 @@ mod tests {
         assert_eq!(fine.layers, Layers::Directory(dir.path().to_owned()));
         assert_eq!(fine.digest, None);
     }
+
+    mod root {
+        use super::*;
+
+        fn tarball(path: &Path, content: &[u8]) -> ImageRef {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(u64::try_from(content.len()).unwrap());
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
+            builder.append_data(&mut header, "file", content).unwrap();
+            builder.finish().unwrap();
+            format!("tar:{}", path.display()).try_into().unwrap()
+        }
+
+        fn base(prepared: &Prepared) -> PathBuf {
+            match &prepared.layers {
+                Layers::Overlay { base, .. } => base.clone(),
+                Layers::Directory(path) => path.clone(),
+            }
+        }
+
+        #[test]
+        fn what_is_used_or_current_is_kept() {
+            let dir = tempfile::tempdir().unwrap();
+            let images = Images::new(dir.path().join("lib"));
+            let reference = tarball(&dir.path().join("image.tar"), b"one");
+            let first = images.prepare(&reference).unwrap();
+            assert_eq!(images.prepare(&reference).unwrap(), first);
+            tarball(&dir.path().join("image.tar"), b"two!");
+            let second = images.prepare(&reference).unwrap();
+            assert_ne!(first.digest, second.digest);
+            let host = images.prepare(&ImageRef::Host).unwrap();
+            std::fs::create_dir(dir.path().join("lib/images/tar/.new-interrupted")).unwrap();
+
+            let removed = images.gc(&BTreeSet::from([base(&first)])).unwrap();
+
+            assert_eq!(removed.len(), 2, "{removed:?}");
+            assert!(base(&first).exists() && base(&host).exists() && !base(&second).exists());
+            // What was removed is made again when it is asked for.
+            assert_eq!(images.prepare(&reference).unwrap(), second);
+            assert!(base(&second).join("file").is_file());
+        }
+    }
 }

@@ -225,7 +225,10 @@ impl Directory {
         let state = match listed {
             Ok(()) => {
                 self.place.get_or_insert(place);
-                self.known.retain(|file, _| files.contains_key(file));
+                // Every file that was listed is known: more are known only when one is gone.
+                if self.known.len() != files.len() {
+                    self.known.retain(|file, _| files.contains_key(file));
+                }
                 SourceState::Complete
             }
             Err(reason) => SourceState::Unavailable { reason: reason.into() },
@@ -367,7 +370,7 @@ impl Reading<'_> {
             Ok(found) => found,
             Err(Errno::NOENT) if kind != FileType::Symlink => return Ok(()),
             Err(error) => {
-                self.keep_unreadable(file, cannot_open(error));
+                self.keep_unreadable(file, &cannot_open(error));
                 return Ok(());
             }
         };
@@ -384,14 +387,16 @@ impl Reading<'_> {
         }
 
         let unchanged = self.known.get(&file).filter(|known| known.settled && known.stamp == stamp(&found));
-        if let Some(known) = unchanged {
-            self.files.insert(file.clone(), Arc::clone(&known.state));
-        } else if kind == FileType::Symlink {
-            self.read(self.root, &file.clone(), file.clone(), OFlags::empty());
-        } else {
-            self.read(parent, name, file.clone(), OFlags::NOFOLLOW);
-        }
-        if let Some(FileState::Read(text)) = self.files.get(&file).map(|state| &**state) {
+        let state = match unchanged {
+            Some(known) => {
+                let state = Arc::clone(&known.state);
+                self.files.insert(file, Arc::clone(&state));
+                Some(state)
+            }
+            None if kind == FileType::Symlink => self.read(self.root, &file.clone(), file, OFlags::empty()),
+            None => self.read(parent, name, file, OFlags::NOFOLLOW),
+        };
+        if let Some(FileState::Read(text)) = state.as_deref() {
             self.documents += text.documents;
         }
         if self.documents > MAX_DOCUMENTS {
@@ -416,16 +421,16 @@ impl Reading<'_> {
                     .all(|(path, before)| stat(self.root, path).is_ok_and(|now| stamp(&now) == *before)))
     }
 
-    fn read(&mut self, parent: &OwnedFd, name: &str, file: String, flags: OFlags) {
+    /// `None` when it is gone since it was listed.
+    fn read(&mut self, parent: &OwnedFd, name: &str, file: String, flags: OFlags) -> Option<Arc<FileState>> {
         let opened = match tree::open_resolved(parent, name, LOOK | flags, BELOW) {
             Ok(opened) => opened,
-            // Gone since it was listed.
-            Err(Errno::NOENT) => return,
-            Err(error) => return self.keep_unreadable(file, cannot_open(error)),
+            Err(Errno::NOENT) => return None,
+            Err(error) => return Some(self.keep_unreadable(file, &cannot_open(error))),
         };
         let content = match self.content(opened) {
             Ok(content) => content,
-            Err(reason) => return self.keep_unreadable(file, reason),
+            Err(reason) => return Some(self.keep_unreadable(file, &reason)),
         };
         let before = self.known.get(&file);
         let window = if content.bytes.is_empty() { EMPTY_WINDOW } else { WINDOW };
@@ -441,10 +446,10 @@ impl Reading<'_> {
                 |known| Arc::clone(&known.state),
             );
             let hash = before.and_then(|known| known.hash);
-            return self.keep(file, Known { stamp: content.stamp, hash, state, settled: false });
+            return Some(self.keep(file, Known { stamp: content.stamp, hash, state, settled: false }));
         }
         if content.bytes.is_empty() {
-            return self.keep_unreadable(file, String::from("is empty"));
+            return Some(self.keep_unreadable(file, "is empty"));
         }
         let hash: [u8; 32] = Sha256::digest(&content.bytes).into();
         let state = match before.filter(|known| known.hash == Some(hash)) {
@@ -454,22 +459,24 @@ impl Reading<'_> {
                 Arc::new(FileState::Read(self.parse(&file, &content.bytes)))
             }
         };
-        self.keep(file, Known { stamp: content.stamp, hash: Some(hash), state, settled: true });
+        Some(self.keep(file, Known { stamp: content.stamp, hash: Some(hash), state, settled: true }))
     }
 
-    fn keep(&mut self, file: String, known: Known) {
-        self.files.insert(file.clone(), Arc::clone(&known.state));
+    fn keep(&mut self, file: String, known: Known) -> Arc<FileState> {
+        let state = Arc::clone(&known.state);
+        self.files.insert(file.clone(), Arc::clone(&state));
         self.new.insert(file, known);
+        state
     }
 
     /// Looked at again each time: what stands in the way need not change the file.
-    fn keep_unreadable(&mut self, file: String, reason: String) {
+    fn keep_unreadable(&mut self, file: String, reason: &str) -> Arc<FileState> {
         let state = FileState::Unreadable(reason.into());
         let state = match self.known.get(&file) {
             Some(known) if *known.state == state => Arc::clone(&known.state),
             Some(_) | None => Arc::new(state),
         };
-        self.keep(file, Known { stamp: Stamp::default(), hash: None, state, settled: false });
+        self.keep(file, Known { stamp: Stamp::default(), hash: None, state, settled: false })
     }
 
     fn content(&mut self, opened: OwnedFd) -> Result<FileBytes, String> {

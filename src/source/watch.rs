@@ -125,16 +125,16 @@ impl Watcher {
     /// Follows the paths anew, and watches what they lead to now. To be called before each listing:
     /// it costs a few `lstat`s when nothing has moved. True when it had to change something.
     pub fn refresh(&mut self) -> Result<bool, WatchError> {
-        let mut changed = false;
-        loop {
+        // What moves between following and watching is followed once more; what never stops moving
+        // is left to the event that it causes.
+        for round in 0..8 {
             let ways: Vec<Way> = self.paths.iter().map(|path| Way::to(path).outline()).collect();
             if !self.stale.swap(false, Ordering::AcqRel) && ways == self.ways {
-                return Ok(changed);
+                return Ok(round > 0);
             }
-            // Moved between following and watching: once more, then.
             self.watch_ways(ways)?;
-            changed = true;
         }
+        Ok(true)
     }
 
     fn watch_ways(&mut self, ways: Vec<Way>) -> Result<(), WatchError> {

@@ -205,4 +205,37 @@ mod root {
         assert_eq!(root, Root::Directory { path: rootfs.to_str().unwrap().to_owned() });
         assert!(rootfs.join("etc").exists());
     }
+
+    #[test]
+    fn the_hosts_programs_run_on_their_own_layers() {
+        let place = Place::new();
+        let images = crate::image::Images::new(place.dir.path().join("lib"));
+        let image = images.prepare(&crate::spec::ImageRef::Host).unwrap();
+        let root = place.storage.create(&id(1), &image, None).unwrap();
+        let Root::Overlay { base, grafts } = &root else { panic!("{root:?}") };
+        let at = place.dir.path().join("at");
+        fs::create_dir(&at).unwrap();
+        let at = at.to_str().unwrap();
+        let mut script = String::from("set -e; mount --make-rprivate /\n");
+        let mounts =
+            std::iter::once((String::new(), base)).chain(grafts.iter().map(|(name, graft)| (name.clone(), graft)));
+        for (name, Overlay { lower, upper, work }) in mounts {
+            let lower = lower.join(":");
+            script += &format!("mount -t overlay o -o lowerdir={lower},upperdir={upper},workdir={work} {at}/{name}\n");
+        }
+        script += &format!(
+            "exec chroot {at} /bin/sh -c 'id -un; id -un www-data; ls /root /home /etc/shadow; echo x > /usr/made; cat /etc/passwd | wc -l'"
+        );
+
+        let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
+
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}{errors}");
+        assert!(text.starts_with("root\nwww-data\n/home:\n\n/root:\n18"), "{text}{errors}");
+        assert!(errors.contains("/etc/shadow"), "{errors}");
+        assert!(place.storage.place(&id(1)).join("grafts/usr/upper/made").exists());
+        place.storage.remove(&id(1)).unwrap();
+        assert!(place.storage.list().unwrap().is_empty());
+    }
 }

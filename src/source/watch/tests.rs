@@ -176,3 +176,33 @@ fn an_overflow_has_no_path_and_is_told() {
     let lost = judge(&Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch)), &scope);
     assert!(matches!(lost, Some(WatchEvent::Lost(_))));
 }
+
+#[test]
+fn a_full_queue_is_told_and_the_watch_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let (send, events) = channel();
+    // While the watcher's thread waits here, the kernel's queue fills.
+    let gate = Arc::new(std::sync::Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let wait = Arc::clone(&gate);
+    let mut watcher = watch(std::slice::from_ref(&root), move |event| {
+        drop(wait.lock().unwrap_or_else(PoisonError::into_inner));
+        send.send(event).unwrap_or_default();
+    })
+    .unwrap();
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+
+    for _ in 0..limit.trim().parse::<usize>().unwrap() {
+        fs::write(root.join("web.yaml"), "").unwrap();
+        fs::remove_file(root.join("web.yaml")).unwrap();
+    }
+    drop(closed);
+
+    let next = || events.recv_timeout(Duration::from_secs(10)).unwrap();
+    while next() != WatchEvent::Overflow {}
+    assert!(watcher.refresh().unwrap(), "watched anew");
+    while events.recv_timeout(Duration::from_millis(50)).is_ok() {}
+    fs::write(root.join("web.yaml"), "").unwrap();
+    assert_eq!(next(), WatchEvent::Changed);
+}
