@@ -90,9 +90,11 @@ impl Cgroups {
         }
         let has_unified = hierarchies.iter().any(|h| h.version == Version::V2);
         for hierarchy in hierarchies.iter_mut().filter(|h| h.version == Version::V1) {
-            // With cgroup.kill at hand nobody needs to be frozen, and a hierarchy less to join is time saved.
+            // With cgroup.kill nobody needs to be frozen, and cpu.stat counts the time: two
+            // hierarchies less to join.
             if has_unified {
                 hierarchy.controllers.remove(&Controller::Freezer);
+                hierarchy.controllers.remove(&Controller::Cpuacct);
             }
         }
         hierarchies.retain(|h| h.version == Version::V2 || !h.controllers.is_empty());
@@ -154,7 +156,6 @@ impl Cgroups {
     /// Makes `<parent>/keeper` and `<parent>/c` and hands the controllers down to them. What is
     /// there already is left as it is; after the first time this costs nothing.
     pub fn prepare(&self) -> Result<(), CgroupError> {
-        let always = [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::Freezer];
         let mut ready = self.ready();
         if let Some(unified) = self.unified() {
             let wanted: Vec<Controller> = (self.hierarchies[unified].controllers.iter().copied())
@@ -163,7 +164,7 @@ impl Cgroups {
                 .collect();
             self.delegate(&mut ready, unified, &wanted)?;
         }
-        for controller in always.into_iter().chain([Controller::Devices]) {
+        for controller in Controller::ALWAYS.into_iter().chain([Controller::Devices]) {
             if let Some(index) = self.v1_home(controller) {
                 self.make_v1_base(&mut ready, index)?;
             }
@@ -261,14 +262,13 @@ impl Cgroups {
         for path in [format!("{parent}/keeper"), format!("{parent}/c")] {
             make(&path)?;
         }
+        let refused = enable(&hierarchy.mount, &format!("{}/c", self.parent), wanted)?;
         for controller in wanted {
-            match enable(&hierarchy.mount, &format!("{}/c", self.parent), *controller) {
-                Ok(()) => {
+            match refused.get(controller) {
+                Some(reason) => drop(ready.refused.insert(*controller, reason.clone())),
+                None => {
                     ready.refused.remove(controller);
                     ready.enabled.insert(*controller);
-                }
-                Err(reason) => {
-                    ready.refused.insert(*controller, reason);
                 }
             }
         }
@@ -374,35 +374,48 @@ impl Hierarchy {
     }
 }
 
-/// Enables a controller for what is below `path`; the reason where that cannot be.
-fn enable(mount: &str, path: &str, controller: Controller) -> Result<(), String> {
-    let name = controller.name(Version::V2);
-    let lists = |file: &str| -> Result<bool, String> {
-        let text = read_path(file).map_err(|error| reason(&error))?;
-        Ok(text.split_whitespace().any(|listed| listed == name))
-    };
-    // From the bottom up, to touch nothing above us that does what we need already.
+/// Enables controllers for what is below `path`; why not, for those that could not be.
+fn enable(mount: &str, path: &str, wanted: &[Controller]) -> Result<BTreeMap<Controller, String>, CgroupError> {
     let mut nodes: Vec<String> = vec![mount.to_owned()];
     for part in path.split('/').filter(|part| !part.is_empty()) {
         nodes.push(format!("{}/{part}", nodes[nodes.len() - 1]));
     }
-    let mut first = nodes.len();
-    for (depth, node) in nodes.iter().enumerate().rev() {
-        if lists(&format!("{node}/cgroup.subtree_control"))? {
+    // From the bottom up, to touch nothing above us that does what we need already.
+    let mut missing: Vec<(String, Vec<Controller>)> = Vec::new();
+    for node in nodes.into_iter().rev() {
+        let file = format!("{node}/cgroup.subtree_control");
+        let text = read_path(&file)?;
+        let off = |c: &Controller| !text.split_whitespace().any(|listed| listed == c.name(Version::V2));
+        let absent: Vec<Controller> = wanted.iter().copied().filter(off).collect();
+        if absent.is_empty() {
             break;
         }
-        first = depth;
+        missing.push((file, absent));
     }
-    for node in &nodes[first..] {
-        if let Err(error) = write_path(&format!("{node}/cgroup.subtree_control"), &format!("+{name}")) {
-            let cause = reason(&error);
-            let inner = matches!(&error, CgroupError::Write { source, .. }
-                if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()));
-            let hint = if inner { ": processes are in that node itself" } else { "" };
-            return Err(format!("the controller {name} cannot be handed down ({cause}{hint})"));
+    let mut refused: BTreeMap<Controller, String> = BTreeMap::new();
+    for (file, absent) in missing.into_iter().rev() {
+        let absent: Vec<Controller> = absent.into_iter().filter(|c| !refused.contains_key(c)).collect();
+        let plus = |some: &[Controller]| {
+            let words: Vec<String> = some.iter().map(|c| format!("+{}", c.name(Version::V2))).collect();
+            words.join(" ")
+        };
+        // In one write: with a process in the node, `cpu` alone would be taken and turn the node into
+        // the root of a threaded subtree, in which nothing else of ours works (cgroup-v2, "Threads").
+        let Err(error) = write_path(&file, &plus(&absent)) else { continue };
+        let in_the_way = matches!(&error, CgroupError::Write { source, .. }
+            if matches!(Errno::from_io_error(source), Some(Errno::BUSY | Errno::OPNOTSUPP)));
+        if in_the_way {
+            let why = format!("{}: processes are in that node itself", reason(&error));
+            refused.extend(absent.into_iter().map(|controller| (controller, why.clone())));
+            continue;
+        }
+        for controller in absent {
+            if let Err(error) = write_path(&file, &plus(&[controller])) {
+                refused.insert(controller, reason(&error));
+            }
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 fn reason(error: &CgroupError) -> String {
@@ -467,7 +480,7 @@ fn parse_mounts(text: &str) -> Vec<Hierarchy> {
 }
 
 fn v1_controller(option: &str) -> Option<Controller> {
-    let used = Controller::LIMITS.into_iter().chain([Controller::Devices, Controller::Freezer]);
+    let used = Controller::LIMITS.into_iter().chain([Controller::Devices, Controller::Freezer, Controller::Cpuacct]);
     used.into_iter().find(|controller| controller.name(Version::V1) == option)
 }
 

@@ -162,10 +162,8 @@ impl Cgroups {
 
     /// The v1 hierarchies that a container with these limits has a directory in.
     fn v1_of(&self, want: &Resources) -> BTreeSet<usize> {
-        // Without the v2 hierarchy, killing is done frozen.
-        let always = [Controller::Cpu, Controller::Memory, Controller::Pids, Controller::Freezer];
         let asked = table::KNOBS.iter().filter(|knob| knob.is_asked(want)).map(|knob| knob.controller);
-        always.into_iter().chain(asked).filter_map(|controller| self.v1_home(controller)).collect()
+        Controller::ALWAYS.into_iter().chain(asked).filter_map(|controller| self.v1_home(controller)).collect()
     }
 
     /// What the kernel says now; `None` when the instance has no directory in any hierarchy.
@@ -309,7 +307,7 @@ impl Cgroups {
         let number = |text: &str| text.parse().unwrap_or(0);
         usage.cpu_usec = match self.unified() {
             Some(index) => files::field(&read(Some(index), "cpu.stat")?, "usage_usec").unwrap_or(0),
-            None => 0,
+            None => number(&read(self.v1_home(Controller::Cpuacct), "cpuacct.usage")?) / 1000,
         };
         let memory = self.homes.get(&Controller::Memory).copied();
         let (current, limit) = match memory.map(|index| self.hierarchies[index].version) {

@@ -18,6 +18,7 @@ pub enum Controller {
     Hugetlb,
     Devices,
     Freezer,
+    Cpuacct,
 }
 
 /// The two generations of the interface.
@@ -285,6 +286,10 @@ impl Controller {
     /// Every controller that a container's limits may need.
     pub const LIMITS: [Self; 6] = [Self::Cpu, Self::Cpuset, Self::Memory, Self::Pids, Self::Io, Self::Hugetlb];
 
+    /// Those whose v1 hierarchies every container is in. The last two matter only without a v2
+    /// hierarchy, which kills and counts CPU time.
+    pub const ALWAYS: [Self; 5] = [Self::Cpu, Self::Memory, Self::Pids, Self::Freezer, Self::Cpuacct];
+
     /// Its name in `cgroup.controllers`, or among the mount options of a v1 hierarchy.
     pub fn name(self, version: Version) -> &'static str {
         match self {
@@ -297,6 +302,7 @@ impl Controller {
             Self::Hugetlb => "hugetlb",
             Self::Devices => "devices",
             Self::Freezer => "freezer",
+            Self::Cpuacct => "cpuacct",
         }
     }
 }

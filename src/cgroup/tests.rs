@@ -2,7 +2,7 @@
 
 mod root {
     use crate::cgroup::table::{Controller, Version};
-    use crate::cgroup::{CgroupError, Cgroups, Created};
+    use crate::cgroup::{CgroupError, CgroupJoinPaths, Cgroups, Created};
     use crate::plan::GroupSeen;
     use crate::spec::{Bytes, Count, Cpu, CpuSet, InstanceId, IoLimit, Memory, MilliCpu, Pids, Resources, Weight};
     use std::collections::{BTreeMap, BTreeSet};
@@ -583,5 +583,36 @@ mod root {
             assert!(list.lines().any(|line| line == "c 1:3 rwm"), "{list}");
             assert!(!list.lines().any(|line| line.starts_with("a ")), "{list}");
         }
+    }
+
+    #[test]
+    fn a_process_in_the_way_is_named_as_the_reason_and_may_leave() {
+        let ours = Ours::new();
+        let Some(unified) = ours.unified() else { return };
+        let two_mib = BTreeMap::from([(Bytes(2 << 20), Bytes(64 << 20))]);
+        let want = match (ours.version(Controller::Memory), ours.version(Controller::Hugetlb)) {
+            (Some(Version::V2), _) => limit(64),
+            (_, Some(Version::V2)) => Resources { hugepages: two_mib, ..Resources::default() },
+            // Nothing is handed down on this host, so nothing can be in the way.
+            _ => return,
+        };
+        let parent = format!("{}{}", ours.hierarchies[unified].mount, ours.parent);
+        std::fs::create_dir(&parent).unwrap();
+        let outside = Created {
+            join: CgroupJoinPaths { unified: Some(parent), v1: Vec::new() },
+            readback: BTreeMap::new(),
+            unsupported: Vec::new(),
+        };
+        let mut guest = Guest::start(&outside);
+
+        let refused = ours.create(&web(1), &want);
+        let keeper = ours.keeper().unified.unwrap();
+        std::fs::write(format!("{keeper}/cgroup.procs"), guest.child.id().to_string()).unwrap();
+        let created = ours.create(&web(1), &want);
+
+        let Err(error @ CgroupError::Unsupported { .. }) = refused else { panic!("{refused:?}") };
+        assert!(error.to_string().ends_with("processes are in that node itself"), "{error}");
+        created.unwrap();
+        assert!(guest.tell("hello"));
     }
 }
