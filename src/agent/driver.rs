@@ -257,7 +257,7 @@ impl Driver {
         let action = name(&step.action);
         if !step.reason.is_empty() {
             let object = step.object.to_string();
-            let text = if step.class == crate::spec::change::Class::None {
+            let text = if step.changes.is_empty() {
                 step.reason.clone()
             } else {
                 format!("{}: {}", step.class, step.reason)
@@ -365,6 +365,7 @@ impl Driver {
             }
             let kind = match finding.sync {
                 Sync::Invalid | Sync::Unavailable | Sync::Held => EventType::Warning,
+                Sync::Deleting if self.settings.stop_all => continue,
                 Sync::Deleting | Sync::Overridden => EventType::Normal,
                 // Their steps say it.
                 Sync::Synced | Sync::Pending | Sync::Failed | Sync::Deferred => continue,

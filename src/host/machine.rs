@@ -175,14 +175,17 @@ impl Machine {
         Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten() })
     }
 
-    /// Whether a stop signal was sent that PID 1 has no handler for: the kernel then drops it, even
-    /// from outside (pid_namespaces(7)).
+    /// Whether a stop signal was sent that PID 1 neither handles nor blocks to fetch it itself: the
+    /// kernel then drops it, even from outside (pid_namespaces(7)).
     fn ignores_stop(&self, instance: &InstanceId, pid: u32) -> bool {
         let Some(signal) = lock(&self.signalled).get(instance).copied() else { return false };
         let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let Some(caught) = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else { return false };
-        u32::try_from(signal - 1).is_ok_and(|bit| caught >> bit & 1 == 0)
+        let mask = |key: &str| {
+            let text = status.lines().find_map(|line| line.strip_prefix(key))?;
+            u64::from_str_radix(text.trim(), 16).ok()
+        };
+        let (Some(caught), Some(blocked)) = (mask("SigCgt:"), mask("SigBlk:")) else { return false };
+        u32::try_from(signal - 1).is_ok_and(|bit| (caught | blocked) >> bit & 1 == 0)
     }
 
     fn start(
