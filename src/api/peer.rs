@@ -2,7 +2,8 @@
 
 use super::error::ErrorBody;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request};
+use super::server::Access;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::{IncomingStream, Listener};
@@ -52,10 +53,12 @@ impl Connected<IncomingStream<'_, PeerListener>> for Peer {
     }
 }
 
-/// Answers only root, the agent's own user, and members of the group.
-pub(super) async fn check(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+/// Answers only those who may ask.
+pub(super) async fn check(
+    State(access): State<Access>,
+    ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     let own = nix::unistd::geteuid().as_raw();
-    if peer.uid == 0 || peer.uid == own {
+    if peer.uid == 0 || peer.uid == own || Some(peer.uid) == access.also {
         return next.run(request).await;
     }
     // The databases of users and groups may be on a network.

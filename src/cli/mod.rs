@@ -14,6 +14,7 @@ mod get;
 mod help;
 mod launch;
 mod live;
+mod logging;
 mod logs;
 mod names;
 mod orders;

@@ -12,6 +12,7 @@
 mod check;
 mod diagnostic;
 mod document;
+mod emit;
 mod envelope;
 mod fields;
 mod habits;
@@ -20,6 +21,7 @@ mod split;
 mod tree;
 mod typed;
 
+pub use emit::{EmitError, to_yaml};
 pub use diagnostic::{Diagnostic, Severity};
 pub use envelope::schema;
 
