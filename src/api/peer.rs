@@ -1,8 +1,8 @@
 //! Who is at the other end of a connection, by the kernel's word, and who may be.
 
 use super::error::ErrorBody;
-use axum::extract::connect_info::Connected;
 use super::server::Access;
+use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -56,7 +56,10 @@ impl Connected<IncomingStream<'_, PeerListener>> for Peer {
 /// Answers only those who may ask.
 pub(super) async fn check(
     State(access): State<Access>,
-    ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
     let own = nix::unistd::geteuid().as_raw();
     if peer.uid == 0 || peer.uid == own || Some(peer.uid) == access.also {
         return next.run(request).await;

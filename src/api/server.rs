@@ -69,8 +69,8 @@ pub async fn serve<A: Agent>(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ApiError> {
     let (leave, leaving) = watch::channel(false);
-    let router =
-        routes::router(State { agent, leaving: leaving.clone() }).layer(axum::middleware::from_fn_with_state(access, peer::check));
+    let router = routes::router(State { agent, leaving: leaving.clone() })
+        .layer(axum::middleware::from_fn_with_state(access, peer::check));
     let service = router.into_make_service_with_connect_info::<Peer>();
     let mut stopped = leaving.clone();
     let server = axum::serve(PeerListener(listener), service).with_graceful_shutdown(async move {

@@ -72,12 +72,7 @@ fn table(rows: &[Row], paint: Paint) -> String {
             Verdict::Fallback => (Tone::Warning, "fallback"),
             Verdict::Missing => (Tone::Bad, "missing"),
         };
-        table.row([
-            Cell::from(&row.what),
-            Cell::toned(tone, word),
-            Cell::from(&row.detail),
-            Cell::from(&row.remedy),
-        ]);
+        table.row([Cell::from(&row.what), Cell::toned(tone, word), Cell::from(&row.detail), Cell::from(&row.remedy)]);
     }
     table.render(paint)
 }
@@ -175,7 +170,10 @@ fn capabilities(status: &str) -> Vec<Row> {
         };
         Row::new(what, verdict, detail, remedy)
     };
-    let needed: u64 = NEEDED.iter().filter_map(|name| crate::spec::Capability::ALL.iter().position(|known| known == name)).fold(0, |mask, number| mask | 1 << number);
+    let needed: u64 = NEEDED
+        .iter()
+        .filter_map(|name| crate::spec::Capability::ALL.iter().position(|known| known == name))
+        .fold(0, |mask, number| mask | 1 << number);
     vec![
         row(
             "capabilities",
@@ -207,7 +205,8 @@ mod tests {
 
     #[test]
     fn the_oldest_kernel_is_6_1() {
-        let verdicts = ["5.15.0-91-generic", "6.0.12", "6.1.0-13-amd64", "6.18.44", "7.0-rc1"].map(|text| kernel(text).verdict);
+        let verdicts =
+            ["5.15.0-91-generic", "6.0.12", "6.1.0-13-amd64", "6.18.44", "7.0-rc1"].map(|text| kernel(text).verdict);
 
         assert_eq!(verdicts, [Verdict::Missing, Verdict::Missing, Verdict::Ok, Verdict::Ok, Verdict::Ok]);
     }
@@ -226,7 +225,8 @@ mod tests {
 
     #[test]
     fn what_the_kernel_lacks_has_a_remedy() {
-        let rows = [user_namespaces(Some("0")), overlay("nodev\tproc\n\text4\n"), seccomp(None), sealed_copies(Some("2"))];
+        let rows =
+            [user_namespaces(Some("0")), overlay("nodev\tproc\n\text4\n"), seccomp(None), sealed_copies(Some("2"))];
 
         assert!(rows.iter().all(|row| row.verdict != Verdict::Ok && !row.remedy.is_empty()), "{rows:?}");
         assert_eq!(overlay("nodev\toverlay\n").verdict, Verdict::Ok);

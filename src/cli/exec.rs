@@ -78,8 +78,7 @@ async fn session(args: Args, context: &Context) -> Result<Exit, CliError> {
     {
         env.push(format!("TERM={term}"));
     }
-    let request =
-        ExecRequest { object, argv: args.command, tty: args.tty, env, cwd: args.workdir, user: args.user };
+    let request = ExecRequest { object, argv: args.command, tty: args.tty, env, cwd: args.workdir, user: args.user };
     let connection = client.exec(&request).await?;
     let raw = if args.tty && args.interactive {
         Some(Raw::new().map_err(|error| CliError::io("preparing the terminal", error))?)

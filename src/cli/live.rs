@@ -50,7 +50,13 @@ fn up(lines: usize) -> String {
 }
 
 /// The lines of one picture of the host, no more and no longer than the terminal has room for.
-pub fn lines(view: &View, recent: &[Event], (rows, columns): (usize, usize), now: Timestamp, paint: Paint) -> Vec<String> {
+pub fn lines(
+    view: &View,
+    recent: &[Event],
+    (rows, columns): (usize, usize),
+    now: Timestamp,
+    paint: Paint,
+) -> Vec<String> {
     // The cursor stands on the line below.
     let room = rows.saturating_sub(1).max(4);
     let table = containers::table(&view.items, containers::Width::Normal, now, paint);

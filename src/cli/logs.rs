@@ -97,7 +97,10 @@ mod tests {
     fn a_record_is_taken_apart_and_keeps_its_spaces() {
         let record = Record::parse(b"2026-01-01T00:00:00Z stdout F  two  spaces").unwrap();
 
-        assert_eq!((record.time, record.partial, record.text), (&b"2026-01-01T00:00:00Z"[..], false, &b" two  spaces"[..]));
+        assert_eq!(
+            (record.time, record.partial, record.text),
+            (&b"2026-01-01T00:00:00Z"[..], false, &b" two  spaces"[..])
+        );
         assert!(Record::parse(b"t stderr P half").unwrap().partial);
         assert_eq!(Record::parse(b"t stdout F").unwrap().text, b"");
         assert!(Record::parse(b"torn").is_none());

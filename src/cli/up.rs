@@ -40,7 +40,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let dirs: Vec<PathBuf> = args.dirs.into_iter().chain(args.manifests).collect();
     for dir in &dirs {
-        let metadata = std::fs::metadata(dir).map_err(|error| CliError::NotFound(format!("{}: {error}", dir.display())))?;
+        let metadata =
+            std::fs::metadata(dir).map_err(|error| CliError::NotFound(format!("{}: {error}", dir.display())))?;
         if !metadata.is_dir() {
             return Err(CliError::Usage(format!("{} is not a directory", dir.display())));
         }
@@ -59,13 +60,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let Launched { handle, socket, running, server } = launch(options, access).await?;
     screen.put(&paste(context.root.as_deref()))?;
 
-    let mut picture = Picture {
-        context,
-        live: live.then(Live::default),
-        recent: Vec::new(),
-        dirty: true,
-        drawn: Instant::now(),
-    };
+    let mut picture =
+        Picture { context, live: live.then(Live::default), recent: Vec::new(), dirty: true, drawn: Instant::now() };
     let shown = show(&handle, &mut picture, log, signals, running.wait()).await;
     server.stop(&socket).await?;
     shown
@@ -91,7 +87,11 @@ fn paste(root: Option<&Path>) -> String {
 /// A word as a shell takes it.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// What the person sees.

@@ -119,7 +119,8 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
         let path = entry.path();
         let kind = entry.file_type().map_err(failed)?;
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        let manifest = path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
+        let manifest =
+            path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
         // As a source reads it: links to directories are not followed.
         if !hidden && (kind.is_dir() || (manifest && path.is_file())) {
             collect(&path, files)?;

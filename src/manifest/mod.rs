@@ -21,8 +21,8 @@ mod split;
 mod tree;
 mod typed;
 
-pub use emit::{EmitError, to_yaml};
 pub use diagnostic::{Diagnostic, Severity};
+pub use emit::{EmitError, to_yaml};
 pub use envelope::schema;
 
 use crate::spec::{Object, ObjectId};

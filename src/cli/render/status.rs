@@ -11,10 +11,13 @@ pub fn summary(summary: &Summary, now: Timestamp, paint: Paint) -> String {
     let mut fact = |name: &str, value: Cell| facts.row([Cell::toned(Tone::Heading, name), value]);
     let since = age(summary.started_at, now);
     fact("agent", format!("plim {}, pid {}, for {since}", summary.version, summary.agent_pid).into());
-    fact("keeper", match summary.keeper_pid {
-        Some(pid) => format!("pid {pid}").into(),
-        None => Cell::toned(Tone::Warning, "not running"),
-    });
+    fact(
+        "keeper",
+        match summary.keeper_pid {
+            Some(pid) => format!("pid {pid}").into(),
+            None => Cell::toned(Tone::Warning, "not running"),
+        },
+    );
     if let Some(root) = &summary.root {
         fact("root", root.into());
     }
