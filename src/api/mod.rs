@@ -24,7 +24,7 @@ pub use agent::Agent;
 pub use client::{Client, ClientError};
 pub use error::ErrorBody;
 pub use selector::{InvalidSelector, Selector};
-pub use server::{ApiError, listen, serve};
+pub use server::{Access, ApiError, listen, serve};
 
 /// What a server can do, so that a client need not guess from its version.
 pub const FEATURES: &[&str] = &["containers", "watch", "events", "logs", "exec", "plan", "why", "commands"];

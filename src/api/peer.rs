@@ -1,8 +1,9 @@
 //! Who is at the other end of a connection, by the kernel's word, and who may be.
 
 use super::error::ErrorBody;
+use super::server::Access;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::{IncomingStream, Listener};
@@ -52,10 +53,15 @@ impl Connected<IncomingStream<'_, PeerListener>> for Peer {
     }
 }
 
-/// Answers only root, the agent's own user, and members of the group.
-pub(super) async fn check(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+/// Answers only those who may ask.
+pub(super) async fn check(
+    State(access): State<Access>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
     let own = nix::unistd::geteuid().as_raw();
-    if peer.uid == 0 || peer.uid == own {
+    if peer.uid == 0 || peer.uid == own || Some(peer.uid) == access.also {
         return next.run(request).await;
     }
     // The databases of users and groups may be on a network.

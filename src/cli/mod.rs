@@ -14,6 +14,7 @@ mod get;
 mod help;
 mod launch;
 mod live;
+mod logging;
 mod logs;
 mod names;
 mod orders;
@@ -106,8 +107,11 @@ pub fn run() -> ExitCode {
 
 fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
     let long_lived = matches!(verb, Verb::Agent(_) | Verb::Up(_));
-    let mut builder =
-        if long_lived { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
+    let mut builder = if long_lived {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
     let runtime = builder.enable_all().build().map_err(|error| CliError::io("starting", error))?;
     let exit = runtime.block_on(async {
         match verb {

@@ -29,10 +29,8 @@ pub fn kind(word: &str) -> Result<Kind, CliError> {
     if KINDS.contains(&word.to_lowercase().as_str()) {
         return Ok(Kind::Container);
     }
-    let hint = nearest(&word.to_lowercase(), KINDS).map_or_else(
-        || "; `containers` is one".to_owned(),
-        |known| format!(" (did you mean `{known}`?)"),
-    );
+    let hint = nearest(&word.to_lowercase(), KINDS)
+        .map_or_else(|| "; `containers` is one".to_owned(), |known| format!(" (did you mean `{known}`?)"));
     Err(CliError::Usage(format!("{word:?} is not a kind{hint}")))
 }
 

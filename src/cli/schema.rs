@@ -2,7 +2,6 @@
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
-use super::yaml;
 
 /// Print the JSON Schema of manifests
 ///
@@ -13,6 +12,6 @@ use super::yaml;
 pub struct Args {}
 
 pub fn run(Args {}: Args, context: &Context) -> Result<Exit, CliError> {
-    context.screen.put(&yaml::json(&crate::manifest::schema())?)?;
+    context.screen.put(&crate::manifest::schema())?;
     Ok(Exit::Ok)
 }

@@ -12,6 +12,7 @@
 mod check;
 mod diagnostic;
 mod document;
+mod emit;
 mod envelope;
 mod fields;
 mod habits;
@@ -21,6 +22,7 @@ mod tree;
 mod typed;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use emit::{EmitError, to_yaml};
 pub use envelope::schema;
 
 use crate::spec::{Object, ObjectId};

@@ -14,8 +14,7 @@ pub enum Width {
     Wide,
 }
 
-const NORMAL: [&str; 10] =
-    ["NAMESPACE", "NAME", "TYPE", "STATE", "READY", "CPU", "MEMORY", "RESTARTS", "SYNC", "AGE"];
+const NORMAL: [&str; 10] = ["NAMESPACE", "NAME", "TYPE", "STATE", "READY", "CPU", "MEMORY", "RESTARTS", "SYNC", "AGE"];
 const WIDE: [&str; 5] = ["PID", "PIDS", "IMAGE", "INSTANCE", "SOURCE"];
 
 /// The table alone.

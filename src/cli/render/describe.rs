@@ -60,9 +60,15 @@ fn facts(item: &Item, now: Timestamp) -> Table {
         fact("Uses", Some(uses.join(", ")));
     }
     fact("Generation", generations(item));
-    fact("Source", status.source.as_ref().map(|source| {
-        format!("{} {}:{} (document {}, {})", source.name, source.file, source.line, source.document, source.revision)
-    }));
+    fact(
+        "Source",
+        status.source.as_ref().map(|source| {
+            format!(
+                "{} {}:{} (document {}, {})",
+                source.name, source.file, source.line, source.document, source.revision
+            )
+        }),
+    );
     table
 }
 
@@ -170,12 +176,8 @@ mod tests {
     fn everything_about_one_container() {
         let mut web = samples::items().remove(0);
         web.status.resources.desired.memory.limit = Some(crate::spec::Bytes(768 << 20));
-        web.status.last_exit = Some(Exit {
-            code: Some(137),
-            signal: Some(9),
-            at: Timestamp(samples::NOW.0 - 300_000),
-            oom_killed: true,
-        });
+        web.status.last_exit =
+            Some(Exit { code: Some(137), signal: Some(9), at: Timestamp(samples::NOW.0 - 300_000), oom_killed: true });
         let events = [samples::event(1, EventType::Normal, "Started", "pid 4711")];
 
         assert_eq!(

@@ -12,4 +12,4 @@ mod units;
 pub(super) mod samples;
 
 pub use table::{Cell, Table};
-pub use units::{age, bytes, cpus};
+pub use units::{age, bytes};

@@ -82,7 +82,6 @@ fn summary(changes: &[&PlannedChange], problems: usize) -> String {
     text
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,9 +134,6 @@ Plan: 1 create, 1 destroy, 1 live. 1 held. 1 problem.
 
     #[test]
     fn an_empty_plan_says_so() {
-        assert_eq!(
-            report(&PlanReport::default(), Paint(false)),
-            "No changes: the host is as the manifests say.\n"
-        );
+        assert_eq!(report(&PlanReport::default(), Paint(false)), "No changes: the host is as the manifests say.\n");
     }
 }

@@ -11,14 +11,20 @@ pub fn summary(summary: &Summary, now: Timestamp, paint: Paint) -> String {
     let mut fact = |name: &str, value: Cell| facts.row([Cell::toned(Tone::Heading, name), value]);
     let since = age(summary.started_at, now);
     fact("agent", format!("plim {}, pid {}, for {since}", summary.version, summary.agent_pid).into());
-    fact("keeper", match summary.keeper_pid {
-        Some(pid) => format!("pid {pid}").into(),
-        None => Cell::toned(Tone::Warning, "not running"),
-    });
+    fact(
+        "keeper",
+        match summary.keeper_pid {
+            Some(pid) => format!("pid {pid}").into(),
+            None => Cell::toned(Tone::Warning, "not running"),
+        },
+    );
     if let Some(root) = &summary.root {
         fact("root", root.into());
     }
-    fact("cgroups", (&summary.cgroups).into());
+    // Several lines, one per hierarchy.
+    for (number, line) in summary.cgroups.lines().enumerate() {
+        fact(if number == 0 { "cgroups" } else { "" }, line.into());
+    }
     let last = summary.last_round.map_or_else(|| "none yet".to_owned(), |at| format!("{} ago", age(at, now)));
     fact("last round", format!("{last} ({} so far)", summary.rounds).into());
     let objects: Vec<String> = summary.objects.iter().map(|(word, count)| format!("{count} {word}")).collect();

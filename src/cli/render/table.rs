@@ -29,7 +29,10 @@ impl<T: AsRef<str>> From<T> for Cell {
 
 impl Table {
     pub fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|heading| Cell::toned(Tone::Heading, heading)).collect()], least: Vec::new() }
+        Self {
+            rows: vec![headings.iter().map(|heading| Cell::toned(Tone::Heading, heading)).collect()],
+            least: Vec::new(),
+        }
     }
 
     /// Makes columns at least this wide.

@@ -1,0 +1,57 @@
+//! `plim agent`.
+
+use super::context::Context;
+use super::exit::{CliError, Exit};
+use super::launch::{Launched, launch};
+use super::logging::{self, LogFormat};
+use crate::agent::{Command, Options};
+use crate::api::Access;
+use std::path::PathBuf;
+use std::pin::pin;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run the agent as a service
+///
+/// It leaves on SIGTERM and SIGINT, and the containers go on; the next start takes them over.
+/// SIGHUP makes it read everything again. PLIM_LOG sets what is logged, like RUST_LOG.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sudo plim agent --manifests /srv/manifests")]
+pub struct Args {
+    /// A directory with manifests, instead of the system's one; repeatable
+    #[arg(long, value_name = "DIR")]
+    manifests: Vec<PathBuf>,
+    /// How to log
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    logging::to_stderr(args.log_format, context.screen.paint_errors.0, "info");
+    let failed = |error| CliError::io("handling signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+
+    let options = Options { root: context.root.clone(), manifests: args.manifests, foreground: false };
+    let Launched { handle, socket, running, server } = launch(options, Access::default()).await?;
+    tracing::info!(path = %socket.display(), "listening");
+    let mut left = pin!(running.wait());
+    loop {
+        tokio::select! {
+            () = &mut left => break,
+            _ = terminate.recv() => handle.leave(),
+            _ = interrupt.recv() => handle.leave(),
+            _ = hangup.recv() => {
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = handle.command(Command::Reconcile, 0).await {
+                        tracing::warn!(error = %error, "reading everything again failed");
+                    }
+                });
+            }
+        }
+    }
+    server.stop(&socket).await?;
+    tracing::info!("left; the containers go on");
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,234 @@
+//! `plim check`: what this host has of what containers need.
+
+use super::context::Context;
+use super::exit::{CliError, Exit};
+use super::render::{Cell, Table};
+use super::screen::{Paint, Tone};
+use super::yaml;
+use crate::cgroup::Cgroups;
+use serde::Serialize;
+use std::fs::read_to_string;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Check whether this host has what containers need
+///
+/// Each row says what there is, what is done instead where something is missing, and the remedy.
+/// Exit code 1 when something is missing that nothing replaces. Needs no agent.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sudo plim check")]
+pub struct Args {
+    /// How to print it
+    #[arg(long, short, value_enum, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// Something else is done instead.
+    Fallback,
+    Missing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Row {
+    what: String,
+    verdict: Verdict,
+    detail: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    remedy: String,
+}
+
+impl Row {
+    fn new(what: &str, verdict: Verdict, detail: impl Into<String>, remedy: &str) -> Self {
+        // What is well needs no remedy.
+        let remedy = if verdict == Verdict::Ok { "" } else { remedy };
+        Self { what: what.to_owned(), verdict, detail: detail.into(), remedy: remedy.to_owned() }
+    }
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let rows = rows();
+    let text = match args.output {
+        Format::Table => table(&rows, context.screen.paint),
+        Format::Json => yaml::json(&rows)?,
+    };
+    context.screen.put(&text)?;
+    let missing = rows.iter().any(|row| row.verdict == Verdict::Missing);
+    Ok(if missing { Exit::Failed } else { Exit::Ok })
+}
+
+fn table(rows: &[Row], paint: Paint) -> String {
+    let mut table = Table::new(&["WHAT", "", "DETAIL", "REMEDY"]);
+    for row in rows {
+        let (tone, word) = match row.verdict {
+            Verdict::Ok => (Tone::Good, "ok"),
+            Verdict::Fallback => (Tone::Warning, "fallback"),
+            Verdict::Missing => (Tone::Bad, "missing"),
+        };
+        table.row([Cell::from(&row.what), Cell::toned(tone, word), Cell::from(&row.detail), Cell::from(&row.remedy)]);
+    }
+    table.render(paint)
+}
+
+fn rows() -> Vec<Row> {
+    let sysctl = |name: &str| read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned()).ok();
+    let uname = nix::sys::utsname::uname();
+    let release = uname.map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let status = read_to_string("/proc/self/status").unwrap_or_default();
+    let mut rows = vec![
+        kernel(&release),
+        root(nix::unistd::geteuid().as_raw()),
+        user_namespaces(sysctl("user/max_user_namespaces").as_deref()),
+        overlay(&read_to_string("/proc/filesystems").unwrap_or_default()),
+        seccomp(sysctl("kernel/seccomp/actions_avail").as_deref()),
+        sealed_copies(sysctl("vm/memfd_noexec").as_deref()),
+    ];
+    rows.extend(capabilities(&status));
+    rows.push(cgroups());
+    rows
+}
+
+fn kernel(release: &str) -> Row {
+    let mut numbers = release.split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let verdict = if version >= (6, 1) { Verdict::Ok } else { Verdict::Missing };
+    Row::new("kernel", verdict, format!("Linux {release}"), "Linux 6.1 or later")
+}
+
+fn root(uid: u32) -> Row {
+    let verdict = if uid == 0 { Verdict::Ok } else { Verdict::Missing };
+    Row::new("root", verdict, format!("user {uid}"), "run it with sudo; the rows below are of your own user")
+}
+
+fn user_namespaces(most: Option<&str>) -> Row {
+    let what = "user namespaces";
+    let remedy = "sysctl -w user.max_user_namespaces=65536; or `security: {userNamespace: false}`";
+    match most {
+        None => Row::new(what, Verdict::Missing, "the kernel has none", "a kernel with CONFIG_USER_NS"),
+        Some("0") => Row::new(what, Verdict::Missing, "user.max_user_namespaces is 0", remedy),
+        Some(most) => Row::new(what, Verdict::Ok, format!("at most {most}"), remedy),
+    }
+}
+
+fn overlay(filesystems: &str) -> Row {
+    let there = filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
+    let (verdict, detail) =
+        if there { (Verdict::Ok, "known to the kernel") } else { (Verdict::Missing, "not known to the kernel") };
+    Row::new("overlay", verdict, detail, "modprobe overlay")
+}
+
+fn seccomp(actions: Option<&str>) -> Row {
+    let what = "seccomp";
+    match actions {
+        Some(actions) if actions.split(' ').any(|action| action == "errno") => {
+            Row::new(what, Verdict::Ok, format!("actions: {actions}"), "")
+        }
+        _ => Row::new(what, Verdict::Missing, "no filters", "a kernel with CONFIG_SECCOMP_FILTER"),
+    }
+}
+
+/// vm.memfd_noexec (Linux 6.3): 2 forbids to execute what is only in memory.
+fn sealed_copies(noexec: Option<&str>) -> Row {
+    match noexec {
+        Some("2") => Row::new(
+            "programs in memory",
+            Verdict::Fallback,
+            "vm.memfd_noexec is 2: a read-only mount is used instead",
+            "sysctl -w vm.memfd_noexec=1",
+        ),
+        _ => Row::new("programs in memory", Verdict::Ok, "the keeper runs from a sealed copy", ""),
+    }
+}
+
+/// What this process may do, which is the most that it can give to a container.
+fn capabilities(status: &str) -> Vec<Row> {
+    let mask = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0)
+    };
+    let names = |missing: u64| -> Vec<&str> {
+        let all = crate::spec::Capability::ALL.iter().enumerate();
+        all.filter(|(number, _)| missing & (1 << number) != 0).map(|(_, name)| *name).collect()
+    };
+    let known = (1_u64 << crate::spec::Capability::ALL.len()) - 1;
+    let row = |what: &str, missing: u64, needed: u64, remedy: &str| {
+        let verdict = match (missing & known, missing & needed) {
+            (0, _) => Verdict::Ok,
+            (_, 0) => Verdict::Fallback,
+            _ => Verdict::Missing,
+        };
+        let detail = match verdict {
+            Verdict::Ok => "all".to_owned(),
+            Verdict::Fallback | Verdict::Missing => format!("without {}", names(missing & known).join(", ")),
+        };
+        Row::new(what, verdict, detail, remedy)
+    };
+    let needed: u64 = NEEDED
+        .iter()
+        .filter_map(|name| crate::spec::Capability::ALL.iter().position(|known| known == name))
+        .fold(0, |mask, number| mask | 1 << number);
+    vec![
+        row(
+            "capabilities",
+            !mask("CapEff:"),
+            needed,
+            "what is missing cannot be given to a container, nor used for it: run outside of this container or unit",
+        ),
+        row("bounding set", !mask("CapBnd:"), 0, "as above; `add` of these capabilities is refused"),
+    ]
+}
+
+/// Without one of these no container can be made.
+const NEEDED: [&str; 8] = ["SYS_ADMIN", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "SETPCAP", "KILL"];
+
+fn cgroups() -> Row {
+    match Cgroups::detect("/plimsoll") {
+        Ok(cgroups) => {
+            let text = cgroups.describe();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            Row::new("cgroups", Verdict::Ok, lines.join("; "), "")
+        }
+        Err(error) => Row::new("cgroups", Verdict::Missing, error.to_string(), "mount -t cgroup2 none /sys/fs/cgroup"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_kernel_is_6_1() {
+        let verdicts =
+            ["5.15.0-91-generic", "6.0.12", "6.1.0-13-amd64", "6.18.44", "7.0-rc1"].map(|text| kernel(text).verdict);
+
+        assert_eq!(verdicts, [Verdict::Missing, Verdict::Missing, Verdict::Ok, Verdict::Ok, Verdict::Ok]);
+    }
+
+    #[test]
+    fn a_missing_capability_is_named() {
+        let all = "CapEff:\t000001ffffffffff\nCapBnd:\t000001ffffffffff\n";
+        let without_resource = "CapEff:\t000001fffeffffff\nCapBnd:\t000001fffeffffff\n";
+        let nobody = "CapEff:\t0000000000000000\nCapBnd:\t000001ffffffffff\n";
+
+        assert!(capabilities(all).iter().all(|row| row.verdict == Verdict::Ok));
+        let rows = capabilities(without_resource);
+        assert_eq!((rows[0].verdict, rows[0].detail.as_str()), (Verdict::Fallback, "without SYS_RESOURCE"));
+        assert_eq!(capabilities(nobody)[0].verdict, Verdict::Missing);
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_has_a_remedy() {
+        let rows =
+            [user_namespaces(Some("0")), overlay("nodev\tproc\n\text4\n"), seccomp(None), sealed_copies(Some("2"))];
+
+        assert!(rows.iter().all(|row| row.verdict != Verdict::Ok && !row.remedy.is_empty()), "{rows:?}");
+        assert_eq!(overlay("nodev\toverlay\n").verdict, Verdict::Ok);
+    }
+}
