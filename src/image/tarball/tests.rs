@@ -149,7 +149,7 @@ mod root {
             .add(out.trim_start_matches('/'), EntryType::Directory, "", b"")
             .link("abs", &out)
             .file("abs/canary", "overwritten")
-            .link("up", "../../../../../..")
+            .link("up", "../..")
             .file("up/escaped", "x")
             .bytes();
 
@@ -158,7 +158,7 @@ mod root {
         assert_eq!(fs::read_to_string(place.0.path().join("canary")).unwrap(), "untouched");
         assert_eq!(fs::read_to_string(base.join(out.trim_start_matches('/')).join("canary")).unwrap(), "overwritten");
         assert!(base.join("escaped").is_file());
-        assert!(!Path::new("/escaped").exists());
+        assert!(!place.0.path().join("escaped").exists());
     }
 
     #[test]
