@@ -56,6 +56,8 @@ pub(super) struct Life {
     pub ended_alone: Option<Option<i32>>,
     pub stragglers_until: Option<Timestamp>,
     pub was_started: bool,
+    /// Made before the agent lost its memory: what it was made from, nobody can know.
+    pub origin_unknown: bool,
 }
 
 #[derive(Clone)]
