@@ -248,6 +248,11 @@ impl<'a> Case<'a> {
             self.record.to_mut().override_ = None;
             self.why = Some("the time of its override is over".to_owned());
         }
+        // A start that was under way when the order came has fulfilled it.
+        let started_at = self.record.instance.as_ref().and_then(|instance| instance.started_at);
+        if self.record.override_.as_ref().is_some_and(|word| started_at.is_some_and(|at| at > word.since)) {
+            self.restart_done();
+        }
     }
 
     /// Its deletion had been allowed to begin, and has.
@@ -569,6 +574,7 @@ impl<'a> Case<'a> {
         if let Some(next) = self.pausing() {
             return next;
         }
+        self.restart_done();
         let reason = match &self.record.attempts.last_error {
             _ if !self.changes.is_empty() => words::changes(&self.changes),
             Some(error) => format!("tried again after: {error}"),

@@ -117,7 +117,8 @@ impl Referee {
                 // Without a memory there is no telling since when a remnant is not asked for.
                 let remnant = self.forgot_at.is_some() && self.complete && self.absent_since.contains_key(&id);
                 life.process.is_none() && (gone || replaced || !newest || !life.was_started || remnant)
-                    || life.process.is_some() && (gone && process_condemned(life))
+                    || life.process.is_some()
+                        && (gone && process_condemned(life) || remnant && self.approved.contains(&id))
             }),
         }
     }
@@ -126,7 +127,8 @@ impl Referee {
     pub fn judge(&self, world: &World, action: &Action, justified_when_planned: bool) {
         assert!(
             justified_when_planned || self.justifies(world, action),
-            "nothing asks for this: {action:?}"
+            "at {} nothing asks for this: {action:?}; orders {:?}; instances {:?}",
+            world.now.0, self.orders, world.lives.iter().map(|(id, life)| (id, &life.process)).collect::<Vec<_>>()
         );
         match action {
             Action::Start { instance, ids, .. } => {
@@ -204,8 +206,9 @@ impl Referee {
                 let ended = lives.iter().find_map(|life| life.ended_alone);
                 let may_rest = match good.spec.restart.policy {
                     RestartPolicy::Always => false,
-                    RestartPolicy::OnFailure => ended == Some(Some(0)),
-                    RestartPolicy::Never => ended.is_some(),
+                    // What ended and was taken away behind our back has left no trace to judge from.
+                    RestartPolicy::OnFailure => lives.is_empty() || ended == Some(Some(0)),
+                    RestartPolicy::Never => lives.is_empty() || ended.is_some(),
                 };
                 assert!(may_rest, "{id} should run: {lives:?}");
                 continue;
