@@ -260,8 +260,13 @@ impl<'a> Case<'a> {
         let allowed = self.deleted_at().is_some_and(|at| at <= self.look.now);
         allowed
             && match self.record.instance.as_ref().map(|instance| instance.phase) {
-                None | Some(Phase::Stopping { .. } | Phase::Stopped | Phase::Removing) => true,
-                Some(Phase::Starting | Phase::Running | Phase::Exited) => false,
+                None | Some(Phase::Stopping { signalled: true, .. } | Phase::Stopped | Phase::Removing) => true,
+                Some(
+                    Phase::Starting
+                    | Phase::Running
+                    | Phase::Exited
+                    | Phase::Stopping { signalled: false, .. },
+                ) => false,
             }
     }
 
@@ -658,7 +663,7 @@ impl<'a> Case<'a> {
         let stop = self.record.accepted.spec.stop.clone();
         self.record.to_mut().attempts = Attempts::default();
         if sighting.ignores_stop() && stop.signal.number() != KILL {
-            self.edit(|instance| instance.phase = Phase::Stopping { kill_at: now, signalled: true });
+            self.edit(|instance| instance.phase = Phase::Stopping { kill_at: now, signalled: false });
             let reason = format!("{reason}; its PID 1 ignores {}, so it is killed at once", stop.signal);
             return Next::act(Action::Kill { instance: self.id() }, reason);
         }
@@ -688,9 +693,9 @@ impl<'a> Case<'a> {
         // Within the pause after a kill it is not killed again: it is ending already.
         let killed = signalled && kill_at <= now.after(KILL_PAUSE);
         if sighting.ignores_stop() && signal.number() != KILL && !killed {
-            self.edit(|instance| instance.phase = Phase::Stopping { kill_at: now, signalled: true });
             let reason = format!("its PID 1 ignores {signal}, so it is killed at once");
-            return Next::act(Action::Kill { instance: self.id() }, reason);
+            let next = Next::act(Action::Kill { instance: self.id() }, reason);
+            return self.pausing().unwrap_or(next);
         }
         if !signalled {
             let Attempts { failures, next_try: _, last_error } = &self.record.attempts;
