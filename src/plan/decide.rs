@@ -33,6 +33,8 @@ pub(super) struct Look<'a> {
     /// The object's instances on the host, lowest number first.
     pub seen: Vec<(&'a InstanceId, &'a Sighting)>,
     pub settings: &'a Settings,
+    /// A person has released its removal.
+    pub approved: bool,
     pub now: Timestamp,
 }
 
@@ -75,29 +77,28 @@ fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
 /// Something that no record knows and no usable text asks for.
 fn stray(look: &Look<'_>) -> Decision {
     let running = look.seen.iter().any(|(_, sighting)| sighting.is_running());
-    let seen = look.seen.first();
     let finding = |sync, message: String| Decision { step: None, wake: None, finding: Some(Finding { sync, message }) };
-    match (&look.presence, seen) {
+    match (&look.presence, look.seen.first()) {
         (Presence::Invalid(message), _) => finding(Sync::Invalid, message.to_string()),
         (_, None) => Decision { step: None, wake: None, finding: None },
         (Presence::Unavailable(reason), Some(_)) => finding(Sync::Unavailable, reason.to_string()),
         (Presence::Held(reason), Some(_)) => finding(Sync::Held, held(reason)),
-        (Presence::Absent, Some((instance, _))) if !running && !look.settings.stop_all => Decision {
-            step: Some(Step {
+        (Presence::Absent | Presence::Wanted(_), Some((instance, _))) => {
+            if look.settings.stop_all || (running && !look.approved) {
+                return finding(Sync::Held, held(&format!("{instance} runs, and no record or manifest knows it")));
+            }
+            let reason = if running { "its removal was approved" } else { "left over without a record or a manifest" };
+            let step = Step {
                 object: look.id.clone(),
                 class: Class::None,
-                reason: "left over, without a process, a record or a manifest".to_owned(),
+                reason: reason.to_owned(),
                 changes: Vec::new(),
                 record: None,
                 action: Action::Remove { instance: (*instance).clone() },
-            }),
-            wake: None,
-            finding: Some(Finding { sync: Sync::Deleting, message: "left over on the host".to_owned() }),
-        },
-        (Presence::Absent | Presence::Wanted(_), Some((instance, _))) => finding(
-            Sync::Unavailable,
-            format!("{instance} stands on the host without a record or a manifest: left alone"),
-        ),
+            };
+            let message = format!("{instance}: {reason}");
+            Decision { step: Some(step), wake: None, finding: Some(Finding { sync: Sync::Deleting, message }) }
+        }
     }
 }
 
@@ -247,6 +248,11 @@ impl<'a> Case<'a> {
             self.record.to_mut().override_ = None;
             self.why = Some("the time of its override is over".to_owned());
         }
+        // A start that was under way when the order came has fulfilled it.
+        let started_at = self.record.instance.as_ref().and_then(|instance| instance.started_at);
+        if self.record.override_.as_ref().is_some_and(|word| started_at.is_some_and(|at| at > word.since)) {
+            self.restart_done();
+        }
     }
 
     /// Its deletion had been allowed to begin, and has.
@@ -254,8 +260,13 @@ impl<'a> Case<'a> {
         let allowed = self.deleted_at().is_some_and(|at| at <= self.look.now);
         allowed
             && match self.record.instance.as_ref().map(|instance| instance.phase) {
-                None | Some(Phase::Stopping { .. } | Phase::Stopped | Phase::Removing) => true,
-                Some(Phase::Starting | Phase::Running | Phase::Exited) => false,
+                None | Some(Phase::Stopping { signalled: true, .. } | Phase::Stopped | Phase::Removing) => true,
+                Some(
+                    Phase::Starting
+                    | Phase::Running
+                    | Phase::Exited
+                    | Phase::Stopping { signalled: false, .. },
+                ) => false,
             }
     }
 
@@ -277,8 +288,8 @@ impl<'a> Case<'a> {
             | Presence::Absent
             | Presence::Held(_) => match self.record.override_.as_ref().map(|word| word.state) {
                 Some(OverrideState::Stopped) => Goal::Stand,
-                Some(OverrideState::Running | OverrideState::Restart) => Goal::Run,
-                None => match self.record.accepted.spec.desired_state {
+                Some(OverrideState::Running) => Goal::Run,
+                Some(OverrideState::Restart) | None => match self.record.accepted.spec.desired_state {
                     DesiredState::Running => Goal::Run,
                     DesiredState::Stopped => Goal::Stand,
                 },
@@ -418,8 +429,22 @@ impl<'a> Case<'a> {
         }
         match goal {
             Goal::Run => self.create(ranges),
-            Goal::Stand => Next::rest(Sync::Synced, ""),
+            Goal::Stand => self.stand(),
             Goal::Gone => Next::act(Action::Forget, "nothing of it is left"),
+        }
+    }
+
+    /// It stands still, and is to.
+    fn stand(&mut self) -> Next {
+        self.restart_done();
+        Next::rest(Sync::Synced, "")
+    }
+
+    /// An order to restart holds for one time.
+    fn restart_done(&mut self) {
+        if self.restart_asked().is_some() {
+            self.record.to_mut().override_ = None;
+            self.why = Some("the restart that was asked for is done".to_owned());
         }
     }
 
@@ -437,6 +462,7 @@ impl<'a> Case<'a> {
             None
         };
         let highest = self.look.seen.last().map_or(0, |(id, _)| id.number);
+        self.restart_done();
         let record = self.record.to_mut();
         let number = record.next_instance.max(highest + 1);
         record.next_instance = number + 1;
@@ -448,7 +474,6 @@ impl<'a> Case<'a> {
         } else {
             words::changes(&self.changes)
         };
-        record.override_.take_if(|word| word.state == OverrideState::Restart);
         record.instance = Some(InstanceRecord {
             id: InstanceId::new(&record.id, number),
             phase: Phase::Starting,
@@ -554,6 +579,7 @@ impl<'a> Case<'a> {
         if let Some(next) = self.pausing() {
             return next;
         }
+        self.restart_done();
         let reason = match &self.record.attempts.last_error {
             _ if !self.changes.is_empty() => words::changes(&self.changes),
             Some(error) => format!("tried again after: {error}"),
@@ -637,7 +663,7 @@ impl<'a> Case<'a> {
         let stop = self.record.accepted.spec.stop.clone();
         self.record.to_mut().attempts = Attempts::default();
         if sighting.ignores_stop() && stop.signal.number() != KILL {
-            self.edit(|instance| instance.phase = Phase::Stopping { kill_at: now, signalled: true });
+            self.edit(|instance| instance.phase = Phase::Stopping { kill_at: now, signalled: false });
             let reason = format!("{reason}; its PID 1 ignores {}, so it is killed at once", stop.signal);
             return Next::act(Action::Kill { instance: self.id() }, reason);
         }
@@ -667,9 +693,9 @@ impl<'a> Case<'a> {
         // Within the pause after a kill it is not killed again: it is ending already.
         let killed = signalled && kill_at <= now.after(KILL_PAUSE);
         if sighting.ignores_stop() && signal.number() != KILL && !killed {
-            self.edit(|instance| instance.phase = Phase::Stopping { kill_at: now, signalled: true });
             let reason = format!("its PID 1 ignores {signal}, so it is killed at once");
-            return Next::act(Action::Kill { instance: self.id() }, reason);
+            let next = Next::act(Action::Kill { instance: self.id() }, reason);
+            return self.pausing().unwrap_or(next);
         }
         if !signalled {
             let Attempts { failures, next_try: _, last_error } = &self.record.attempts;
@@ -787,7 +813,7 @@ impl<'a> Case<'a> {
         match goal {
             Goal::Gone => self.remove(self.reason_to_stop(goal)),
             Goal::Stand if phase == Phase::Exited => self.lay_down(Phase::Stopped, sighting, self.reason_to_stop(goal)),
-            Goal::Stand => Next::rest(Sync::Synced, ""),
+            Goal::Stand => self.stand(),
             Goal::Run => self.start_again(phase),
         }
     }
@@ -836,10 +862,10 @@ impl<'a> Case<'a> {
         if let Some(next) = self.pausing() {
             return next;
         }
+        self.restart_done();
         let record = self.record.to_mut();
         record.attempts.next_try = None;
         record.restarts += u64::from(by_policy);
-        record.override_.take_if(|word| word.state == OverrideState::Restart);
         let (accepted, generation) = (record.accepted.clone(), record.generation);
         self.edit(|instance| {
             instance.phase = Phase::Starting;
@@ -884,7 +910,7 @@ impl<'a> Case<'a> {
         let changes = std::mem::take(&mut self.changes);
         let step = match (action, changed) {
             (None, false) => None,
-            (None, true) => Some((Action::Note, self.why.take().unwrap_or_else(|| "noted".to_owned()))),
+            (None, true) => Some((Action::Note, self.why.take().unwrap_or_else(|| "it stands still".to_owned()))),
             (Some(action), _) => Some((action, reason)),
         };
         let step = step.map(|(action, reason)| Step {

@@ -58,7 +58,7 @@ pub struct Inputs<'a> {
 
 /// The steps that bring the host nearer to what is desired, and when to look again by itself.
 pub fn plan(inputs: Inputs<'_>) -> Plan {
-    let Inputs { settings, desired, records, seen, in_flight, approved: _, now } = inputs;
+    let Inputs { settings, desired, records, seen, in_flight, approved, now } = inputs;
     let strays = presence::strays(inputs);
     let presences = Presences::new(inputs, &strays);
     let mut ranges = FreeRanges::new(inputs);
@@ -72,6 +72,7 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
             presence: presences.of(id),
             seen: seen.instances.range(range).collect(),
             settings,
+            approved: approved.contains(id),
             now,
         };
         let Decision { step, wake, finding } = decide::decide(look, &mut ranges);

@@ -71,10 +71,11 @@ pub enum Phase {
     /// To be made and started; how far that got only the host knows.
     Starting,
     Running,
-    /// Asked to end; killed at `kill_at`.
+    /// To end; killed at `kill_at`, once it has been asked.
     #[serde(rename_all = "camelCase")]
     Stopping {
         kill_at: Timestamp,
+        /// It is known to have been asked. Until then it may still be left alone.
         signalled: bool,
     },
     /// Its process has ended by itself, and the restart policy says what follows; its root

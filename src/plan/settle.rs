@@ -57,7 +57,7 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
             let again = now.after(KILL_PAUSE);
             succeeded_after_all(record);
             match current(record, instance).map(|current| &mut current.phase) {
-                Some(Phase::Stopping { kill_at, .. }) => *kill_at = again,
+                Some(Phase::Stopping { kill_at, signalled }) => (*kill_at, *signalled) = (again, true),
                 Some(Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopped | Phase::Removing) => {
                     record.attempts.next_try = record.attempts.next_try.max(Some(again));
                 }

@@ -76,6 +76,8 @@ impl Simulation {
         self.store.lose_everything();
         // Orders of people are lost with it.
         self.referee.orders.clear();
+        self.referee.forgot_at = Some(self.world.now);
+        self.world.lives.values_mut().for_each(|life| life.origin_unknown = true);
     }
 
     fn write_file(&mut self, name: &str) {
@@ -207,7 +209,11 @@ impl Simulation {
         let Some(record) = self.store.load(object).expect("memory") else { return };
         match settle(&record, &step.action, result, self.world.now) {
             Settled::Put(record) => self.store.put(&[*record]).expect("memory"),
-            Settled::Forget => self.store.forget(std::slice::from_ref(object)).expect("memory"),
+            Settled::Forget => {
+                self.store.forget(std::slice::from_ref(object)).expect("memory");
+                // An order ends with the object that it was about.
+                self.referee.orders.remove(object);
+            }
             Settled::Unchanged => {}
         }
     }

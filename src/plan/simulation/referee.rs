@@ -27,6 +27,8 @@ pub(super) struct Referee {
     approved: BTreeSet<ObjectId>,
     pub orders: BTreeMap<ObjectId, Asked>,
     leaving: bool,
+    /// When the database was lost last.
+    pub forgot_at: Option<Timestamp>,
     now: Timestamp0,
 }
 
@@ -82,7 +84,7 @@ impl Referee {
     fn may_stop(&self, world: &World, instance: &InstanceId, life: &Life) -> bool {
         let id = instance.object();
         let Some(process) = &life.process else { return true };
-        if process.condemned || self.may_vanish(world, &id) {
+        if process.condemned || life.origin_unknown || self.may_vanish(world, &id) {
             return true;
         }
         let Some(good) = self.last_good.get(&id) else { return false };
@@ -91,9 +93,9 @@ impl Referee {
         }
         match self.order(&id) {
             Some(Asked { state: OverrideState::Stopped, .. }) => true,
-            Some(Asked { state: OverrideState::Restart, since, .. }) => process.since <= *since,
+            Some(Asked { state: OverrideState::Restart, since, .. }) if process.since <= *since => true,
             Some(Asked { state: OverrideState::Running, .. }) => false,
-            None => good.spec.desired_state == DesiredState::Stopped,
+            Some(Asked { state: OverrideState::Restart, .. }) | None => good.spec.desired_state == DesiredState::Stopped,
         }
     }
 
@@ -108,12 +110,15 @@ impl Referee {
                 let id = instance.object();
                 let newest = world.lives_of(&id).all(|(other, _)| other.number <= instance.number);
                 let replaced = match (&life.rootfs, self.last_good.get(&id)) {
-                    (Some(from), Some(good)) => needs_new_rootfs(from, good),
+                    (Some(from), Some(good)) => life.origin_unknown || needs_new_rootfs(from, good),
                     _ => true,
                 };
                 let gone = self.may_vanish(world, &id);
-                life.process.is_none() && (gone || replaced || !newest || !life.was_started)
-                    || life.process.is_some() && (gone && process_condemned(life))
+                // Without a memory there is no telling since when a remnant is not asked for.
+                let remnant = self.forgot_at.is_some() && self.complete && self.absent_since.contains_key(&id);
+                life.process.is_none() && (gone || replaced || !newest || !life.was_started || remnant)
+                    || life.process.is_some()
+                        && (gone && process_condemned(life) || remnant && self.approved.contains(&id))
             }),
         }
     }
@@ -122,7 +127,8 @@ impl Referee {
     pub fn judge(&self, world: &World, action: &Action, justified_when_planned: bool) {
         assert!(
             justified_when_planned || self.justifies(world, action),
-            "nothing asks for this: {action:?}"
+            "at {} nothing asks for this: {action:?}; orders {:?}; instances {:?}",
+            world.now.0, self.orders, world.lives.iter().map(|(id, life)| (id, &life.process)).collect::<Vec<_>>()
         );
         match action {
             Action::Start { instance, ids, .. } => {
@@ -169,6 +175,7 @@ impl Referee {
     ) {
         let objects: BTreeSet<ObjectId> =
             files.keys().cloned().chain(world.lives.keys().map(InstanceId::object)).collect();
+        let broken = files.values().any(|file| matches!(file, File::Broken));
         for id in &objects {
             let lives: Vec<&Life> = world.lives_of(id).map(|(_, life)| life).collect();
             let process = lives.iter().find_map(|life| life.process.as_ref());
@@ -177,6 +184,8 @@ impl Referee {
                 // What the last good text said, if there was one.
                 (Some(File::Broken), false) if records.contains_key(id) => self.last_good.get(id).map(Arc::as_ref),
                 (Some(File::Broken), false) => continue,
+                // Without a memory nobody knows what a broken file speaks of: maybe of this.
+                (None, false) if self.forgot_at.is_some() && broken => continue,
                 (None, _) | (_, true) => None,
             };
             let Some(good) = good else {
@@ -186,8 +195,8 @@ impl Referee {
             assert!(lives.len() <= 1, "several instances of {id}");
             let stopped = match self.order(id).map(|order| order.state) {
                 Some(OverrideState::Stopped) => true,
-                Some(OverrideState::Running | OverrideState::Restart) => false,
-                None => good.spec.desired_state == DesiredState::Stopped,
+                Some(OverrideState::Running) => false,
+                Some(OverrideState::Restart) | None => good.spec.desired_state == DesiredState::Stopped,
             };
             if stopped {
                 assert!(process.is_none(), "{id} runs and should not");
@@ -197,13 +206,16 @@ impl Referee {
                 let ended = lives.iter().find_map(|life| life.ended_alone);
                 let may_rest = match good.spec.restart.policy {
                     RestartPolicy::Always => false,
-                    RestartPolicy::OnFailure => ended == Some(Some(0)),
-                    RestartPolicy::Never => ended.is_some(),
+                    // What ended and was taken away behind our back has left no trace to judge from.
+                    RestartPolicy::OnFailure => lives.is_empty() || ended == Some(Some(0)),
+                    RestartPolicy::Never => lives.is_empty() || ended.is_some(),
                 };
                 assert!(may_rest, "{id} should run: {lives:?}");
                 continue;
             };
-            assert!(!needs_new_process(&process.started_from, good), "{id} runs an old revision");
+            // What was started before the memory was lost passes for what is asked.
+            let adopted = self.forgot_at.is_some_and(|at| process.since <= at);
+            assert!(adopted || !needs_new_process(&process.started_from, good), "{id} runs an old revision");
             let group = lives[0].group.clone().unwrap_or_default();
             let wanted = render(&good.spec.resources);
             assert!(group == wanted, "{id} has {group:?} and not {wanted:?}");

@@ -42,6 +42,7 @@ pub(super) struct Process {
     pub signalled_at: Option<Timestamp>,
     /// A justified order to stop has reached it.
     pub condemned: bool,
+    pub order_lost: bool,
     pub uses: u64,
 }
 
@@ -56,6 +57,8 @@ pub(super) struct Life {
     pub ended_alone: Option<Option<i32>>,
     pub stragglers_until: Option<Timestamp>,
     pub was_started: bool,
+    /// Made before the agent lost its memory: what it was made from, nobody can know.
+    pub origin_unknown: bool,
 }
 
 #[derive(Clone)]
@@ -127,6 +130,16 @@ impl World {
             _ => {}
         }
         let result = self.effect(action, fault == 3, condemns);
+        if fault > 0
+            && let Action::Signal { instance, .. } | Action::Kill { instance } = action
+            && let Some(life) = self.lives.get_mut(instance)
+        {
+            // The agent does not know that this end was its own doing.
+            match &mut life.process {
+                Some(process) => process.order_lost = true,
+                None => life.ended_alone = Some(life.exited.and_then(|exit| exit.code)),
+            }
+        }
         match fault {
             4 => Fate::Crash,
             3 | 5 => Fate::Done(Err(failure("half an effect, or one that was not seen"))),
@@ -165,6 +178,7 @@ impl World {
                     started_from: object.clone(),
                     signalled_at: None,
                     condemned: false,
+                    order_lost: false,
                     uses: 0,
                 });
                 return Ok(Outcome::Started { pid: self.last_pid, at: now, readback: limits, unsupported: Vec::new() });
@@ -237,7 +251,7 @@ impl World {
         let Some(life) = self.lives.get_mut(instance) else { return };
         if let Some(process) = life.process.take() {
             life.exited = Some(Exit { code: Some(code), signal: None, at: now, oom_killed: false });
-            life.ended_alone = (alone && !process.condemned).then_some(Some(code));
+            life.ended_alone = (process.order_lost || alone && !process.condemned).then_some(Some(code));
             if self.dice.one_in(4) {
                 life.stragglers_until = Some(now.after(Span(self.dice.roll(300))));
             }
