@@ -365,7 +365,8 @@ impl Driver {
             }
             let kind = match finding.sync {
                 Sync::Invalid | Sync::Unavailable | Sync::Held => EventType::Warning,
-                Sync::Deleting if self.settings.stop_all => continue,
+                // Everything is leaving; what its text says does not matter any more.
+                _ if self.settings.stop_all => continue,
                 Sync::Deleting | Sync::Overridden => EventType::Normal,
                 // Their steps say it.
                 Sync::Synced | Sync::Pending | Sync::Failed | Sync::Deferred => continue,
@@ -374,7 +375,9 @@ impl Driver {
                 continue;
             }
             let reason = format!("{:?}", finding.sync);
-            self.journal.note(now(), kind, &id.to_string(), &reason, finding.message.clone());
+            // The rest of a diagnostic is the line itself with its caret: for the status, not for here.
+            let first = finding.message.lines().next().unwrap_or_default().to_owned();
+            self.journal.note(now(), kind, &id.to_string(), &reason, first);
         }
         self.findings = findings;
     }

@@ -101,16 +101,24 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Text of a manifest may hold escape sequences for the terminal, and be a mebibyte long.
+/// Text of a manifest may hold escape sequences for the terminal, and be a mebibyte long: then its
+/// middle is left out, since what is wrong with it stands at the end.
 fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 400;
-    let mut printable = String::with_capacity(text.len().min(MAX_CHARS));
+    const HEAD_CHARS: usize = 100;
+    let chars = text.chars().count();
+    let gap = if chars > MAX_CHARS { HEAD_CHARS..chars - (MAX_CHARS - HEAD_CHARS) } else { 0..0 };
+    let mut printable = String::with_capacity(text.len().min(MAX_CHARS * 4));
     for (at, c) in text.chars().enumerate() {
-        if at == MAX_CHARS {
-            printable.push('…');
-            break;
+        if gap.contains(&at) {
+            if at == gap.start {
+                printable.push('…');
+            }
+        } else if c.is_control() {
+            printable.extend(c.escape_default());
+        } else {
+            printable.push(c);
         }
-        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
     }
     printable
 }

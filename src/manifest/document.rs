@@ -66,6 +66,8 @@ pub(super) fn read(source: &Source<'_>, range: Range<usize>) -> Option<Read> {
         object = parse(text, range.start, &root, tree.duplicates, &mut findings);
     }
     findings.sort_by_key(|finding| finding.span.start);
+    // What an alias repeats is wrong only once.
+    findings.dedup_by(|a, b| a.span == b.span && a.message == b.message);
     findings.truncate(MAX_DIAGNOSTICS);
     let diagnostics: Vec<Diagnostic> = findings.iter().map(|finding| finding.diagnostic(source)).collect();
     let content = match object {

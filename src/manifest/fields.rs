@@ -117,7 +117,7 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, entry: &Entry, schema: &Json, required: bool) {
-        if !entry.value.is_null() || allows_null(schema) {
+        if !entry.value.is_null() {
             return self.node(&entry.value, Some(entry), schema);
         }
         let shape = shape(schema, &entry.value);
@@ -185,7 +185,7 @@ impl Walk<'_> {
             Shape::Scalar | Shape::Anything => {
                 let help = (node.is_null() && entry.is_none())
                     .then(|| "write \"\" for an empty text, \"null\" for the word".to_owned());
-                ("one value".to_owned(), help)
+                ("a single value".to_owned(), help)
             }
         };
         let span = match (&node.value, entry) {
@@ -240,11 +240,6 @@ fn alternatives(schema: &Json) -> impl Iterator<Item = &Json> {
     ["anyOf", "oneOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten().map(resolve)
 }
 
-fn allows_null(schema: &Json) -> bool {
-    let schema = resolve(schema);
-    types(schema).any(|name| name == "null") || alternatives(schema).any(allows_null)
-}
-
 fn is_required(schema: &Json, key: &str) -> bool {
     schema.get("required").and_then(Json::as_array).is_some_and(|names| names.iter().any(|name| name == key))
 }
@@ -267,9 +262,8 @@ fn shape<'s>(schema: &'s Json, node: &Node) -> Shape<'s> {
             Some("array") => "array",
             _ => "scalar",
         };
-        let scalars = alternatives(schema)
-            .filter(|schema| group(schema) == "scalar" && !types(schema).any(|name| name == "null"));
-        if scalars.count() > 1 && wanted == "scalar" {
+        // `user` is a number or a text, and so on: its own type tells which.
+        if wanted == "scalar" && alternatives(schema).filter(|schema| group(schema) == wanted).count() > 1 {
             return Shape::Scalar;
         }
         let chosen = alternatives(schema).find(|schema| group(schema) == wanted).unwrap_or(first);

@@ -163,7 +163,7 @@ fn syntax_error(text: &str, base: usize, at: usize, info: &str) -> Problem {
     let line = text[..offset].rfind('\n').map_or(0, |end| end + 1);
     let rest = &text[line..];
     let blank = rest.len() - rest.trim_start_matches([' ', '\t']).len();
-    let tab = rest[..blank].find('\t').filter(|_| line + blank >= offset.min(line + blank));
+    let tab = rest[..blank].find('\t');
     match tab {
         Some(tab) => Problem {
             span: base + line + tab..base + line + tab + 1,
