@@ -606,13 +606,13 @@ mod root {
         let mut guest = Guest::start(&outside);
 
         let refused = ours.create(&web(1), &want);
-        let keeper = ours.keeper().unified.unwrap();
-        std::fs::write(format!("{keeper}/cgroup.procs"), guest.child.id().to_string()).unwrap();
+        ours.enter_keeper(guest.child.id()).unwrap();
         let created = ours.create(&web(1), &want);
 
         let Err(error @ CgroupError::Unsupported { .. }) = refused else { panic!("{refused:?}") };
         assert!(error.to_string().ends_with("processes are in that node itself"), "{error}");
         created.unwrap();
+        assert!(guest.is_in(&format!("{}/keeper", ours.parent)));
         assert!(guest.tell("hello"));
     }
 }
