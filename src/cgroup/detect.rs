@@ -153,6 +153,16 @@ impl Cgroups {
         CgroupJoinPaths { unified, v1: Vec::new() }
     }
 
+    /// Moves the keeper's process there, which has to happen before controllers are handed down:
+    /// as long as it is in `<parent>` itself (where systemd starts it), the kernel refuses that.
+    pub fn enter_keeper(&self, pid: u32) -> Result<(), CgroupError> {
+        let Some(index) = self.unified() else { return Ok(()) };
+        let mount = &self.hierarchies[index].mount;
+        let keeper = format!("{}/keeper", self.parent);
+        make_all(mount, &keeper)?;
+        write_path(&format!("{mount}{keeper}/cgroup.procs"), &pid.to_string())
+    }
+
     /// Makes `<parent>/keeper` and `<parent>/c` and hands the controllers down to them. What is
     /// there already is left as it is; after the first time this costs nothing.
     pub fn prepare(&self) -> Result<(), CgroupError> {
@@ -306,8 +316,16 @@ impl Cgroups {
                 write_path(&format!("{above}/devices.deny"), "a")?;
             }
             for rule in ALLOWED_DEVICES {
-                if !list.lines().any(|line| line == rule) {
-                    write_path(&format!("{above}/devices.allow"), rule)?;
+                if list.lines().any(|line| line == rule) {
+                    continue;
+                }
+                let file = format!("{above}/devices.allow");
+                match files::write(CWD, &file, rule) {
+                    // What we may not open ourselves (in a container of somebody else's) we cannot allow.
+                    Ok(()) | Err(Errno::PERM) => {}
+                    Err(error) => {
+                        return Err(CgroupError::Write { path: file.into(), value: rule.into(), source: error.into() });
+                    }
                 }
             }
         }
@@ -528,7 +546,11 @@ mod tests {
         let found = kinds(text);
 
         assert_eq!(found[0], (Version::V2, "/sys/fs/cgroup/unified".to_owned(), vec![]));
-        assert!(found.contains(&(Version::V1, "/sys/fs/cgroup/cpu,cpuacct".to_owned(), vec![Controller::Cpu])));
+        assert!(found.contains(&(
+            Version::V1,
+            "/sys/fs/cgroup/cpu,cpuacct".to_owned(),
+            vec![Controller::Cpu, Controller::Cpuacct]
+        )));
         assert!(found.contains(&(Version::V1, "/sys/fs/cgroup/memory".to_owned(), vec![Controller::Memory])));
     }
 

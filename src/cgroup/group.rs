@@ -47,6 +47,14 @@ pub struct Usage {
     pub oom_kills: u64,
 }
 
+/// Whether a place was free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    New,
+    /// By an earlier try, without processes.
+    Left,
+}
+
 /// How long a removal waits for killed processes. One in an uninterruptible sleep takes longer, and
 /// then the removal is tried again later.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -54,7 +62,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(5);
 impl Cgroups {
     /// Makes the directories and writes the limits; nothing runs in them yet.
     ///
-    /// What an earlier try left is used when it has no processes. On failure everything that this
+    /// What an earlier try left is removed first when it has no processes. On failure everything that this
     /// call made is gone again.
     ///
     /// # Errors
@@ -64,8 +72,17 @@ impl Cgroups {
         self.prepare()?;
         let wanted = self.wanted(want)?;
         let mut made = Vec::new();
-        let result = self.make(instance, want, &mut made).and_then(|join| {
+        let result = self.make(instance, want, &mut made).and_then(|standing| match standing {
+            // Pages that it still holds could stand against the new limits.
+            Standing::Left => {
+                self.remove(instance)?;
+                self.make(instance, want, &mut made).map(drop)
+            }
+            Standing::New => Ok(()),
+        });
+        let result = result.and_then(|()| {
             let applied = self.apply(instance, &wanted, Mode::Fresh)?;
+            let join = self.join(instance, want);
             Ok(Created { join, readback: applied.says, unsupported: wanted.unsupported.clone() })
         });
         if result.is_err() {
@@ -77,16 +94,26 @@ impl Cgroups {
         result
     }
 
+    /// Makes the directories; whether one of them stood there already, empty.
     fn make(
         &self,
         instance: &InstanceId,
         want: &Resources,
         made: &mut Vec<(Arc<OwnedFd>, String)>,
-    ) -> Result<CgroupJoinPaths, CgroupError> {
-        let mut join = CgroupJoinPaths::default();
+    ) -> Result<Standing, CgroupError> {
+        let mut standing = Standing::New;
         if let Some(index) = self.unified() {
-            self.make_unified(index, instance, made)?;
-            join.unified = Some(format!("{}{}", self.hierarchies[index].mount, self.unified_payload(instance)));
+            let family = instance.family();
+            let number = format!("{family}/{}", instance.number);
+            self.make_in(index, &family, made)?;
+            self.hand_to_family(index, instance)?;
+            if !self.make_in(index, &number, made)? {
+                if self.is_populated(index, instance)? == Some(true) {
+                    return Err(CgroupError::Occupied { path: self.path(index, instance) });
+                }
+                standing = Standing::Left;
+            }
+            self.make_in(index, &format!("{number}/payload"), made)?;
         }
         for index in self.v1_of(want) {
             if self.make_in(index, &v1_name(instance), made)? {
@@ -95,30 +122,19 @@ impl Cgroups {
             if self.unified().is_none() && !self.procs_in(index, &v1_name(instance))?.is_empty() {
                 return Err(CgroupError::Occupied { path: self.path(index, instance) });
             }
+            standing = Standing::Left;
         }
-        for index in self.v1_of(want) {
-            join.v1.push(self.path(index, instance).to_string_lossy().into_owned());
-        }
-        if let Some(index) = self.v1_home(Controller::Devices) {
-            join.v1.push(format!("{}{}/c", self.hierarchies[index].mount, self.parent));
-        }
-        Ok(join)
+        Ok(standing)
     }
 
-    fn make_unified(
-        &self,
-        index: usize,
-        instance: &InstanceId,
-        made: &mut Vec<(Arc<OwnedFd>, String)>,
-    ) -> Result<(), CgroupError> {
-        let family = instance.family();
-        let number = format!("{family}/{}", instance.number);
-        self.make_in(index, &family, made)?;
-        self.hand_to_family(index, instance)?;
-        if !self.make_in(index, &number, made)? && self.is_populated(index, instance)? == Some(true) {
-            return Err(CgroupError::Occupied { path: self.path(index, instance) });
-        }
-        self.make_in(index, &format!("{number}/payload"), made).map(drop)
+    fn join(&self, instance: &InstanceId, want: &Resources) -> CgroupJoinPaths {
+        let unified = self.unified();
+        let unified =
+            unified.map(|index| format!("{}{}", self.hierarchies[index].mount, self.unified_payload(instance)));
+        let own = self.v1_of(want).into_iter().map(|index| self.path(index, instance).to_string_lossy().into_owned());
+        let devices = self.v1_home(Controller::Devices);
+        let shared = devices.map(|index| format!("{}{}/c", self.hierarchies[index].mount, self.parent));
+        CgroupJoinPaths { unified, v1: own.chain(shared).collect() }
     }
 
     /// Enables for the family's children what is enabled for the family.

@@ -44,7 +44,8 @@ pub(super) struct Place<'a> {
 const V1_MAX: &str = "memory.limit_in_bytes";
 const V1_MEMSW: &str = "memory.memsw.limit_in_bytes";
 
-type Result3 = Result<(Vec<&'static str>, Option<Deferral>), CgroupError>;
+/// The files that were written, and what waits.
+type Outcome = Result<(Vec<&'static str>, Option<Deferral>), CgroupError>;
 
 impl MemoryFiles {
     /// Takes a setting that is ours to write; whether it is one.
@@ -60,14 +61,14 @@ impl MemoryFiles {
     }
 
     /// Writes the limits, or defers all of them; the files written.
-    pub fn apply(&self, place: &Place<'_>, version: Version, says: &BTreeMap<String, String>, mode: Mode) -> Result3 {
+    pub fn apply(&self, place: &Place<'_>, version: Version, says: &BTreeMap<String, String>, mode: Mode) -> Outcome {
         match version {
             Version::V1 => self.apply_v1(place, says, mode),
             Version::V2 => self.apply_v2(place, says, mode),
         }
     }
 
-    fn apply_v2(&self, place: &Place<'_>, says: &BTreeMap<String, String>, mode: Mode) -> Result3 {
+    fn apply_v2(&self, place: &Place<'_>, says: &BTreeMap<String, String>, mode: Mode) -> Outcome {
         let now_max = limit(says, "memory.max");
         let now_high = limit(says, "memory.high");
         let max = self.max.unwrap_or(now_max);
@@ -123,7 +124,7 @@ impl MemoryFiles {
         Ok((written, None))
     }
 
-    fn apply_v1(&self, place: &Place<'_>, says: &BTreeMap<String, String>, mode: Mode) -> Result3 {
+    fn apply_v1(&self, place: &Place<'_>, says: &BTreeMap<String, String>, mode: Mode) -> Outcome {
         let now_max = limit(says, V1_MAX);
         let now_memsw = limit(says, V1_MEMSW);
         let max = self.max.unwrap_or(now_max);

@@ -196,6 +196,20 @@ mod root {
     }
 
     #[test]
+    fn a_value_that_the_kernel_refuses_leaves_nothing_and_names_the_file() {
+        let ours = Ours::new();
+        let more_than_pids = Resources { pids: pids(1 << 40), ..limit(64) };
+
+        let refused = ours.create(&web(1), &more_than_pids);
+
+        let Err(CgroupError::Write { path, value, .. }) = refused else { panic!("{refused:?}") };
+        assert!(path.ends_with("pids.max"), "{path:?}");
+        assert_eq!(value, (1_u64 << 40).to_string());
+        assert_eq!(ours.list().unwrap(), BTreeSet::new());
+        assert_eq!(ours.observe(&web(1)).unwrap(), None);
+    }
+
+    #[test]
     fn huge_pages_are_limited_where_the_kernel_can_and_refused_elsewhere() {
         let ours = Ours::new();
         let want = Resources { hugepages: BTreeMap::from([(Bytes(2 << 20), Bytes(64 << 20))]), ..limit(64) };
@@ -606,13 +620,13 @@ mod root {
         let mut guest = Guest::start(&outside);
 
         let refused = ours.create(&web(1), &want);
-        let keeper = ours.keeper().unified.unwrap();
-        std::fs::write(format!("{keeper}/cgroup.procs"), guest.child.id().to_string()).unwrap();
+        ours.enter_keeper(guest.child.id()).unwrap();
         let created = ours.create(&web(1), &want);
 
         let Err(error @ CgroupError::Unsupported { .. }) = refused else { panic!("{refused:?}") };
         assert!(error.to_string().ends_with("processes are in that node itself"), "{error}");
         created.unwrap();
+        assert!(guest.is_in(&format!("{}/keeper", ours.parent)));
         assert!(guest.tell("hello"));
     }
 }
