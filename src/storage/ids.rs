@@ -62,34 +62,30 @@ pub(super) fn note(directory: &OwnedFd, place: &Path, ids: Option<IdRange>) -> R
     let text = wanted.to_string();
     for name in ATTRIBUTES {
         match rustix::fs::fsetxattr(directory, name, text.as_bytes(), XattrFlags::empty()) {
-            Ok(()) => break,
-            // The link says the same on a file system that has no attributes.
+            Ok(()) => return Ok(()),
             Err(Errno::OPNOTSUPP | Errno::PERM) => {}
             Err(error) => return Err(StorageError::io("noting the ids beside", place)(error)),
         }
     }
+    // The file system has no attributes.
     rustix::fs::symlinkat(&*text, directory, IDS).map_err(StorageError::io("noting the ids beside", place))
 }
 
-/// Reads the note: the link, else the attribute.
+/// Reads the note: the attribute, else the link.
 pub(super) fn noted(directory: &OwnedFd, place: &Path) -> Result<Option<Noted>, StorageError> {
     let reading = || StorageError::io("reading the ids noted beside", place);
-    match rustix::fs::readlinkat(directory, IDS, Vec::new()) {
-        Ok(text) => {
-            return Noted::parse(text.as_bytes()).map(Some).ok_or_else(|| reading()(Errno::INVAL));
-        }
-        Err(Errno::NOENT) => {}
-        Err(error) => return Err(reading()(error)),
-    }
+    let parse = |text: &[u8]| Noted::parse(text).map(Some).ok_or_else(|| reading()(Errno::INVAL));
     let mut buffer = [0_u8; 64];
     for name in ATTRIBUTES {
         match rustix::fs::fgetxattr(directory, name, &mut buffer[..]) {
-            Ok(length) => {
-                return Noted::parse(&buffer[..length]).map(Some).ok_or_else(|| reading()(Errno::INVAL));
-            }
+            Ok(length) => return parse(&buffer[..length]),
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
             Err(error) => return Err(reading()(error)),
         }
     }
-    Ok(None)
+    match rustix::fs::readlinkat(directory, IDS, Vec::new()) {
+        Ok(text) => parse(text.as_bytes()),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(reading()(error)),
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! Everything is under `<family>/<number>` of one directory each. The directory of an instance is
 //! ours alone (`0700`: set-user-ID files may be in it); the layers inside belong to the container's
-//! own root. Which ids were used stands beside them, in a link's text (made in one step, so never
-//! half-written after a power cut) and as an extended attribute, and goes last.
+//! own root. Which ids were used stands beside them as an extended attribute (or, on a file system
+//! without, in a link's text): made in one step, so never half-written after a power cut, and gone
+//! last.
 
 mod accounts;
 mod ids;
@@ -15,7 +16,7 @@ pub use user::{ResolvedUser, UserError};
 use crate::image::{Layers, Prepared, tree};
 use crate::sandbox::{Overlay, Root};
 use crate::spec::{IdRange, InstanceId, ObjectId, User};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -83,18 +84,11 @@ impl Storage {
             Layers::Overlay { base, grafts } => {
                 self.note_image(&directory, &place, base)?;
                 let owner = ids.map_or(0, |ids| ids.base);
-                let base = overlay(&directory, &place, base, owner)?;
+                let base = overlay(&directory, &place, "", base, owner)?;
                 let mut mounted = Vec::with_capacity(grafts.len());
-                if !grafts.is_empty() {
-                    make(&directory, "grafts", 0o700, 0).map_err(StorageError::io("making", &place.join("grafts")))?;
-                }
                 for (name, lower) in grafts.iter() {
-                    let below = Path::new("grafts").join(name);
-                    let place = place.join(&below);
-                    let graft = make(&directory, &text(&below)?, 0o700, 0)
-                        .and_then(|()| open_beneath(&directory, &below))
-                        .map_err(StorageError::io("making", &place))?;
-                    mounted.push((name.clone(), overlay(&graft, &place, lower, owner)?));
+                    let graft = overlay(&directory, &place, &format!("{name}."), lower, owner)?;
+                    mounted.push((name.clone(), graft));
                 }
                 Ok(Root::Overlay { base, grafts: mounted })
             }
@@ -308,12 +302,17 @@ impl Storage {
     }
 }
 
-/// One overlay whose writable directories are in `directory`.
-fn overlay(directory: &OwnedFd, place: &Path, lower: &Path, owner: u32) -> Result<Overlay, StorageError> {
-    // Everybody inside looks names up in it: it is what `/` shows.
-    make(directory, "upper", 0o755, owner).map_err(StorageError::io("making", &place.join("upper")))?;
-    make(directory, "work", 0o755, owner).map_err(StorageError::io("making", &place.join("work")))?;
-    Ok(Overlay { lower: vec![text(lower)?], upper: text(&place.join("upper"))?, work: text(&place.join("work"))? })
+/// One overlay whose writable directories are `<prefix>upper` and `<prefix>work`. They stand side by
+/// side: each directory more is an inode more, which is what a start has to wait for.
+fn overlay(directory: &OwnedFd, place: &Path, prefix: &str, lower: &Path, owner: u32) -> Result<Overlay, StorageError> {
+    let path = |name: &str| -> Result<String, StorageError> {
+        let name = format!("{prefix}{name}");
+        let path = place.join(&name);
+        // Everybody inside looks names up in it: it is what `/` shows.
+        make(directory, &name, 0o755, owner).map_err(StorageError::io("making", &path))?;
+        text(&path)
+    };
+    Ok(Overlay { lower: vec![text(lower)?], upper: path("upper")?, work: path("work")? })
 }
 
 /// Makes a directory with this mode and owner; one that is there keeps what the container made of
@@ -337,10 +336,6 @@ fn make(parent: &OwnedFd, name: &str, mode: u32, owner: u32) -> Result<(), Errno
         rustix::fs::chownat(parent, &*unfinished, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     rustix::fs::renameat(parent, &*unfinished, parent, name)
-}
-
-fn open_beneath(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(directory, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn private(path: &Path) -> Result<(), StorageError> {

@@ -117,14 +117,14 @@ mod root {
         let instance = place.storage.place(&id(1));
         // After the note, in the middle of the layers.
         fs::create_dir_all(instance.join("upper.new")).unwrap();
-        fs::create_dir_all(instance.join("grafts/usr/work.new")).unwrap();
+        fs::create_dir_all(instance.join("usr.work.new")).unwrap();
         symlink("1000000+65536", instance.join("ids")).unwrap();
         symlink("/somewhere", instance.join(".image")).unwrap();
 
         place.storage.create(&id(1), &place.image(), range(1_000_000)).unwrap();
 
         assert_eq!(instance.join("upper").metadata().unwrap().uid(), 1_000_000);
-        assert_eq!(instance.join("grafts/usr/work").metadata().unwrap().uid(), 1_000_000);
+        assert_eq!(instance.join("usr.work").metadata().unwrap().uid(), 1_000_000);
         assert!(!instance.join("upper.new").exists());
     }
 
@@ -141,8 +141,10 @@ mod root {
         assert!(other.contains("default_web/1 was written with the ids from 1000000"), "{other}");
         assert!(matches!(none, Err(StorageError::OtherIds { .. })));
         assert!(matches!(some, Err(StorageError::OtherIds { .. })));
-        // Without the link, the attribute still knows.
-        fs::remove_file(place.storage.place(&id(1)).join("ids")).unwrap();
+        // As on a file system without attributes.
+        rustix::fs::removexattr(place.storage.place(&id(1)), "trusted.plimsoll.ids").unwrap();
+        symlink("1000000+65536", place.storage.place(&id(1)).join("ids")).unwrap();
+        assert!(place.storage.create(&id(1), &place.image(), range(1_065_536)).is_err());
         assert_eq!(place.storage.list().unwrap(), BTreeMap::from([(id(1), range(1_000_000)), (id(2), None)]));
     }
 
@@ -234,7 +236,7 @@ mod root {
         assert!(output.status.success(), "{text}{errors}");
         assert!(text.starts_with("root\nwww-data\n/home:\n\n/root:\n18"), "{text}{errors}");
         assert!(errors.contains("/etc/shadow"), "{errors}");
-        assert!(place.storage.place(&id(1)).join("grafts/usr/upper/made").exists());
+        assert!(place.storage.place(&id(1)).join("usr.upper/made").exists());
         place.storage.remove(&id(1)).unwrap();
         assert!(place.storage.list().unwrap().is_empty());
     }
