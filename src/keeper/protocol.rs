@@ -94,7 +94,7 @@ pub struct Output {
     pub gid: u32,
 }
 
-/// A log file and how it is turned over: `path`, `path.1`, `path.2`…
+/// A log file and how it is turned over: `path`, `path.1`, `path.2`… Its directory must exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogTarget {

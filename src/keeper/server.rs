@@ -440,9 +440,10 @@ impl Server {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let State::Starting { report, script, asker } = &container.state else { return };
         let asker = *asker;
-        let Some(failure) = failure_of(report, script) else { return };
-        if let Some(text) = failure {
-            return self.start_failed(id, text);
+        match began(report, script) {
+            Began::NotYet => return,
+            Began::Failed(text) => return self.start_failed(id, text),
+            Began::Executed => {}
         }
         let (instance, pid) = (container.instance.clone(), container.child.pid);
         let since = exit::now();
@@ -654,10 +655,10 @@ impl Server {
         let Some(exec) = self.execs.get(&id) else { return };
         let State::Starting { report, script, asker } = &exec.state else { return };
         let asker = *asker;
-        let Some(failure) = failure_of(report, script) else { return };
-        match failure {
-            Some(text) => self.exec_failed(id, text),
-            None => {
+        match began(report, script) {
+            Began::NotYet => {}
+            Began::Failed(text) => self.exec_failed(id, text),
+            Began::Executed => {
                 let pid = exec.child.pid;
                 self.exec_out_of_starting(id, State::Running);
                 self.reply(asker, Reply::ExecStarted { pid, exec: id });
@@ -750,15 +751,21 @@ fn forget(epoll: &OwnedFd, fd: BorrowedFd<'_>) {
     let _ = epoll::delete(epoll, fd);
 }
 
-/// Why a start failed, if it did; `None` when that is not known yet.
-fn failure_of(report: &OwnedFd, script: &Script) -> Option<Option<String>> {
+/// What is known of a start.
+enum Began {
+    NotYet,
+    Executed,
+    Failed(String),
+}
+
+fn began(report: &OwnedFd, script: &Script) -> Began {
     match sandbox::read_report(report.as_fd()) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        Ok(Report::Executed) => Some(None),
-        Ok(Report::Failed(failure)) => Some(Some(script.explain(&failure))),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Began::NotYet,
+        Ok(Report::Executed) => Began::Executed,
+        Ok(Report::Failed(failure)) => Began::Failed(script.explain(&failure)),
         // Killed with a message of the parent's unread: long before its program.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(Some(UNREPORTED.to_owned())),
-        Err(error) => Some(Some(format!("reading how the start went: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Began::Failed(UNREPORTED.to_owned()),
+        Err(error) => Began::Failed(format!("reading how the start went: {error}")),
     }
 }
 
