@@ -32,11 +32,13 @@ const NEW_PID: u64 = 0x2000_0000;
 #[test]
 fn a_container_outlives_its_keeper_and_is_heard_again() {
     let (place, id, group) = (Place::new(), instance(1), Group::new("outlives"));
-    let go = place.path().join("go");
+    let (go, said) = (place.path().join("go"), place.path().join("said"));
+    let count = || said.metadata().map_or(0, |said| said.len());
     let command = format!(
-        "echo $$ > {}/cgroup.procs; echo before; while [ ! -e {} ]; do echo waiting; sleep 0.01; done; echo after; exit 9",
+        "echo $$ > {}/cgroup.procs; echo before; while [ ! -e {} ]; do echo waiting; echo >> {}; sleep 0.01; done; echo after; exit 9",
         group.0.display(),
-        go.display()
+        go.display(),
+        said.display()
     );
     let first = place.keeper();
     let agent = first.connect();
@@ -44,7 +46,9 @@ fn a_container_outlives_its_keeper_and_is_heard_again() {
     wait_until(|| !place.logged(&id).is_empty());
 
     first.kill();
-    assert!(is_alive(pid));
+    let before = count();
+    wait_until(|| count() > before + 2);
+    assert!(is_alive(pid), "it speaks while nobody listens");
     let second = place.keeper();
     let agent = second.connect();
     assert!(agent.client.list().unwrap().is_empty());
