@@ -12,17 +12,19 @@ impl Group {
         let unified = PathBuf::from("/sys/fs/cgroup/unified");
         let parent = if unified.is_dir() { unified } else { PathBuf::from("/sys/fs/cgroup") };
         let group = parent.join(format!("plim-test-{name}-{}", std::process::id()));
-        std::fs::create_dir(&group).unwrap();
+        std::fs::create_dir_all(group.join("empty")).unwrap();
         Self(group)
     }
 
     fn find(&self, pid: Option<u32>) -> Whereabouts {
-        Whereabouts { cgroups: vec![PathBuf::from("/sys/fs/cgroup/none"), self.0.clone()], pid, since: None }
+        let (absent, empty) = (self.0.join("absent"), self.0.join("empty"));
+        Whereabouts { cgroups: vec![absent, empty, self.0.clone()], pid, since: None }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
+        std::fs::remove_dir(self.0.join("empty")).unwrap();
         wait_until(|| std::fs::remove_dir(&self.0).is_ok());
     }
 }
