@@ -1,7 +1,7 @@
 //! A keeper dies, and another takes over.
 
-use super::super::process::{Place, instance, is_alive, script_in, wait_until};
-use crate::keeper::{Fault, Whereabouts};
+use super::super::process::{Place, instance, is_alive, script_in, script_that_waits, wait_until};
+use crate::keeper::{Fault, HandleState, KeeperError, Whereabouts};
 use std::path::PathBuf;
 
 /// A cgroup of our own in some hierarchy of this machine, gone at the end of the test.
@@ -99,4 +99,27 @@ fn a_process_outside_of_the_cgroup_is_not_adopted() {
     let error = agent.client.adopt(&id, group.find(Some(std::process::id())), place.output(&id)).unwrap_err();
 
     assert_eq!(error.fault(), Some(Fault::NotFound));
+}
+
+#[test]
+fn a_start_that_is_half_done_ends_with_its_keeper() {
+    let (place, id) = (Place::new(), instance(1));
+    let keeper = place.keeper();
+    let (starter, watcher) = (keeper.connect(), keeper.connect());
+
+    let (pid, result) = std::thread::scope(|scope| {
+        let (place, id) = (&place, &id);
+        let start = scope.spawn(move || place.start_script(&starter, id, &script_that_waits()));
+        let mut pid = None;
+        wait_until(|| {
+            pid = watcher.client.list().unwrap().first().map(|handle| (handle.pid, handle.state));
+            pid.is_some()
+        });
+        keeper.kill();
+        (pid.unwrap(), start.join().unwrap())
+    });
+
+    assert_eq!(pid.1, HandleState::Starting);
+    assert!(matches!(result, Err(KeeperError::Lost)), "{result:?}");
+    wait_until(|| !is_alive(pid.0));
 }
