@@ -72,7 +72,7 @@ impl Child {
     }
 
     pub fn collect(&self) -> Ended {
-        exit::collect(self.pidfd(), self.ours)
+        exit::collect(self.pid, self.pidfd(), self.ours)
     }
 
     pub fn kill(&self) {

@@ -235,7 +235,7 @@ fn detach(options: &Options) -> Result<(), DaemonError> {
     SigSet::empty().thread_set_mask().map_err(|error| errno("resetting the signal mask")(nix_errno(error)))?;
     rustix::thread::set_name(c"plim-keeper").map_err(errno("naming the process"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(errno("becoming non-dumpable"))?;
-    rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::umask(Mode::from_raw_mode(0o027));
     std::env::set_current_dir("/").map_err(|source| DaemonError::Path {
         doing: "changing to",
         path: "/".into(),

@@ -11,11 +11,14 @@ use std::path::Path;
 
 /// The container's first process, and a pidfd of it.
 pub(super) fn find(at: &Whereabouts) -> Option<(u32, OwnedFd)> {
-    let group = at.cgroups.iter().find(|directory| directory.is_dir())?;
-    let pid = choose(&members(group), at.pid)?;
+    at.cgroups.iter().find_map(|group| find_in(group, at.pid))
+}
+
+fn find_in(group: &Path, remembered: Option<u32>) -> Option<(u32, OwnedFd)> {
+    let pid = choose(&members(group), remembered)?;
     let number = i32::try_from(pid).ok()?;
     let pidfd = pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok()?;
-    (choose(&members(group), at.pid) == Some(pid)).then_some((pid, pidfd))
+    (choose(&members(group), remembered) == Some(pid)).then_some((pid, pidfd))
 }
 
 /// PID 1 of the outermost namespace below ours; in a container without one, the process remembered.

@@ -94,7 +94,7 @@ pub struct Output {
     pub gid: u32,
 }
 
-/// A log file and how it is turned over: `path`, `path.1`, `path.2`…
+/// A log file and how it is turned over: `path`, `path.1`, `path.2`… Its directory must exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogTarget {
@@ -109,7 +109,7 @@ pub struct LogTarget {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Whereabouts {
-    /// Any of the container's cgroup directories; the first that exists is looked through.
+    /// The container's cgroup directories, in any hierarchy. They are looked through until it is found.
     pub cgroups: Vec<PathBuf>,
     /// What its PID was. It decides only among processes that are in the cgroup.
     pub pid: Option<u32>,

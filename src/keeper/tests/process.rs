@@ -27,7 +27,7 @@ fn serves_when_it_is_told_to() {
     daemon::serve(listener, &options).unwrap();
 }
 
-/// A keeper in a process of its own. It is killed at the end; its containers are not.
+/// A keeper in a process of its own, that ends with its containers when the test does.
 pub(super) struct Keeper {
     pub options: Options,
     process: Child,
@@ -80,6 +80,11 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        if let Ok(client) = Client::connect(&self.options.socket(), |_| {}) {
+            for handle in client.list().unwrap_or_default() {
+                let _ = client.signal(&handle.instance, libc::SIGKILL);
+            }
+        }
         // Ended already is as good.
         let _ = self.process.kill();
         let _ = self.process.wait();

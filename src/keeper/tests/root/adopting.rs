@@ -1,7 +1,7 @@
 //! A keeper dies, and another takes over.
 
-use super::super::process::{Place, instance, is_alive, script_in, wait_until};
-use crate::keeper::{Fault, Whereabouts};
+use super::super::process::{Place, instance, is_alive, script_in, script_that_waits, wait_until};
+use crate::keeper::{Fault, HandleState, KeeperError, Whereabouts};
 use std::path::PathBuf;
 
 /// A cgroup of our own in some hierarchy of this machine, gone at the end of the test.
@@ -12,17 +12,19 @@ impl Group {
         let unified = PathBuf::from("/sys/fs/cgroup/unified");
         let parent = if unified.is_dir() { unified } else { PathBuf::from("/sys/fs/cgroup") };
         let group = parent.join(format!("plim-test-{name}-{}", std::process::id()));
-        std::fs::create_dir(&group).unwrap();
+        std::fs::create_dir_all(group.join("empty")).unwrap();
         Self(group)
     }
 
     fn find(&self, pid: Option<u32>) -> Whereabouts {
-        Whereabouts { cgroups: vec![PathBuf::from("/sys/fs/cgroup/none"), self.0.clone()], pid, since: None }
+        let (absent, empty) = (self.0.join("absent"), self.0.join("empty"));
+        Whereabouts { cgroups: vec![absent, empty, self.0.clone()], pid, since: None }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
+        std::fs::remove_dir(self.0.join("empty")).unwrap();
         wait_until(|| std::fs::remove_dir(&self.0).is_ok());
     }
 }
@@ -32,11 +34,13 @@ const NEW_PID: u64 = 0x2000_0000;
 #[test]
 fn a_container_outlives_its_keeper_and_is_heard_again() {
     let (place, id, group) = (Place::new(), instance(1), Group::new("outlives"));
-    let go = place.path().join("go");
+    let (go, said) = (place.path().join("go"), place.path().join("said"));
+    let count = || said.metadata().map_or(0, |said| said.len());
     let command = format!(
-        "echo $$ > {}/cgroup.procs; echo before; while [ ! -e {} ]; do echo waiting; sleep 0.01; done; echo after; exit 9",
+        "echo $$ > {}/cgroup.procs; echo before; while [ ! -e {} ]; do echo waiting; echo >> {}; sleep 0.01; done; echo after; exit 9",
         group.0.display(),
-        go.display()
+        go.display(),
+        said.display()
     );
     let first = place.keeper();
     let agent = first.connect();
@@ -44,7 +48,9 @@ fn a_container_outlives_its_keeper_and_is_heard_again() {
     wait_until(|| !place.logged(&id).is_empty());
 
     first.kill();
-    assert!(is_alive(pid));
+    let before = count();
+    wait_until(|| count() > before + 2);
+    assert!(is_alive(pid), "it speaks while nobody listens");
     let second = place.keeper();
     let agent = second.connect();
     assert!(agent.client.list().unwrap().is_empty());
@@ -93,4 +99,27 @@ fn a_process_outside_of_the_cgroup_is_not_adopted() {
     let error = agent.client.adopt(&id, group.find(Some(std::process::id())), place.output(&id)).unwrap_err();
 
     assert_eq!(error.fault(), Some(Fault::NotFound));
+}
+
+#[test]
+fn a_start_that_is_half_done_ends_with_its_keeper() {
+    let (place, id) = (Place::new(), instance(1));
+    let keeper = place.keeper();
+    let (starter, watcher) = (keeper.connect(), keeper.connect());
+
+    let (pid, result) = std::thread::scope(|scope| {
+        let (place, id) = (&place, &id);
+        let start = scope.spawn(move || place.start_script(&starter, id, &script_that_waits()));
+        let mut pid = None;
+        wait_until(|| {
+            pid = watcher.client.list().unwrap().first().map(|handle| (handle.pid, handle.state));
+            pid.is_some()
+        });
+        keeper.kill();
+        (pid.unwrap(), start.join().unwrap())
+    });
+
+    assert_eq!(pid.1, HandleState::Starting);
+    assert!(matches!(result, Err(KeeperError::Lost)), "{result:?}");
+    wait_until(|| !is_alive(pid.0));
 }

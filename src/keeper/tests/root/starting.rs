@@ -169,9 +169,12 @@ fn a_start_that_hangs_is_ended() {
 
 #[test]
 fn at_rest_the_keeper_sleeps() {
-    let (place, id) = (Place::new(), instance(1));
+    let (place, id, ended) = (Place::new(), instance(1), instance(2));
     let keeper = place.keeper();
     let agent = keeper.connect();
+    // One that runs and is silent, and one that has ended and is not released.
+    place.start(&agent, &ended, "exit 0").unwrap();
+    agent.exit_of(&ended);
     place.start(&agent, &id, "for i in 1 2 3; do echo $i; done; exec sleep 1000").unwrap();
     wait_until(|| place.logged(&id).len() == 3);
     // A stream that was busy rests for a moment, and that moment has an end.

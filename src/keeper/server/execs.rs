@@ -1,0 +1,98 @@
+//! Commands beside a container's own.
+
+use super::super::child::{Asker, Child, Exec, State};
+use super::super::exit::Ended;
+use super::super::protocol::{self, Event, Fault, Reply};
+use super::{Began, Refused, Server, Source, UNREPORTED, began, chain, forget};
+use crate::sandbox::{self, ExecIo, Launched, Stdio};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+impl Server {
+    pub(super) fn exec(
+        &mut self,
+        asker: Asker,
+        exec: protocol::Exec,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Refused> {
+        let protocol::Exec { instance, script, terminal } = exec;
+        let container = self.container(&instance)?;
+        if !matches!(container.state, State::Running) {
+            return Err(Refused(Fault::NotFound, format!("{instance} does not run")));
+        }
+        let (io, seccomp) = match (&descriptors[..], terminal) {
+            ([console, rest @ ..], true) => (ExecIo::Terminal { console: console.as_fd() }, rest.first()),
+            ([stdin, stdout, stderr, rest @ ..], false) => {
+                let stdio = Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+                (ExecIo::Stdio(stdio), rest.first())
+            }
+            _ => return Err(Refused(Fault::Invalid, "exec without descriptors".to_owned())),
+        };
+        let launched = sandbox::launch_exec(&script, container.child.pidfd(), io, seccomp.map(AsFd::as_fd));
+        let launched = launched.map_err(|error| Refused(Fault::StartFailed, chain(&error)))?;
+        let id = self.number();
+        let Launched { pid, pidfd, report } = launched;
+        self.usual_limits(pid);
+        let child = Child::new(pid.as_raw_nonzero().get().unsigned_abs(), pidfd, true);
+        let watched = self
+            .watch(child.pidfd(), Source::ExecProcess(id))
+            .and_then(|()| self.watch_report(&report, Source::ExecReport(id)));
+        let state = State::Starting { report, script: Box::new(script), asker };
+        self.execs.insert(id, Exec { instance, child, state });
+        self.deadlines.insert((Instant::now() + self.start_timeout, Source::ExecReport(id)));
+        if let Err(errno) = watched {
+            self.exec_failed(id, format!("watching the process: {errno}"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn exec_reported(&mut self, id: u64) {
+        let Some(exec) = self.execs.get(&id) else { return };
+        let State::Starting { report, script, asker } = &exec.state else { return };
+        let asker = *asker;
+        match began(report, script) {
+            Began::NotYet => {}
+            Began::Failed(text) => self.exec_failed(id, text),
+            Began::Executed => {
+                let pid = exec.child.pid;
+                self.exec_out_of_starting(id, State::Running);
+                self.reply(asker, Reply::ExecStarted { pid, exec: id });
+            }
+        }
+    }
+
+    pub(super) fn exec_out_of_starting(&mut self, id: u64, state: State) {
+        if let Some(exec) = self.execs.get_mut(&id) {
+            if let State::Starting { report, .. } = &exec.state {
+                forget(&self.epoll, report.as_fd());
+            }
+            exec.state = state;
+        }
+        self.deadlines.retain(|(_, source)| *source != Source::ExecReport(id));
+    }
+
+    pub(super) fn exec_failed(&mut self, id: u64, text: String) {
+        let Some(exec) = self.execs.get(&id) else { return };
+        let State::Starting { asker, .. } = &exec.state else { return };
+        let asker = *asker;
+        exec.child.kill();
+        self.exec_out_of_starting(id, State::Failing { asker, text });
+    }
+
+    pub(super) fn exec_ended(&mut self, id: u64) {
+        self.exec_reported(id);
+        let Some(exec) = self.execs.get(&id) else { return };
+        let Ended::As(exit) = exec.child.collect() else { return };
+        forget(&self.epoll, exec.child.pidfd());
+        let Some(Exec { instance, child: _, state }) = self.execs.remove(&id) else { return };
+        match state {
+            State::Failing { asker, text } => self.refuse(asker, Refused(Fault::StartFailed, text)),
+            State::Starting { report, script: _, asker } => {
+                forget(&self.epoll, report.as_fd());
+                self.deadlines.retain(|(_, source)| *source != Source::ExecReport(id));
+                self.refuse(asker, Refused(Fault::StartFailed, UNREPORTED.to_owned()));
+            }
+            State::Running | State::Exited(_) => self.broadcast(Event::ExecExited { instance, exec: id, exit }),
+        }
+    }
+}
