@@ -449,3 +449,5 @@ fn io_text(limits: &&Vec<IoLimit>) -> Option<String> {
     }))
 }
 
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,11 @@ impl SledStore {
     /// be saved of it is used, else an empty one: the records are a memory, and are rebuilt from
     /// what runs and what the manifests say.
     pub fn open(dir: &Path) -> Result<Opened, StoreError> {
-        let damage = match Self::open_as_is(dir) {
+        Self::open_within(dir, LOCK_PATIENCE)
+    }
+
+    fn open_within(dir: &Path, patience: Duration) -> Result<Opened, StoreError> {
+        let damage = match Self::open_as_is(dir, patience) {
             Ok(store) => return Ok(Opened { store, note: None }),
             Err(StoreError::Open { path: _, source }) if is_damage(&source) => source,
             Err(error) => return Err(error),
@@ -57,7 +61,7 @@ impl SledStore {
         let kept = aside.display();
         // sled writes its snapshot without care; the log alone gives a prefix of what was there.
         remove_snapshots(dir)?;
-        let saved = match Self::open_as_is(dir) {
+        let saved = match Self::open_as_is(dir, patience) {
             Ok(store) => match store.readable() {
                 true => Some(store),
                 false => None,
@@ -71,12 +75,12 @@ impl SledStore {
             return Ok(Opened { store, note: Some(note) });
         }
         fs::remove_dir_all(dir).map_err(|source| StoreError::SetAside { path: dir.to_owned(), source })?;
-        let store = Self::open_as_is(dir)?;
+        let store = Self::open_as_is(dir, patience)?;
         let note = format!("the database was damaged ({damage}): it begins empty, a copy is in {kept}");
         Ok(Opened { store, note: Some(note) })
     }
 
-    fn open_as_is(dir: &Path) -> Result<Self, StoreError> {
+    fn open_as_is(dir: &Path, patience: Duration) -> Result<Self, StoreError> {
         let error = |source| StoreError::Open { path: dir.to_owned(), source };
         let config = ::sled::Config::new()
             .path(dir)
@@ -84,7 +88,7 @@ impl SledStore {
             .mode(::sled::Mode::LowSpace)
             // Every put flushes by itself, so a timer would only wake the machine.
             .flush_every_ms(None);
-        let patience = Instant::now() + LOCK_PATIENCE;
+        let patience = Instant::now() + patience;
         let database = loop {
             match config.open() {
                 Ok(database) => break database,
@@ -265,3 +269,5 @@ fn remove_snapshots(dir: &Path) -> Result<(), StoreError> {
     remove().map_err(|source| StoreError::SetAside { path: dir.to_owned(), source })
 }
 
+#[cfg(test)]
+mod tests;

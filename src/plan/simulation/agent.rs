@@ -77,7 +77,12 @@ impl Simulation {
         // Orders of people are lost with it.
         self.referee.orders.clear();
         self.referee.forgot_at = Some(self.world.now);
-        self.world.lives.values_mut().for_each(|life| life.origin_unknown = true);
+        for life in self.world.lives.values_mut() {
+            life.origin_unknown = true;
+            if let Some(process) = &mut life.process {
+                process.order_lost = process.signalled_at.is_some();
+            }
+        }
     }
 
     fn write_file(&mut self, name: &str) {
@@ -267,11 +272,12 @@ impl Simulation {
                     && let Some(life) = self.world.lives.get_mut(&id)
                 {
                     // Somebody destroys it behind our back.
-                    life.process = None;
+                    if life.process.take().is_some() {
+                        life.ended_alone = Some(None);
+                    }
                     life.exited = None;
                     life.stragglers_until = None;
                     life.group = None;
-                    life.ended_alone = Some(None);
                     if self.world.dice.one_in(2) {
                         life.rootfs = None;
                     }
@@ -351,6 +357,7 @@ impl Simulation {
         let faults = std::mem::replace(&mut self.world.faults, 0);
         self.readable = true;
         self.say("faults stop".to_owned());
+        self.world.obey();
         for rounds in 0..1_000 {
             if rounds == 80 {
                 // What waits for memory to be given back would wait for ever.

@@ -26,7 +26,7 @@ pub(super) fn object(name: &str, yaml: &str) -> Object {
 }
 
 fn effects() -> u64 {
-    std::env::var("PLIM_SIM_EFFECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(6_000)
+    std::env::var("PLIM_SIM_EFFECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(15_000)
 }
 
 fn seed_of_this_run() -> Option<u64> {
@@ -48,8 +48,11 @@ fn whatever_fails_the_host_comes_to_rest_as_asked_and_nothing_healthy_is_stopped
         if let Err(panic) = outcome {
             let tail = simulation.log.len().saturating_sub(250);
             let log = simulation.log[tail..].join("\n");
-            std::io::Write::write_all(&mut std::io::stderr(), format!("{log}\nPLIM_SIM_SEED={seed} repeats this\n").as_bytes())
-                .expect("a place for words");
+            std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("{log}\nPLIM_SIM_SEED={seed} repeats this\n").as_bytes(),
+            )
+            .expect("a place for words");
             resume_unwind(panic);
         }
         total += simulation.world.effects;
