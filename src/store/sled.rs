@@ -24,6 +24,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub struct SledStore {
     database: ::sled::Db,
     records: ::sled::Tree,
+    /// Nothing was in it when it was opened, not even a schema.
+    is_new: bool,
 }
 
 /// A store that has been opened, and what a person has to know about how.
@@ -52,8 +54,14 @@ impl SledStore {
     }
 
     fn open_within(dir: &Path, patience: Duration) -> Result<Opened, StoreError> {
+        let stood = fs::metadata(dir.join("db")).is_ok_and(|log| log.len() > 0);
         let damage = match Self::open_as_is(dir, patience) {
-            Ok(store) => return Ok(Opened { store, note: None }),
+            Ok(store) => {
+                // sled takes a log that is damaged from its start for an empty one.
+                let emptied = stood && store.is_new;
+                let note = emptied.then(|| "nothing in the database could be read: it begins empty".to_owned());
+                return Ok(Opened { store, note });
+            }
             Err(StoreError::Open { path: _, source }) if is_damage(&source) => source,
             Err(error) => return Err(error),
         };
@@ -97,11 +105,11 @@ impl SledStore {
                 Err(source) => return Err(error(source)),
             }
         };
-        match database.get(SCHEMA_KEY).map_err(error)? {
+        let is_new = match database.get(SCHEMA_KEY).map_err(error)? {
             Some(bytes) => {
                 let found = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse::<u32>().ok());
                 match found {
-                    Some(SCHEMA_VERSION) => {}
+                    Some(SCHEMA_VERSION) => false,
                     Some(found) if found > SCHEMA_VERSION => {
                         return Err(StoreError::Newer { path: dir.to_owned(), found, known: SCHEMA_VERSION });
                     }
@@ -114,10 +122,11 @@ impl SledStore {
             None => {
                 database.insert(SCHEMA_KEY, SCHEMA_VERSION.to_string().as_bytes()).map_err(error)?;
                 database.flush().map_err(error)?;
+                true
             }
-        }
+        };
         let records = database.open_tree(RECORDS).map_err(error)?;
-        Ok(Self { database, records })
+        Ok(Self { database, records, is_new })
     }
 
     fn readable(&self) -> bool {
