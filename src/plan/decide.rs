@@ -117,6 +117,7 @@ enum Goal {
 }
 
 /// What is to happen with an object now.
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 enum Next {
     Do {
         action: Action,

@@ -124,8 +124,8 @@ impl Simulation {
         self.files.insert(object.id.clone(), File::Valid(Arc::new(Wanted { object, provenance })));
     }
 
-    pub fn files_for_all(&mut self) {
-        for name in NAMES {
+    pub fn files_for(&mut self, count: usize) {
+        for name in &NAMES[..count] {
             self.put_file(object(name, "{image: 'host:/', command: [c], resources: {memory: {limit: 64Mi}}}"));
         }
     }

@@ -72,6 +72,7 @@ pub(super) struct World {
     pub effects: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 pub(super) enum Fate {
     Done(Result<Outcome, Failure>),
     /// The agent ended in the middle of it.
