@@ -190,6 +190,9 @@ impl Simulation {
                 self.store.put(std::slice::from_ref(record)).expect("memory");
             }
             let justified = self.referee.justifies(&self.world, &step.action);
+            if let (true, Action::Remove { instance }) = (justified, &step.action) {
+                self.referee.doomed.insert(instance.clone());
+            }
             self.in_flight.insert(step.object.clone(), (step.clone(), justified));
         }
         plan

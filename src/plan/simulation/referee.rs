@@ -27,6 +27,8 @@ pub(super) struct Referee {
     approved: BTreeSet<ObjectId>,
     pub orders: BTreeMap<ObjectId, Asked>,
     leaving: bool,
+    /// Instances whose removal had once been asked for: what is half gone is not kept.
+    pub doomed: BTreeSet<InstanceId>,
     /// When the database was lost last.
     pub forgot_at: Option<Timestamp>,
     now: Timestamp0,
@@ -120,7 +122,8 @@ impl Referee {
                 let gone = self.may_vanish(world, &id);
                 // Without a memory there is no telling since when a remnant is not asked for.
                 let remnant = self.forgot_at.is_some() && self.complete && self.absent_since.contains_key(&id);
-                life.process.is_none() && (gone || replaced || !newest || !life.was_started || remnant)
+                life.process.is_none()
+                    && (gone || replaced || !newest || !life.was_started || remnant || self.doomed.contains(instance))
                     || life.process.is_some()
                         && (gone && process_condemned(life) || remnant && self.approved.contains(&id))
             }),
