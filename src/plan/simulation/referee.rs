@@ -56,8 +56,8 @@ impl Referee {
             if desired.objects.contains_key(&id) || held(&id) {
                 self.absent_since.remove(&id);
             } else if !complete {
-                // A deletion that had begun may go on afterwards; what runs gets its grace again.
-                if world.lives_of(&id).any(|(_, life)| life.process.as_ref().is_some_and(|p| !p.condemned)) {
+                // A deletion that was allowed may be under way and go on; all else gets its grace again.
+                if self.absent_since.get(&id).is_some_and(|since| since.after(GRACE) > now) {
                     self.absent_since.remove(&id);
                 }
             } else {
