@@ -117,6 +117,7 @@ enum Goal {
 }
 
 /// What is to happen with an object now.
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 enum Next {
     Do {
         action: Action,
@@ -261,12 +262,9 @@ impl<'a> Case<'a> {
         allowed
             && match self.record.instance.as_ref().map(|instance| instance.phase) {
                 None | Some(Phase::Stopping { signalled: true, .. } | Phase::Stopped | Phase::Removing) => true,
-                Some(
-                    Phase::Starting
-                    | Phase::Running
-                    | Phase::Exited
-                    | Phase::Stopping { signalled: false, .. },
-                ) => false,
+                Some(Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopping { signalled: false, .. }) => {
+                    false
+                }
             }
     }
 

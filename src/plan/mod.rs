@@ -102,3 +102,6 @@ fn rank(action: &Action) -> u8 {
         Action::Start { .. } => 6,
     }
 }
+
+#[cfg(test)]
+mod tests;

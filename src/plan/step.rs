@@ -28,6 +28,7 @@ pub struct Step {
     pub action: Action,
 }
 
+#[allow(clippy::large_enum_variant, reason = "few exist at a time, and each for one step")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// The record alone changes.
@@ -54,6 +55,7 @@ pub enum Action {
 }
 
 /// What an action achieved.
+#[allow(clippy::large_enum_variant, reason = "few exist at a time, and each for one step")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Done,

@@ -450,3 +450,5 @@ fn io_text(limits: &&Vec<IoLimit>) -> Option<String> {
     }))
 }
 
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub struct SledStore {
     database: ::sled::Db,
     records: ::sled::Tree,
+    /// Nothing was in it when it was opened, not even a schema.
+    is_new: bool,
 }
 
 /// A store that has been opened, and what a person has to know about how.
@@ -48,8 +50,18 @@ impl SledStore {
     /// be saved of it is used, else an empty one: the records are a memory, and are rebuilt from
     /// what runs and what the manifests say.
     pub fn open(dir: &Path) -> Result<Opened, StoreError> {
-        let damage = match Self::open_as_is(dir) {
-            Ok(store) => return Ok(Opened { store, note: None }),
+        Self::open_within(dir, LOCK_PATIENCE)
+    }
+
+    fn open_within(dir: &Path, patience: Duration) -> Result<Opened, StoreError> {
+        let stood = fs::metadata(dir.join("db")).is_ok_and(|log| log.len() > 0);
+        let damage = match Self::open_as_is(dir, patience) {
+            Ok(store) => {
+                // sled takes a log that is damaged from its start for an empty one.
+                let emptied = stood && store.is_new;
+                let note = emptied.then(|| "nothing in the database could be read: it begins empty".to_owned());
+                return Ok(Opened { store, note });
+            }
             Err(StoreError::Open { path: _, source }) if is_damage(&source) => source,
             Err(error) => return Err(error),
         };
@@ -57,7 +69,7 @@ impl SledStore {
         let kept = aside.display();
         // sled writes its snapshot without care; the log alone gives a prefix of what was there.
         remove_snapshots(dir)?;
-        let saved = match Self::open_as_is(dir) {
+        let saved = match Self::open_as_is(dir, patience) {
             Ok(store) => match store.readable() {
                 true => Some(store),
                 false => None,
@@ -71,12 +83,12 @@ impl SledStore {
             return Ok(Opened { store, note: Some(note) });
         }
         fs::remove_dir_all(dir).map_err(|source| StoreError::SetAside { path: dir.to_owned(), source })?;
-        let store = Self::open_as_is(dir)?;
+        let store = Self::open_as_is(dir, patience)?;
         let note = format!("the database was damaged ({damage}): it begins empty, a copy is in {kept}");
         Ok(Opened { store, note: Some(note) })
     }
 
-    fn open_as_is(dir: &Path) -> Result<Self, StoreError> {
+    fn open_as_is(dir: &Path, patience: Duration) -> Result<Self, StoreError> {
         let error = |source| StoreError::Open { path: dir.to_owned(), source };
         let config = ::sled::Config::new()
             .path(dir)
@@ -84,7 +96,7 @@ impl SledStore {
             .mode(::sled::Mode::LowSpace)
             // Every put flushes by itself, so a timer would only wake the machine.
             .flush_every_ms(None);
-        let patience = Instant::now() + LOCK_PATIENCE;
+        let patience = Instant::now() + patience;
         let database = loop {
             match config.open() {
                 Ok(database) => break database,
@@ -93,11 +105,11 @@ impl SledStore {
                 Err(source) => return Err(error(source)),
             }
         };
-        match database.get(SCHEMA_KEY).map_err(error)? {
+        let is_new = match database.get(SCHEMA_KEY).map_err(error)? {
             Some(bytes) => {
                 let found = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse::<u32>().ok());
                 match found {
-                    Some(SCHEMA_VERSION) => {}
+                    Some(SCHEMA_VERSION) => false,
                     Some(found) if found > SCHEMA_VERSION => {
                         return Err(StoreError::Newer { path: dir.to_owned(), found, known: SCHEMA_VERSION });
                     }
@@ -110,10 +122,11 @@ impl SledStore {
             None => {
                 database.insert(SCHEMA_KEY, SCHEMA_VERSION.to_string().as_bytes()).map_err(error)?;
                 database.flush().map_err(error)?;
+                true
             }
-        }
+        };
         let records = database.open_tree(RECORDS).map_err(error)?;
-        Ok(Self { database, records })
+        Ok(Self { database, records, is_new })
     }
 
     fn readable(&self) -> bool {
@@ -265,3 +278,5 @@ fn remove_snapshots(dir: &Path) -> Result<(), StoreError> {
     remove().map_err(|source| StoreError::SetAside { path: dir.to_owned(), source })
 }
 
+#[cfg(test)]
+mod tests;

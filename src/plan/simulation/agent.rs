@@ -77,7 +77,12 @@ impl Simulation {
         // Orders of people are lost with it.
         self.referee.orders.clear();
         self.referee.forgot_at = Some(self.world.now);
-        self.world.lives.values_mut().for_each(|life| life.origin_unknown = true);
+        for life in self.world.lives.values_mut() {
+            life.origin_unknown = true;
+            if let Some(process) = &mut life.process {
+                process.order_lost = process.signalled_at.is_some();
+            }
+        }
     }
 
     fn write_file(&mut self, name: &str) {
@@ -119,8 +124,8 @@ impl Simulation {
         self.files.insert(object.id.clone(), File::Valid(Arc::new(Wanted { object, provenance })));
     }
 
-    pub fn files_for_all(&mut self) {
-        for name in NAMES {
+    pub fn files_for(&mut self, count: usize) {
+        for name in &NAMES[..count] {
             self.put_file(object(name, "{image: 'host:/', command: [c], resources: {memory: {limit: 64Mi}}}"));
         }
     }
@@ -185,6 +190,9 @@ impl Simulation {
                 self.store.put(std::slice::from_ref(record)).expect("memory");
             }
             let justified = self.referee.justifies(&self.world, &step.action);
+            if let (true, Action::Remove { instance }) = (justified, &step.action) {
+                self.referee.doomed.insert(instance.clone());
+            }
             self.in_flight.insert(step.object.clone(), (step.clone(), justified));
         }
         plan
@@ -267,11 +275,12 @@ impl Simulation {
                     && let Some(life) = self.world.lives.get_mut(&id)
                 {
                     // Somebody destroys it behind our back.
-                    life.process = None;
+                    if life.process.take().is_some() {
+                        life.ended_alone = Some(None);
+                    }
                     life.exited = None;
                     life.stragglers_until = None;
                     life.group = None;
-                    life.ended_alone = Some(None);
                     if self.world.dice.one_in(2) {
                         life.rootfs = None;
                     }
@@ -351,6 +360,7 @@ impl Simulation {
         let faults = std::mem::replace(&mut self.world.faults, 0);
         self.readable = true;
         self.say("faults stop".to_owned());
+        self.world.obey();
         for rounds in 0..1_000 {
             if rounds == 80 {
                 // What waits for memory to be given back would wait for ever.

@@ -26,7 +26,7 @@ pub(super) fn object(name: &str, yaml: &str) -> Object {
 }
 
 fn effects() -> u64 {
-    std::env::var("PLIM_SIM_EFFECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(6_000)
+    std::env::var("PLIM_SIM_EFFECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(15_000)
 }
 
 fn seed_of_this_run() -> Option<u64> {
@@ -48,8 +48,11 @@ fn whatever_fails_the_host_comes_to_rest_as_asked_and_nothing_healthy_is_stopped
         if let Err(panic) = outcome {
             let tail = simulation.log.len().saturating_sub(250);
             let log = simulation.log[tail..].join("\n");
-            std::io::Write::write_all(&mut std::io::stderr(), format!("{log}\nPLIM_SIM_SEED={seed} repeats this\n").as_bytes())
-                .expect("a place for words");
+            std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("{log}\nPLIM_SIM_SEED={seed} repeats this\n").as_bytes(),
+            )
+            .expect("a place for words");
             resume_unwind(panic);
         }
         total += simulation.world.effects;
@@ -62,26 +65,41 @@ fn whatever_fails_the_host_comes_to_rest_as_asked_and_nothing_healthy_is_stopped
 
 #[test]
 fn an_emptied_directory_removes_nothing_without_consent_and_all_with_it() {
-    let mut simulation = Simulation::new(7);
+    for count in 2..=agent::NAMES.len() {
+        let mut simulation = Simulation::new(7);
+        simulation.world.faults = 0;
+        simulation.files_for(count);
+        simulation.come_to_rest();
+        let before = simulation.pids();
+        assert_eq!(before.len(), count);
+
+        simulation.files.clear();
+        simulation.rounds(50, Span::from_secs(30));
+        assert_eq!(simulation.pids(), before, "nothing may stop without consent");
+
+        simulation.come_to_rest();
+        assert!(simulation.pids().is_empty() && simulation.world.lives.is_empty());
+    }
+}
+
+#[test]
+fn single_deletions_pass_to_the_last_one() {
+    let mut simulation = Simulation::new(11);
     simulation.world.faults = 0;
-    simulation.files_for_all();
+    simulation.files_for(3);
     simulation.come_to_rest();
-    let before = simulation.pids();
-    assert_eq!(before.len(), agent::NAMES.len());
 
-    simulation.files.clear();
-    simulation.rounds(50, Span::from_secs(30));
-    assert_eq!(simulation.pids(), before, "nothing may stop without consent");
-
-    simulation.come_to_rest();
-    assert!(simulation.pids().is_empty() && simulation.world.lives.is_empty());
+    while simulation.files.pop_last().is_some() {
+        simulation.rounds(12, Span::from_secs(10));
+        assert_eq!(simulation.pids().len(), simulation.files.len());
+    }
 }
 
 #[test]
 fn a_directory_that_vanishes_changes_nothing() {
     let mut simulation = Simulation::new(8);
     simulation.world.faults = 0;
-    simulation.files_for_all();
+    simulation.files_for(agent::NAMES.len());
     simulation.come_to_rest();
     let before = simulation.pids();
 
@@ -96,7 +114,7 @@ fn a_directory_that_vanishes_changes_nothing() {
 fn a_lost_database_is_rebuilt_from_what_runs() {
     let mut simulation = Simulation::new(9);
     simulation.world.faults = 0;
-    simulation.files_for_all();
+    simulation.files_for(agent::NAMES.len());
     simulation.come_to_rest();
     let before = simulation.pids();
 
@@ -110,7 +128,7 @@ fn a_lost_database_is_rebuilt_from_what_runs() {
 #[test]
 fn leaving_takes_everything_along_and_forgets_it() {
     let mut simulation = Simulation::new(10);
-    simulation.files_for_all();
+    simulation.files_for(agent::NAMES.len());
     simulation.live(40);
 
     simulation.settings.stop_all = true;

@@ -27,6 +27,8 @@ pub(super) struct Referee {
     approved: BTreeSet<ObjectId>,
     pub orders: BTreeMap<ObjectId, Asked>,
     leaving: bool,
+    /// Instances whose removal had once been asked for: what is half gone is not kept.
+    pub doomed: BTreeSet<InstanceId>,
     /// When the database was lost last.
     pub forgot_at: Option<Timestamp>,
     now: Timestamp0,
@@ -54,8 +56,8 @@ impl Referee {
             if desired.objects.contains_key(&id) || held(&id) {
                 self.absent_since.remove(&id);
             } else if !complete {
-                // A deletion that had begun may go on afterwards; what runs gets its grace again.
-                if world.lives_of(&id).any(|(_, life)| life.process.as_ref().is_some_and(|p| !p.condemned)) {
+                // A deletion that was allowed may be under way and go on; all else gets its grace again.
+                if self.absent_since.get(&id).is_some_and(|since| since.after(GRACE) > now) {
                     self.absent_since.remove(&id);
                 }
             } else {
@@ -95,14 +97,18 @@ impl Referee {
             Some(Asked { state: OverrideState::Stopped, .. }) => true,
             Some(Asked { state: OverrideState::Restart, since, .. }) if process.since <= *since => true,
             Some(Asked { state: OverrideState::Running, .. }) => false,
-            Some(Asked { state: OverrideState::Restart, .. }) | None => good.spec.desired_state == DesiredState::Stopped,
+            Some(Asked { state: OverrideState::Restart, .. }) | None => {
+                good.spec.desired_state == DesiredState::Stopped
+            }
         }
     }
 
     /// Is a step justified by what is known when it is planned?
     pub fn justifies(&self, world: &World, action: &Action) -> bool {
         match action {
-            Action::Note | Action::Forget | Action::Start { .. } | Action::Resize { .. } | Action::Collect { .. } => true,
+            Action::Note | Action::Forget | Action::Start { .. } | Action::Resize { .. } | Action::Collect { .. } => {
+                true
+            }
             Action::Signal { instance, .. } | Action::Kill { instance } => {
                 world.lives.get(instance).is_none_or(|life| self.may_stop(world, instance, life))
             }
@@ -116,7 +122,8 @@ impl Referee {
                 let gone = self.may_vanish(world, &id);
                 // Without a memory there is no telling since when a remnant is not asked for.
                 let remnant = self.forgot_at.is_some() && self.complete && self.absent_since.contains_key(&id);
-                life.process.is_none() && (gone || replaced || !newest || !life.was_started || remnant)
+                life.process.is_none()
+                    && (gone || replaced || !newest || !life.was_started || remnant || self.doomed.contains(instance))
                     || life.process.is_some()
                         && (gone && process_condemned(life) || remnant && self.approved.contains(&id))
             }),
@@ -128,7 +135,9 @@ impl Referee {
         assert!(
             justified_when_planned || self.justifies(world, action),
             "at {} nothing asks for this: {action:?}; orders {:?}; instances {:?}",
-            world.now.0, self.orders, world.lives.iter().map(|(id, life)| (id, &life.process)).collect::<Vec<_>>()
+            world.now.0,
+            self.orders,
+            world.lives.iter().map(|(id, life)| (id, &life.process)).collect::<Vec<_>>()
         );
         match action {
             Action::Start { instance, ids, .. } => {
@@ -148,7 +157,10 @@ impl Referee {
                 if let Some(process) = world.lives.get(instance).and_then(|life| life.process.as_ref()) {
                     let patient = process.signalled_at.is_some_and(|at| at.after(Span::from_secs(7)) <= world.now);
                     let hopeless = process.temper == Temper::Deaf;
-                    assert!(patient || hopeless || self.leaving || default_grace(process, world), "{instance} is killed without its grace");
+                    assert!(
+                        patient || hopeless || self.leaving || default_grace(process, world),
+                        "{instance} is killed without its grace"
+                    );
                 }
             }
             _ => {}

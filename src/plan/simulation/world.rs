@@ -72,6 +72,7 @@ pub(super) struct World {
     pub effects: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 pub(super) enum Fate {
     Done(Result<Outcome, Failure>),
     /// The agent ended in the middle of it.
@@ -271,16 +272,24 @@ impl World {
     /// Obedient processes that were asked to end do so, sooner or later.
     pub fn pass(&mut self, span: Span) {
         self.now = self.now.after(span);
-        let asked = |life: &Life| {
-            life.process.as_ref().is_some_and(|p| p.signalled_at.is_some() && p.temper == Temper::Obedient)
-        };
-        let asked: Vec<InstanceId> =
-            self.lives.iter().filter(|(_, life)| asked(life)).map(|(id, _)| id.clone()).collect();
-        for instance in asked {
+        for instance in self.asked_to_end() {
             if self.dice.one_in(2) {
                 self.end(&instance, 143, false);
             }
         }
+    }
+
+    pub fn obey(&mut self) {
+        for instance in self.asked_to_end() {
+            self.end(&instance, 143, false);
+        }
+    }
+
+    fn asked_to_end(&self) -> Vec<InstanceId> {
+        let asked = |life: &Life| {
+            life.process.as_ref().is_some_and(|p| p.signalled_at.is_some() && p.temper == Temper::Obedient)
+        };
+        self.lives.iter().filter(|(_, life)| asked(life)).map(|(id, _)| id.clone()).collect()
     }
 }
 

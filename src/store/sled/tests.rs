@@ -1,0 +1,136 @@
+use super::*;
+use crate::plan::Attempts;
+use crate::spec::{Object, Provenance};
+use std::collections::BTreeMap;
+use tempfile::tempdir;
+
+fn record(name: &str) -> Record {
+    let id: ObjectId = format!("Container/default/{name}").try_into().unwrap();
+    let spec = serde_yaml::from_str("{image: 'host:/', command: [c]}").unwrap();
+    Record {
+        id: id.clone(),
+        accepted: Arc::new(Object { id, labels: BTreeMap::new(), annotations: BTreeMap::new(), spec }),
+        provenance: Provenance {
+            source: "dir".into(),
+            file: "a.yaml".into(),
+            path: "/m/a.yaml".into(),
+            document: 1,
+            line: 1,
+            revision: "r".into(),
+        },
+        generation: 1,
+        next_instance: 1,
+        instance: None,
+        attempts: Attempts::default(),
+        restarts: 0,
+        last_exit: None,
+        override_: None,
+        absent_since: None,
+    }
+}
+
+fn open(dir: &Path) -> SledStore {
+    let Opened { store, note } = SledStore::open(dir).unwrap();
+    assert_eq!(note, None);
+    store
+}
+
+#[test]
+fn what_was_put_is_there_after_a_new_opening_and_what_was_forgotten_is_not() {
+    let dir = tempdir().unwrap();
+    let store = open(&dir.path().join("db"));
+    store.put(&[record("b"), record("a")]).unwrap();
+    store.forget(&[record("b").id, record("never").id]).unwrap();
+    drop(store);
+
+    let store = open(&dir.path().join("db"));
+
+    assert_eq!(store.scan().unwrap(), [record("a")]);
+    assert_eq!(store.load(&record("a").id).unwrap(), Some(record("a")));
+    assert_eq!(store.load(&record("b").id).unwrap(), None);
+}
+
+#[test]
+fn a_put_is_on_the_disk_when_it_returns() {
+    let dir = tempdir().unwrap();
+    let store = open(&dir.path().join("db"));
+    store.put(&[record("a")]).unwrap();
+
+    // What a power cut would leave: the files as they are, while the database is still open.
+    copy_tree(&dir.path().join("db"), &dir.path().join("copy")).unwrap();
+
+    assert_eq!(SledStore::open(&dir.path().join("copy")).unwrap().store.scan().unwrap(), [record("a")]);
+}
+
+#[test]
+fn a_database_that_lost_everything_says_so_and_works() {
+    let dir = tempdir().unwrap();
+    let db = dir.path().join("db");
+    let store = open(&db);
+    store.put(&[record("a"), record("b")]).unwrap();
+    drop(store);
+    let log = fs::read(db.join("db")).unwrap();
+    fs::write(db.join("db"), vec![0xff; log.len()]).unwrap();
+
+    let Opened { store, note } = SledStore::open(&db).unwrap();
+
+    assert!(note.is_some());
+    store.put(&[record("c")]).unwrap();
+    assert_eq!(store.load(&record("c").id).unwrap(), Some(record("c")));
+}
+
+#[test]
+fn a_damaged_database_is_kept_aside_and_never_stops_the_agent() {
+    let dir = tempdir().unwrap();
+    let db = dir.path().join("db");
+    let store = open(&db);
+    store.put(&[record("a")]).unwrap();
+    drop(store);
+    fs::write(db.join("conf"), "no configuration of sled").unwrap();
+
+    let Opened { store, note } = SledStore::open(&db).unwrap();
+
+    store.put(&[record("b")]).unwrap();
+    let note = note.expect("a note");
+    let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let aside: Vec<String> = names.filter(|name| name.starts_with("db.damaged-")).collect();
+    assert_eq!(aside.len(), 1);
+    assert!(note.contains(&aside[0]), "{note}");
+}
+
+#[test]
+fn an_empty_snapshot_after_a_power_cut_loses_nothing_of_the_log() {
+    let dir = tempdir().unwrap();
+    let db = dir.path().join("db");
+    let store = open(&db);
+    store.put(&[record("a")]).unwrap();
+    drop(store);
+    fs::write(db.join("snap.0000000000000001"), "").unwrap();
+
+    let store = SledStore::open(&db).unwrap().store;
+
+    assert_eq!(store.scan().unwrap(), [record("a")]);
+}
+
+#[test]
+fn a_newer_schema_is_refused_in_clear_words() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    store.database.insert(SCHEMA_KEY, "2").unwrap();
+    store.database.flush().unwrap();
+    drop(store);
+
+    let error = SledStore::open(dir.path()).unwrap_err();
+
+    assert!(error.to_string().contains("newer plim (schema 2, this one knows 1)"), "{error}");
+}
+
+#[test]
+fn a_second_agent_is_told_that_one_runs() {
+    let dir = tempdir().unwrap();
+    let _first = open(dir.path());
+
+    let error = SledStore::open_within(dir.path(), Duration::ZERO).unwrap_err();
+
+    assert!(error.to_string().contains("another agent runs"), "{error}");
+}
