@@ -189,7 +189,7 @@ mod tests {
     fn answer(filter: &[u8], machine: u32, number: u32, first_argument: u64) -> u32 {
         let data: Vec<u32> = [number, machine, 0, 0]
             .into_iter()
-            .chain([first_argument as u32, (first_argument >> 32) as u32])
+            .chain([u32::try_from(first_argument).unwrap(), 0])
             .chain([0; 10])
             .collect();
         let (mut a, mut at) = (0u32, 0usize);
@@ -247,14 +247,25 @@ mod tests {
             (X86, 21, 0, EPERM),
             (X86, 452, 0, ALLOW),
             (X86, 5000, 0, ENOSYS),
-            (X86_64, i64::from(X32), 0, ALLOW),
-            (X86_64, i64::from(X32) + 452, 0, ALLOW),
+            (X86_64, i64::from(X32), 0, ENOSYS),
+            (X86_64, i64::from(X32) + 452, 0, ENOSYS),
             (X86_64, i64::from(X32) + 5000, 0, ENOSYS),
             (0x1234, 0, 0, ENOSYS),
         ];
         for (machine, number, argument, expected) in cases {
             let got = answer(machine, number, argument);
             assert_eq!(got, expected, "{machine:#x} {number} ({argument:#x}): {got:#x}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn x32_is_covered_where_a_profile_asks_for_it() {
+        let profile = Profile { architectures: vec![Arch::X8664, Arch::X86, Arch::X32], ..default_profile() };
+        let filter = compile(&profile, Capabilities::DEFAULT).unwrap();
+
+        for (number, expected) in [(0, ALLOW), (452, ALLOW), (5000, ENOSYS), (165, EPERM)] {
+            assert_eq!(answer(&filter, X86_64, X32 + number, 0), expected, "{number}");
         }
     }
 
