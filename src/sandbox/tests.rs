@@ -432,6 +432,32 @@ mod root {
     }
 
     #[test]
+    fn a_child_ends_when_nobody_waits_for_its_report() {
+        let ground = Ground::new("true");
+        let mut script = script(&ground.blueprint).unwrap();
+        // It waits for ever for what the parent would hand over.
+        script.parent.pop();
+        let null = null();
+        let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+        let filter = filter(&ground.blueprint);
+        let mut launched = launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+
+        launched.report = null.try_clone().unwrap();
+
+        assert_eq!(wait(&launched), Some(254));
+    }
+
+    #[test]
+    fn a_failure_before_the_pivot_is_said_and_ends_the_child() {
+        let mut ground = Ground::new("true");
+        ground.blueprint.hostname = "h".repeat(65);
+
+        let words = explain(&ground);
+
+        assert_eq!(words, format!("setting the hostname {}: Invalid argument", "h".repeat(65)));
+    }
+
+    #[test]
     fn another_command_enters_a_running_container() {
         let ground = Ground::new("echo ready; exec sleep 1000");
         let (mut reader, writer) = std::io::pipe().unwrap();
