@@ -372,6 +372,8 @@ fn working_directory(path: &CStr) -> Result<(), Errno> {
 }
 
 fn drop_bounding(keep: u64) -> Result<(), Errno> {
+    // Bits of the parent's, as a service manager may set them, would change what comes next.
+    sys::clear_securebits()?;
     for capability in 0..u64::BITS {
         if keep & (1 << capability) == 0 {
             match sys::drop_from_bounding_set(capability) {

@@ -3,6 +3,11 @@
 //! [`Blueprint`] says what a container is to look like. [`script`] turns it into two lists of
 //! operations, pure and printable. [`launch`] clones, runs the parent's list here and the child's
 //! list there; nothing is decided on the way.
+//!
+//! - `ops`: the operations and their words; `script`: their order.
+//! - `launch`, `exec`: the clone, and what came of it; `parent`, `child`: the two lanes.
+//! - `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
+//! - `seccomp`: profiles to filters, for who plans; `probe`: what this host can do.
 
 mod blueprint;
 mod child;
@@ -12,6 +17,7 @@ mod launch;
 mod ops;
 mod parent;
 mod path;
+mod probe;
 mod script;
 pub mod seccomp;
 mod terminal;
@@ -20,6 +26,7 @@ mod text;
 pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Overlay, Process, Root, TmpfsMount};
 pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
 pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
+pub use probe::{Probe, probe_all};
 pub use script::{Failure, Lane, Report, Script, ScriptError, script};
 pub use text::Text;
 

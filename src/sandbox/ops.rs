@@ -303,11 +303,13 @@ impl fmt::Display for ChildOp {
             Self::AttachRoot { root } => write!(f, "mounting the root {root}"),
             Self::Attach { mount, what, at, .. } => write!(f, "mounting {what} {mount} at {at}"),
             Self::Tmpfs { at, options, read_only, .. } => {
-                write!(f, "mounting tmpfs at {at} ({options}{})", if *read_only { ",ro" } else { "" })
+                write!(f, "mounting tmpfs at {at}{} ({options})", if *read_only { ", read-only" } else { "" })
             }
             Self::Enter { tree, at } => write!(f, "entering {at} {tree}"),
             Self::MountHere { kind, path, options, read_only, .. } => {
-                write!(f, "mounting {kind} here at {path} ({options}{})", if *read_only { " ro" } else { "" })
+                let read_only = if *read_only { ", read-only" } else { "" };
+                write!(f, "mounting {kind} here at {path}{read_only}")?;
+                if options.as_str().is_empty() { Ok(()) } else { write!(f, " ({options})") }
             }
             Self::MakeDirectoryHere { path } => write!(f, "making the directory {path} here"),
             Self::ReadOnlyHere { path, .. } => write!(f, "making {path} here read-only"),

@@ -59,11 +59,12 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     let mut builder = Builder::new(*ids);
     builder.birth(*ids, *network, cgroup, *oom_score_adj)?;
     builder.handed_over(root, *network)?;
-    builder.own_namespaces(*ids, *network, cgroup, hostname)?;
+    builder.own_namespaces(*ids, *network, hostname)?;
     builder.tree(mounts, *network, cgroup_view)?;
     builder.hide(masked_paths, readonly_paths)?;
     if *read_only_root {
-        builder.child.push(ChildOp::SealRoot { root: builder.root });
+        let trees = std::iter::once(builder.root).chain(builder.grafts.iter().map(|(graft, _)| *graft));
+        builder.child.extend(trees.map(|root| ChildOp::SealRoot { root }));
     }
     builder.child.push(ChildOp::PivotRoot { root: builder.root });
     builder.child.push(ChildOp::NewSession);
@@ -306,7 +307,7 @@ impl Builder {
                 self.root = self.overlay(base)?;
                 for (at, overlay) in grafts {
                     let slot = self.overlay(overlay)?;
-                    self.grafts.push((slot, at.as_str().try_into()?));
+                    self.grafts.push((slot, format!("/{}", at.trim_start_matches('/')).try_into()?));
                 }
             }
         }
@@ -325,13 +326,7 @@ impl Builder {
     }
 
     /// What the child does while the parent is at work.
-    fn own_namespaces(
-        &mut self,
-        ids: Option<IdRange>,
-        network: Network,
-        _cgroup: &CgroupJoin,
-        hostname: &str,
-    ) -> Result<(), ScriptError> {
+    fn own_namespaces(&mut self, ids: Option<IdRange>, network: Network, hostname: &str) -> Result<(), ScriptError> {
         if ids.is_none() {
             self.child.push(ChildOp::StopPropagation);
         }
@@ -372,8 +367,8 @@ impl Builder {
             self.child.push(ChildOp::BecomeRoot);
         }
         self.child.push(ChildOp::AttachRoot { root });
-        for (mount, at) in std::mem::take(&mut self.grafts) {
-            self.child.push(ChildOp::Attach { root, mount, what: "overlay".try_into()?, at });
+        for (mount, at) in &self.grafts {
+            self.child.push(ChildOp::Attach { root, mount: *mount, what: "overlay".try_into()?, at: at.clone() });
         }
         for (mount, what, at) in
             [(self.proc, "proc", "/proc"), (self.sysfs, "sysfs", "/sys"), (self.devices, "devices", "/dev")]

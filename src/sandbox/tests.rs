@@ -130,46 +130,428 @@ fn wait(launched: &Launched) -> Option<i32> {
     status.exit_status()
 }
 
+/// The mounts, descriptors and children that a failed launch might leave behind.
+fn explain(ground: &Ground) -> String {
+    let script = script(&ground.blueprint).unwrap();
+    match run(&script, &ground.blueprint).report {
+        Report::Failed(failure) => script.explain(&failure),
+        Report::Executed => panic!("it was executed"),
+    }
+}
+
+#[test]
+fn a_script_reads_as_what_will_happen() {
+    let overlay = |name: &str| Overlay {
+        lower: vec![format!("/lower/{name}")],
+        upper: format!("/upper/{name}"),
+        work: format!("/work/{name}"),
+    };
+    let blueprint = Blueprint {
+        root: Root::Overlay { base: overlay("root"), grafts: vec![("usr".to_owned(), overlay("usr"))] },
+        read_only_root: true,
+        ids: Some(IdRange { base: 200_000, size: IdRange::SIZE }),
+        network: Network::None,
+        hostname: "web".to_owned(),
+        mounts: vec![
+            MountPlan::Bind(BindMount { from: "/srv".to_owned(), at: "/data".to_owned(), read_only: true }),
+            MountPlan::Tmpfs(TmpfsMount { at: "/tmp".to_owned(), size_bytes: 4096, read_only: false, mode: 0o1777 }),
+        ],
+        masked_paths: vec!["/proc/kcore".to_owned(), "/etc/secret".to_owned()],
+        readonly_paths: vec!["/proc/sys".to_owned()],
+        process: Process {
+            argv: vec!["httpd".to_owned()],
+            env: vec!["PATH=/bin".to_owned()],
+            cwd: "/".to_owned(),
+            uid: 33,
+            gid: 33,
+            groups: vec![4],
+            umask: 0o022,
+        },
+        capabilities: 0x400,
+        ambient: 0x400,
+        no_new_privileges: true,
+        seccomp: true,
+        init: true,
+        oom_score_adj: 0,
+        cgroup: CgroupJoin { unified: Some("/cg/v2".to_owned()), v1: vec!["/cg/memory".to_owned()] },
+        cgroup_view: CgroupView::Unified,
+        stdout: String::new(),
+        stderr: String::new(),
+    };
+
+    let script = script(&blueprint).unwrap();
+
+    assert_eq!(script.to_string(), include_str!("tests/script.txt"));
+    let json = serde_json::to_string(&script).unwrap();
+    assert_eq!(serde_json::from_str::<Script>(&json).unwrap(), script);
+}
+
+#[test]
+fn a_zero_byte_is_refused() {
+    assert!(matches!(Text::try_from("a\0b"), Err(text::ZeroByte(_))));
+}
+
 mod root {
     use super::*;
 
     #[test]
-    fn a_command_runs() {
-        let ground = Ground::new("echo up; exit 7");
-
-        let ended = ground.run();
-
-        eprintln!("{}", script(&ground.blueprint).unwrap());
-        if let Report::Failed(failure) = ended.report {
-            eprintln!("{}", script(&ground.blueprint).unwrap().explain(&failure));
-        }
-        assert_eq!((ended.report, ended.output.as_str(), ended.code), (Report::Executed, "up\n", Some(7)));
-        drop(ground.dir);
-    }
-}
-
-#[cfg(test)]
-mod look {
-    use super::*;
-    #[test]
-    fn seccomp_size() {
-        let t = std::time::Instant::now();
-        let bpf = seccomp::compile(&seccomp::default_profile(), Capabilities::DEFAULT).unwrap();
-        eprintln!("{} instructions in {:?}", bpf.len() / 8, t.elapsed());
-        let t = std::time::Instant::now();
-        let mut p = seccomp::default_profile();
-        p.architectures.truncate(1);
-        let bpf = seccomp::compile(&p, Capabilities::DEFAULT).unwrap();
-        eprintln!("one arch: {} instructions in {:?}", bpf.len() / 8, t.elapsed());
-    }
-    #[test]
-    fn look() {
+    fn a_command_runs_as_pid_1_in_its_own_world() {
         let ground = Ground::new(
-            "unshare -U true; python3 -c 'import socket;socket.socket(40,1,0)'; id; cat /proc/self/uid_map; grep -E 'Cap|Secc|NoNew|Sig' /proc/self/status; cat /proc/self/mountinfo; ls -la /dev /proc/self/fd; cat /proc/self/cgroup; hostname; cat /sys/class/net/lo/flags; readlink /proc/self/ns/*; ps ax; echo x > /dev/null; cat /proc/kcore | wc -c; ls /sys/firmware; echo 1 > /proc/sys/kernel/hostname; touch /a /usr/b && ls -ln /a /usr/b; cat /proc/self/limits; cat /proc/self/oom_score_adj; ls -la /dev/pts; echo hi > /dev/shm/x; ls /sys; stat -c '%u %a %n' / /usr /usr/bin/su /etc",
+            "echo pid $$; id -u; cat /proc/self/uid_map; hostname; cat /sys/class/net/lo/flags; \
+             grep -E '^(Cap|Seccomp:|NoNewPrivs|SigIgn|SigBlk)' /proc/self/status; umask; \
+             [ \"$(readlink /proc/1/ns/cgroup)\" ] && echo cgroupns; exit 7",
         );
+
         let ended = ground.run();
-        eprintln!("{}", script(&ground.blueprint).unwrap());
-        eprintln!("{}", ended.output);
-        eprintln!("{:?}", ended.report);
+
+        let lines: Vec<String> =
+            ended.output.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let expected = [
+            "pid 1",
+            "0",
+            "0 1000000000 65536",
+            "hold",
+            "0x9",
+            "SigBlk: 0000000000000000",
+            "SigIgn: 0000000000000000",
+            "CapInh: 0000000000000000",
+            "CapPrm: 00000000800405fb",
+            "CapEff: 00000000800405fb",
+            "CapBnd: 00000000800405fb",
+            "CapAmb: 0000000000000000",
+            "NoNewPrivs: 1",
+            "Seccomp: 2",
+            "0022",
+            "cgroupns",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!((ended.report, ended.code), (Report::Executed, Some(7)));
+    }
+
+    #[test]
+    fn nothing_but_standard_descriptors_is_inherited() {
+        let ended = Ground::new("for fd in /proc/self/fd/*; do echo ${fd##*/}; done").run();
+
+        // 3 is the directory that the shell itself reads.
+        assert_eq!(ended.output, "0\n1\n2\n3\n");
+    }
+
+    #[test]
+    fn masked_and_read_only_paths_are() {
+        let ground = Ground::new(
+            "wc -c < /proc/keys; ls /sys/firmware | wc -l; \
+             for f in /proc/sys/kernel/hostname /sys/class/net/lo/ifalias; do (echo x > $f) 2>/dev/null || echo no; done",
+        );
+
+        assert_eq!(ground.run().output, "0\n0\nno\nno\n");
+    }
+
+    #[test]
+    fn a_read_only_root_is_and_its_mounts_are_not() {
+        let mut ground = Ground::new(
+            "touch /etc/x 2>/dev/null || echo no; touch /usr/x 2>/dev/null || echo graft; \
+             touch /run/deep/x && echo tmpfs; touch /data/x 2>/dev/null || echo bind; cat /data/canary; stat -c %u /data/canary",
+        );
+        let shared = ground.dir.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::write(shared.join("canary"), "song\n").unwrap();
+        ground.blueprint.read_only_root = true;
+        ground.blueprint.mounts = vec![
+            MountPlan::Tmpfs(TmpfsMount {
+                at: "/run/deep".to_owned(),
+                size_bytes: 1 << 20,
+                read_only: false,
+                mode: 0o755,
+            }),
+            MountPlan::Bind(BindMount { from: text(shared), at: "/data".to_owned(), read_only: true }),
+        ];
+
+        assert_eq!(ground.run().output, "no\ngraft\ntmpfs\nbind\nsong\n0\n");
+    }
+
+    #[test]
+    fn a_link_of_the_image_leads_nowhere_outside() {
+        let mut ground = Ground::new("ls -a /trap/x");
+        let outside = ground.dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, ground.dir.path().join("base/trap")).unwrap();
+        ground.blueprint.mounts = vec![MountPlan::Tmpfs(TmpfsMount {
+            at: "/trap/x".to_owned(),
+            size_bytes: 1 << 20,
+            read_only: false,
+            mode: 0o755,
+        })];
+
+        let words = explain(&ground);
+
+        assert!(words.starts_with("mounting tmpfs at /trap/x"), "{words}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_missing_program_is_said_by_name() {
+        let mut ground = Ground::new("");
+        ground.blueprint.process.argv = vec!["/bin/nope".to_owned()];
+        assert_eq!(explain(&ground), "executing /bin/nope: No such file or directory");
+
+        let mut ground = Ground::new("");
+        ground.blueprint.process.argv = vec!["nope".to_owned()];
+        assert_eq!(explain(&ground), "executing nope: there is no such program in /usr/bin:/bin");
+
+        let mut ground = Ground::new("");
+        ground.blueprint.process.argv = vec!["/etc".to_owned()];
+        assert_eq!(explain(&ground), "executing /etc: Permission denied");
+    }
+
+    #[test]
+    fn a_program_is_looked_up_in_its_path() {
+        let mut ground = Ground::new("");
+        ground.blueprint.process.argv = vec!["echo".to_owned(), "hi".to_owned()];
+
+        assert_eq!(ground.run().output, "hi\n");
+    }
+
+    #[test]
+    fn a_working_directory_outside_is_refused_and_a_missing_one_made() {
+        let mut ground = Ground::new("pwd");
+        ground.blueprint.process.cwd = "/srv/new".to_owned();
+        assert_eq!(ground.run().output, "/srv/new\n");
+
+        // A descriptor of the host, as in CVE-2024-21626.
+        let ground_dir = fs::File::open("/").unwrap();
+        let fd = rustix::io::fcntl_dupfd_cloexec(&ground_dir, 500).unwrap();
+        let mut ground = Ground::new("pwd");
+        ground.blueprint.process.cwd = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        let words = explain(&ground);
+        assert!(words.starts_with("changing to the working directory /proc/self/fd/"), "{words}");
+    }
+
+    #[test]
+    fn another_user_keeps_only_ambient_capabilities() {
+        let mut ground = Ground::new("id -u; id -G; grep -E 'Cap(Eff|Amb|Bnd)' /proc/self/status");
+        ground.blueprint.process.uid = 1000;
+        ground.blueprint.process.gid = 100;
+        ground.blueprint.process.groups = vec![7];
+        ground.blueprint.ambient = 1 << 10;
+
+        let output = ground.run().output;
+
+        let expected = "1000\n100 7\nCapEff:\t0000000000000400\nCapBnd:\t00000000800405fb\nCapAmb:\t0000000000000400\n";
+        assert_eq!(output, expected);
+    }
+
+    #[test]
+    fn init_reaps_orphans_and_passes_the_code_on() {
+        let mut ground = Ground::new("echo $$; (true & exec true); sleep 0.05; grep -c . /proc/1/stat; kill -TERM $$");
+        ground.blueprint.init = true;
+
+        let ended = ground.run();
+
+        assert_eq!((ended.output.as_str(), ended.code), ("2\n1\n", Some(128 + libc::SIGTERM)));
+    }
+
+    #[test]
+    fn init_forwards_signals() {
+        let mut ground = Ground::new("trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.01; done");
+        ground.blueprint.init = true;
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let null = null();
+        let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
+        let filter = filter(&ground.blueprint);
+        let launched = launch(&script(&ground.blueprint).unwrap(), stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+        drop(writer);
+        let mut ready = [0; 6];
+        reader.read_exact(&mut ready).unwrap();
+
+        rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::USR1).unwrap();
+
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert_eq!((rest.as_str(), wait(&launched)), ("got\n", Some(3)));
+    }
+
+    #[test]
+    fn the_host_network_shows_the_hosts_devices_read_only() {
+        let mut ground = Ground::new(
+            "ls /sys/class/net | head -c 1 | wc -c; ls /sys/fs/cgroup | wc -l; \
+             touch /sys/x 2>/dev/null || echo no",
+        );
+        ground.blueprint.network = Network::Host;
+
+        assert_eq!(ground.run().output, "1\n0\nno\n");
+    }
+
+    #[test]
+    fn it_also_runs_without_a_user_namespace() {
+        let ended =
+            Ground::with("cat /proc/self/uid_map; cat /proc/sys/kernel/hostname; touch /x && echo w", None).run();
+
+        assert_eq!(ended.output.split_whitespace().collect::<Vec<_>>(), ["0", "0", "4294967295", "hold", "w"]);
+    }
+
+    #[test]
+    fn cgroups_of_all_hierarchies_are_joined_before_the_program() {
+        let mut ground = Ground::new("cat /proc/self/cgroup; ls /sys/fs/cgroup; wc -l < /sys/fs/cgroup/memory/tasks");
+        let name = format!("plimsoll-test-{}", std::process::id());
+        let hierarchies =
+            ["memory", "pids"].map(|controller| PathBuf::from(format!("/sys/fs/cgroup/{controller}/{name}")));
+        if hierarchies.iter().any(|path| !path.parent().unwrap().join("tasks").exists()) {
+            // A host with v2 alone has nothing to join in this way.
+            return;
+        }
+        hierarchies.iter().for_each(|path| fs::create_dir(path).unwrap());
+        ground.blueprint.cgroup.v1 = hierarchies.iter().map(|path| text(path.clone())).collect();
+        ground.blueprint.cgroup_view = CgroupView::V1(vec!["memory".to_owned(), "pids".to_owned()]);
+
+        let ended = ground.run();
+
+        hierarchies.iter().for_each(|path| fs::remove_dir(path).unwrap());
+        assert!(
+            ended.output.contains(":memory:/\n") && ended.output.ends_with("memory\npids\n2\n"),
+            "{}",
+            ended.output
+        );
+    }
+
+    #[test]
+    fn a_failed_launch_leaves_nothing() {
+        let mut ground = Ground::new("true");
+        if let Root::Overlay { grafts, .. } = &mut ground.blueprint.root {
+            grafts[0].1.lower = vec!["/nonexistent".to_owned()];
+        }
+        let null = null();
+        let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+        let filter = filter(&ground.blueprint);
+
+        let error = launch(&script(&ground.blueprint).unwrap(), stdio, filter.as_ref().map(AsFd::as_fd)).unwrap_err();
+
+        let words = error.to_string();
+        assert_eq!(words, "taking /nonexistent, id-mapped as #2: No such file or directory");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&text(ground.dir.path().to_owned())));
+    }
+
+    #[test]
+    fn a_child_ends_when_nobody_waits_for_its_report() {
+        let ground = Ground::new("true");
+        let mut script = script(&ground.blueprint).unwrap();
+        // It waits for ever for what the parent would hand over.
+        script.parent.pop();
+        let null = null();
+        let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+        let filter = filter(&ground.blueprint);
+        let mut launched = launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+
+        launched.report = null.try_clone().unwrap();
+
+        assert_eq!(wait(&launched), Some(254));
+    }
+
+    #[test]
+    fn a_failure_before_the_pivot_is_said_and_ends_the_child() {
+        let mut ground = Ground::new("true");
+        ground.blueprint.hostname = "h".repeat(65);
+
+        let words = explain(&ground);
+
+        assert_eq!(words, format!("setting the hostname {}: Invalid argument", "h".repeat(65)));
+    }
+
+    #[test]
+    fn another_command_enters_a_running_container() {
+        let ground = Ground::new("echo ready; exec sleep 1000");
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let null = null();
+        let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
+        let filter = filter(&ground.blueprint);
+        let container = launch(&script(&ground.blueprint).unwrap(), stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+        let mut ready = [0; 6];
+        reader.read_exact(&mut ready).unwrap();
+        let mut plan = ExecPlan {
+            process: Process {
+                argv: [
+                    "sh",
+                    "-c",
+                    "echo in $$ of $(cat /proc/1/comm); hostname; grep -E 'Seccomp:|CapEff' /proc/self/status; \
+                    readlink /proc/self/ns/user | cmp - /dev/stdin && echo same",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+                ..ground.blueprint.process.clone()
+            },
+            capabilities: ground.blueprint.capabilities,
+            ambient: 0,
+            no_new_privileges: true,
+            seccomp: true,
+            oom_score_adj: 0,
+            cgroup: CgroupJoin::default(),
+            user_namespace: true,
+            host_network: false,
+            terminal: None,
+        };
+        plan.process.argv[2] =
+            "echo $(cat /proc/1/comm); hostname; [ $(readlink /proc/self/ns/user) = $(readlink /proc/1/ns/user) ] \
+            && echo same; grep -E 'Seccomp:|CapEff' /proc/self/status; exit 9"
+                .to_owned();
+
+        let (mut output, writer) = std::io::pipe().unwrap();
+        let io = ExecIo::Stdio(Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() });
+        let launched =
+            launch_exec(&exec_script(&plan).unwrap(), container.pidfd.as_fd(), io, filter.as_ref().map(AsFd::as_fd))
+                .unwrap();
+        drop(writer);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        let report = read_report(launched.report.as_fd()).unwrap();
+        if let Report::Failed(failure) = report {
+            panic!("{}", exec_script(&plan).unwrap().explain(&failure));
+        }
+        assert_eq!(text, "sleep\nhold\nsame\nCapEff:\t00000000800405fb\nSeccomp:\t2\n");
+        assert_eq!(wait(&launched), Some(9));
+
+        plan.terminal = Some((24, 80));
+        plan.process.argv[2] = "tty; stty size; echo $(tty) > /dev/tty; exit 4".to_owned();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let io = ExecIo::Terminal { console: theirs.as_fd() };
+        let script = exec_script(&plan).unwrap();
+        let launched = launch_exec(&script, container.pidfd.as_fd(), io, filter.as_ref().map(AsFd::as_fd)).unwrap();
+        drop(theirs);
+        let report = read_report(launched.report.as_fd()).unwrap();
+        if let Report::Failed(failure) = report {
+            panic!("{}", script.explain(&failure));
+        }
+        let mut master = receive(&ours);
+        let mut text = Vec::new();
+        // A terminal that nobody has open any more answers EIO.
+        let _ = master.read_to_end(&mut text);
+        assert_eq!(String::from_utf8_lossy(&text), "/dev/pts/0\r\n24 80\r\n/dev/pts/0\r\n");
+        assert_eq!(wait(&launched), Some(4));
+
+        rustix::process::pidfd_send_signal(&container.pidfd, rustix::process::Signal::KILL).unwrap();
+        wait(&container);
+    }
+
+    #[test]
+    fn every_probe_gives_an_answer() {
+        let dir = TempDir::with_prefix("plimsoll-probe-").unwrap();
+
+        for probe in probe_all(dir.path()) {
+            assert_eq!(probe.ok, probe.remedy.is_empty(), "{probe:?}");
+            assert!(probe.ok, "{probe:?}");
+        }
+    }
+
+    fn receive(socket: &std::os::unix::net::UnixStream) -> fs::File {
+        use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut buffer = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let mut into = [rustix::io::IoSliceMut::new(&mut byte)];
+        recvmsg(socket, &mut into, &mut buffer, RecvFlags::CMSG_CLOEXEC).unwrap();
+        let fd = buffer.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        fd.unwrap().into()
     }
 }

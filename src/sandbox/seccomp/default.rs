@@ -141,7 +141,7 @@ pub fn default_profile() -> Profile {
     Profile {
         default_action: Action::Errno,
         default_errno_ret: Some(libc::EPERM.cast_unsigned()),
-        architectures: Arch::family_of_this_machine(),
+        architectures: Arch::usual(),
         arch_map: Vec::new(),
         syscalls,
     }

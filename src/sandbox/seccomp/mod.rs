@@ -54,7 +54,10 @@ pub fn compile(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, SeccompE
         }
     }
     let body = export(&filter)?;
-    let known = |arch| known(profile, arch);
+    let lets_all_pass = matches!(default, ScmpAction::Allow | ScmpAction::Log);
+    let broad = default_profile();
+    // Where all is allowed, so is what is yet to come.
+    let known = |arch| if lets_all_pass { None } else { known(&[profile, &broad], arch) };
     let filter = preamble::prepend(&arches, known, &mut newer, &body);
     let length = filter.len() / preamble::INSTRUCTION;
     if length > 4096 { Err(SeccompError::TooLong(length)) } else { Ok(filter) }
@@ -155,10 +158,12 @@ fn kernel_is_at_least(version: &str) -> bool {
     parts(&rustix::system::uname().release().to_string_lossy()) >= parts(version)
 }
 
-/// The newest system call of `arch` among those that the profile names and the library knows.
-fn known(profile: &Profile, arch: Arch) -> Option<u32> {
+/// The newest system call of `arch` among those that the profiles name and the library knows. The
+/// default one is among them: a short profile says nothing about what is new.
+fn known(profiles: &[&Profile], arch: Arch) -> Option<u32> {
     let arch = library_arch(arch)?;
-    let names = profile.syscalls.iter().flat_map(|rule| rule.names.iter().chain(&rule.name));
+    let rules = profiles.iter().flat_map(|profile| &profile.syscalls);
+    let names = rules.flat_map(|rule| rule.names.iter().chain(&rule.name));
     let numbers = names.filter_map(|name| ScmpSyscall::from_name_by_arch(name, arch).ok());
     numbers.filter_map(|call| u32::try_from(call.as_raw_syscall()).ok()).max()
 }
@@ -173,4 +178,126 @@ fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
     let mut bytes = Vec::new();
     memory.rewind().and_then(|()| memory.read_to_end(&mut bytes)).map_err(SeccompError::Export)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Capabilities;
+
+    /// What a filter answers; interprets the few instructions that filters are made of.
+    fn answer(filter: &[u8], machine: u32, number: u32, first_argument: u64) -> u32 {
+        let data: Vec<u32> = [number, machine, 0, 0]
+            .into_iter()
+            .chain([u32::try_from(first_argument).unwrap(), 0])
+            .chain([0; 10])
+            .collect();
+        let (mut a, mut at) = (0u32, 0usize);
+        loop {
+            let i = &filter[at * 8..at * 8 + 8];
+            let (code, k) = (u16::from_ne_bytes([i[0], i[1]]), u32::from_ne_bytes([i[4], i[5], i[6], i[7]]));
+            let jump = |taken: bool| usize::from(if taken { i[2] } else { i[3] });
+            at += 1;
+            match code {
+                0x20 => a = data[k as usize / 4],
+                0x05 => at += k as usize,
+                0x15 => at += jump(a == k),
+                0x25 => at += jump(a > k),
+                0x35 => at += jump(a >= k),
+                0x45 => at += jump(a & k != 0),
+                0x54 => a &= k,
+                0x06 => return k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    const ALLOW: u32 = 0x7fff_0000;
+    const EPERM: u32 = 0x0005_0001;
+    const ENOSYS: u32 = 0x0005_0026;
+    const X86_64: u32 = 0xc000_003e;
+    const X86: u32 = 0x4000_0003;
+    const X32: u32 = 0x4000_0000;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_default_profile_allows_what_a_container_may_do() {
+        let filter = compile(&default_profile(), Capabilities::DEFAULT).unwrap();
+        let answer =
+            |machine, number: i64, argument| answer(&filter, machine, u32::try_from(number).unwrap(), argument);
+        let cases = [
+            (X86_64, libc::SYS_read, 0, ALLOW),
+            (X86_64, libc::SYS_execve, 0, ALLOW),
+            (X86_64, libc::SYS_chroot, 0, ALLOW),
+            (X86_64, libc::SYS_mount, 0, EPERM),
+            (X86_64, libc::SYS_bpf, 0, EPERM),
+            (X86_64, libc::SYS_io_uring_setup, 0, EPERM),
+            (X86_64, libc::SYS_clone, 0x11, ALLOW),
+            (X86_64, libc::SYS_clone, 0x1000_0011, EPERM),
+            (X86_64, libc::SYS_clone3, 0, ENOSYS),
+            (X86_64, libc::SYS_socket, 2, ALLOW),
+            (X86_64, libc::SYS_socket, 40, EPERM),
+            (X86_64, libc::SYS_personality, 0, ALLOW),
+            (X86_64, libc::SYS_personality, 0x40000, EPERM),
+            (X86_64, libc::SYS_fchmodat2, 0, ALLOW),
+            (X86_64, libc::SYS_mseal, 0, ALLOW),
+            (X86_64, 467, 0, ENOSYS),
+            (X86_64, 5000, 0, ENOSYS),
+            (X86, 3, 0, ALLOW),
+            (X86, 21, 0, EPERM),
+            (X86, 452, 0, ALLOW),
+            (X86, 5000, 0, ENOSYS),
+            (X86_64, i64::from(X32), 0, ENOSYS),
+            (X86_64, i64::from(X32) + 452, 0, ENOSYS),
+            (X86_64, i64::from(X32) + 5000, 0, ENOSYS),
+            (0x1234, 0, 0, ENOSYS),
+        ];
+        for (machine, number, argument, expected) in cases {
+            let got = answer(machine, number, argument);
+            assert_eq!(got, expected, "{machine:#x} {number} ({argument:#x}): {got:#x}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn x32_is_covered_where_a_profile_asks_for_it() {
+        let profile = Profile { architectures: vec![Arch::X8664, Arch::X86, Arch::X32], ..default_profile() };
+        let filter = compile(&profile, Capabilities::DEFAULT).unwrap();
+
+        for (number, expected) in [(0, ALLOW), (452, ALLOW), (5000, ENOSYS), (165, EPERM)] {
+            assert_eq!(answer(&filter, X86_64, X32 + number, 0), expected, "{number}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_capability_brings_its_system_calls() {
+        let admin = Capability::try_from("SYS_ADMIN".to_owned()).unwrap().mask();
+        let filter = compile(&default_profile(), Capabilities::DEFAULT | admin).unwrap();
+
+        for call in [libc::SYS_mount, libc::SYS_clone3, libc::SYS_unshare] {
+            assert_eq!(answer(&filter, X86_64, u32::try_from(call).unwrap(), 0), ALLOW);
+        }
+        assert_eq!(answer(&filter, X86_64, u32::try_from(libc::SYS_clone).unwrap(), 0x1000_0011), ALLOW);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_profile_in_the_form_of_the_oci_is_taken() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": null},
+            {"architecture": "SCMP_ARCH_PPC", "subArchitectures": []}],
+            "syscalls": [{"names": ["mkdir", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38, "args": null}]}"#;
+        std::fs::write(file.path(), text).unwrap();
+
+        let filter = compile(&Profile::from_file(file.path()).unwrap(), 0).unwrap();
+
+        assert_eq!(answer(&filter, X86_64, u32::try_from(libc::SYS_mkdir).unwrap(), 0), ENOSYS);
+        assert_eq!(answer(&filter, X86_64, 0, 0), ALLOW);
+        assert_eq!(answer(&filter, X86_64, 5000, 0), ALLOW);
+
+        std::fs::write(file.path(), "{}").unwrap();
+        let error = Profile::from_file(file.path()).unwrap_err();
+        assert!(error.to_string().contains("is not in the OCI's form"), "{error}");
+    }
 }
