@@ -65,7 +65,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn table(rows: &[Row], paint: Paint) -> String {
-    let mut table = Table::new(&["WHAT", "", "DETAIL", "REMEDY"]);
+    let mut table = Table::new(&["WHAT", "", "DETAIL"]);
     for row in rows {
         let (tone, word) = match row.verdict {
             Verdict::Ok => (Tone::Good, "ok"),
@@ -91,7 +91,7 @@ fn rows() -> Vec<Row> {
         sealed_copies(sysctl("vm/memfd_noexec").as_deref()),
     ];
     rows.extend(capabilities(&status));
-    rows.push(cgroups());
+    rows.extend(cgroups());
     rows
 }
 
@@ -179,7 +179,7 @@ fn capabilities(status: &str) -> Vec<Row> {
             "capabilities",
             !mask("CapEff:"),
             needed,
-            "what is missing cannot be given to a container, nor used for it: run outside of this container or unit",
+            "what is missing can neither be used nor given to a container: run where nothing takes it away",
         ),
         row("bounding set", !mask("CapBnd:"), 0, "as above; `add` of these capabilities is refused"),
     ]
@@ -188,14 +188,19 @@ fn capabilities(status: &str) -> Vec<Row> {
 /// Without one of these no container can be made.
 const NEEDED: [&str; 8] = ["SYS_ADMIN", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "SETPCAP", "KILL"];
 
-fn cgroups() -> Row {
+/// The layout, and a row per hierarchy.
+fn cgroups() -> Vec<Row> {
     match Cgroups::detect("/plimsoll") {
         Ok(cgroups) => {
             let text = cgroups.describe();
-            let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            Row::new("cgroups", Verdict::Ok, lines.join("; "), "")
+            let row = |(number, line): (usize, &str)| {
+                Row::new(if number == 0 { "cgroups" } else { "" }, Verdict::Ok, line.trim(), "")
+            };
+            text.lines().enumerate().map(row).collect()
         }
-        Err(error) => Row::new("cgroups", Verdict::Missing, error.to_string(), "mount -t cgroup2 none /sys/fs/cgroup"),
+        Err(error) => {
+            vec![Row::new("cgroups", Verdict::Missing, error.to_string(), "mount -t cgroup2 none /sys/fs/cgroup")]
+        }
     }
 }
 

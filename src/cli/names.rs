@@ -68,7 +68,7 @@ impl Target {
     /// The object among those of the agent.
     pub async fn resolve(&self, client: &Client, namespace: Option<&str>, how: Match) -> Result<ObjectId, CliError> {
         let items = client.containers(None, "").await?;
-        self.among(&items, namespace, how).map(|item| id(item))?
+        self.among(&items, namespace, how).and_then(id)
     }
 
     /// The item that is meant. `namespace` is what `-n` says.
