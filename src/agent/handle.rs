@@ -51,6 +51,12 @@ pub enum CommandError {
     NotFound(String),
     #[error("{0}")]
     Refused(String),
+    /// Exec: the container has no such program.
+    #[error("{0}")]
+    NoSuchProgram(String),
+    /// Exec: the file is there and cannot be executed.
+    #[error("{0}")]
+    NotExecutable(String),
     #[error("{0}")]
     Failed(String),
 }
