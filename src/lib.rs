@@ -1,4 +1,70 @@
-//! Plimsoll holds a Linux host at the line its owner has drawn.
+//! Plimsoll holds a Linux host at the line its owner has drawn: it reads container manifests from a
+//! directory, compares them with what really runs, and creates, resizes, updates or removes
+//! containers until the two agree. It has its own container runtime.
+//!
+//! This page is the architecture. Each module's own page says what it promises and what it leaves to
+//! others.
+//!
+//! # Processes
+//!
+//! ```text
+//! plim agent    reads sources, plans, executes, serves the API; may be killed at any time
+//!     |         unix seqpacket socket: JSON in a sealed memory file, descriptors beside it
+//! plim-keeper   one per agent root, single-threaded, no policy: the parent of all containers
+//!     |
+//! containers    the command itself is PID 1; nothing of ours runs beside it
+//! ```
+//!
+//! The keeper starts a container from a [`sandbox::Script`], a list of operations as data, so that
+//! between `clone` and `execve` nothing is decided and nothing is allocated. It holds pidfds and
+//! pipes, writes logs, reaps, and reports exits. It never restarts anything by itself. Where it runs
+//! is a private copy of its own program in sealed memory: nothing inside a container can reach a
+//! file of the host through it.
+//!
+//! # The way of data
+//!
+//! ```text
+//! watch -> read -> Desired ---\
+//!                              plan -> Steps -> execute -> record -> status, events
+//! observe kernel + records ---/
+//! ```
+//!
+//! One direction; nothing calls back up. [`source`] lists directories, [`manifest`] turns text into
+//! objects with positions, [`plan::plan`] is pure, [`agent`] drives. A round is a function of what is
+//! there now: a missed event costs a delay and never a state.
+//!
+//! # Two seams
+//!
+//! [`host::Host`] (observe; apply one action) and [`store::Store`] (scan, load, put, forget) have a
+//! real and a simulated implementation each. Everything else is plain types and functions.
+//!
+//! # What always holds
+//!
+//! 1. An event means "look again" and carries no other news.
+//! 2. What cannot be read, parsed or trusted holds its object as it is. Absence must be seen, in a
+//!    complete listing of a healthy source.
+//! 3. Intent is durable before the host changes, and forgotten only after the host is seen clean.
+//! 4. An instance is created only where nothing stands, and one object never has two current ones.
+//! 5. A change of limits alone never restarts anything, and never makes the kernel kill anything.
+//! 6. One step in flight per object; no step waits. Waiting is a deadline in the plan.
+//! 7. At rest the plan is empty, and a round writes nothing and logs nothing.
+//! 8. What we did not make, we do not touch.
+//! 9. A process is known by its pidfd or its cgroup, never by a number from a file.
+//! 10. Nothing that a container can write decides what we do on the host.
+//!
+//! # Decisions
+//!
+//! - **cgroup layout.** In the v2 hierarchy limits are on `c/<namespace>_<name>/<number>/` and the
+//!   processes in `payload/` below. In a v1 hierarchy there is one directory per instance and no
+//!   `payload/`: a v1 hierarchy is never delegated into a container, so there is nobody to keep from
+//!   the limits, and every directory in every hierarchy costs time at each start.
+//! - **Log files** are named after the run: `log/<namespace>_<name>/<number>/<run>.log`, so that
+//!   `--previous` needs no search through one file.
+//! - **The keeper gets no list of its containers from disk.** The agent tells a new keeper which live
+//!   containers there are and where their output goes; it finds their processes by their cgroups.
+//! - **What a changed field costs** is one table, [`spec::change`], that the planner, `plim plan` and
+//!   the tests read.
+
 pub mod agent;
 pub mod api;
 pub mod cgroup;

@@ -1,17 +1,24 @@
 //! How the API talks to the running agent.
 
+use super::inbox::{Message, Sender};
+use super::journal::Journal;
 use super::{Event, View};
+use crate::host::{ExecRequest, ExecSession, Machine};
 use crate::spec::change::{Class, FieldChange};
-use crate::spec::{ObjectId, Timestamp};
+use crate::spec::{InstanceId, ObjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 /// A cheap clone that every connection gets.
 #[derive(Clone)]
 pub struct Handle {
+    /// Changes whenever something changed that can be shown.
     pub view: watch::Receiver<Arc<View>>,
+    pub(super) inbox: Sender,
+    pub(super) journal: Journal,
+    pub(super) machine: Arc<Machine>,
 }
 
 /// What a person may order.
@@ -89,69 +96,94 @@ pub struct PlannedChange {
     pub held: bool,
 }
 
-/// What to run inside a running container.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ExecRequest {
-    pub object: ObjectId,
-    pub argv: Vec<String>,
-    pub tty: bool,
-    #[serde(default)]
-    pub env: Vec<String>,
-    #[serde(default)]
-    pub cwd: Option<String>,
-    #[serde(default)]
-    pub user: Option<crate::spec::User>,
-}
-
-/// A process that was started by exec, and our ends of its standard streams. With a tty there is
-/// the pty's master alone, in `stdin` and `stdout`.
-pub struct ExecSession {
-    pub pid: u32,
-    pub stdin: std::os::fd::OwnedFd,
-    pub stdout: std::os::fd::OwnedFd,
-    pub stderr: Option<std::os::fd::OwnedFd>,
-    /// Resolves to the exit code: 128 + the signal's number after a signal.
-    pub exit: tokio::sync::oneshot::Receiver<i32>,
-}
-
 impl Handle {
     /// Everything that can be shown, with fresh usage figures where `usage` is wanted.
     pub async fn view(&self, usage: bool) -> Arc<View> {
-        let _ = usage;
-        unimplemented!("the agent")
+        let (reply, answer) = oneshot::channel();
+        let asked = self.inbox.send(Message::Show { reply });
+        let view = match (asked, answer.await) {
+            (Ok(()), Ok(view)) => view,
+            // The driver has left; what it last showed is still true of what it left behind.
+            _ => self.view.borrow().clone(),
+        };
+        if !usage {
+            return view;
+        }
+        let machine = self.machine.clone();
+        let measured = tokio::task::spawn_blocking(move || {
+            let mut view = View::clone(&view);
+            for item in &mut view.items {
+                let instance = item.status.instance.as_deref().and_then(|text| text.parse().ok());
+                item.status.usage = instance.and_then(|instance| machine.usage(&instance));
+            }
+            view
+        });
+        match measured.await {
+            Ok(view) => Arc::new(view),
+            Err(_) => self.view.borrow().clone(),
+        }
     }
 
+    /// Carries out an order and says in one line what came of it.
     pub async fn command(&self, command: Command, by: u32) -> Result<String, CommandError> {
-        let _ = (command, by);
-        unimplemented!("the agent")
+        self.ask(|reply| Message::Order { command, by, reply }).await
     }
 
+    /// What would be done. Never writes.
     pub async fn plan(&self, request: PlanRequest) -> Result<PlanReport, CommandError> {
-        let _ = request;
-        unimplemented!("the agent")
-    }
-
-    /// The events still remembered that are younger than `after`, and every later one.
-    pub fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
-        let _ = after;
-        unimplemented!("the agent")
-    }
-
-    /// The log files of an object's present or, if wanted, previous run, oldest first.
-    pub async fn log_files(&self, object: &ObjectId, previous: bool) -> Result<Vec<PathBuf>, CommandError> {
-        let _ = (object, previous);
-        unimplemented!("the agent")
-    }
-
-    pub async fn exec(&self, request: ExecRequest) -> Result<ExecSession, CommandError> {
-        let _ = request;
-        unimplemented!("the agent")
+        self.ask(|reply| Message::Preview { request, reply }).await
     }
 
     /// `plim why`: the last decision about an object, in sentences.
     pub async fn why(&self, object: &ObjectId) -> Result<String, CommandError> {
-        let _ = object;
-        unimplemented!("the agent")
+        self.ask(|reply| Message::Why { object: object.clone(), reply }).await
+    }
+
+    /// The events still remembered that are younger than `after`, and every later one.
+    pub fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        self.journal.since(after)
+    }
+
+    /// The log files of an object's present or, if wanted, previous run, oldest first.
+    pub async fn log_files(&self, object: &ObjectId, previous: bool) -> Result<Vec<PathBuf>, CommandError> {
+        let instance = self.instance(object).await?;
+        let machine = self.machine.clone();
+        let files = tokio::task::spawn_blocking(move || machine.log_files(&instance, previous)).await;
+        let files = files.map_err(|error| CommandError::Failed(error.to_string()))?;
+        files.map_err(CommandError::Failed)
+    }
+
+    /// Starts a program inside a running container.
+    pub async fn exec(&self, request: ExecRequest) -> Result<ExecSession, CommandError> {
+        let instance = self.instance(&request.object).await?;
+        let machine = self.machine.clone();
+        let session = tokio::task::spawn_blocking(move || machine.exec(&instance, &request)).await;
+        let session = session.map_err(|error| CommandError::Failed(error.to_string()))?;
+        session.map_err(CommandError::Failed)
+    }
+
+    /// Ends the agent and leaves everything running.
+    pub fn leave(&self) {
+        // A driver that is gone has left already.
+        drop(self.inbox.send(Message::Leave));
+    }
+
+    async fn instance(&self, object: &ObjectId) -> Result<InstanceId, CommandError> {
+        let view = self.view(false).await;
+        let (namespace, name) = (object.namespace.as_str(), object.name.as_str());
+        let item = view.items.iter().find(|i| i.metadata.namespace == namespace && i.metadata.name == name);
+        let item = item.ok_or_else(|| CommandError::NotFound(object.to_string()))?;
+        let instance = item.status.instance.as_deref().and_then(|text| text.parse().ok());
+        instance.ok_or_else(|| CommandError::Refused(format!("{object} has never been started: {}", item.status.phase)))
+    }
+
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Message,
+    ) -> Result<T, CommandError> {
+        let gone = || CommandError::Failed("the agent is leaving".to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(message(reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
     }
 }

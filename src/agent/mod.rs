@@ -1,13 +1,182 @@
 //! The driver: it waits, calls the pure part, hands steps to the host. It decides nothing.
+//!
+//! [`run`] starts one agent: it opens the store, finds or starts the keeper, looks at what runs, and
+//! then makes rounds. A round is a function of what is there now, so a missed event costs a delay
+//! and never a state. [`Handle`] is how the rest of the program talks to it.
 
+mod driver;
 mod handle;
-mod stand_in;
+mod inbox;
+mod journal;
+mod options;
+mod orders;
+mod preview;
+mod sources;
+mod status;
 mod view;
 
-pub use stand_in::{AgentError, Options, Running, run};
-
-pub use handle::{Command, CommandError, ExecRequest, ExecSession, Handle, PlanReport, PlanRequest, PlannedChange};
+pub use crate::host::{ExecRequest, ExecSession, Usage};
+pub use handle::{Command, CommandError, Handle, PlanReport, PlanRequest, PlannedChange};
+pub use options::{AgentError, Options};
 pub use view::{
     Condition, ContainerStatus, Event, EventType, Generations, Item, List, Metadata, ResourcesView, SourceView,
-    StatusSource, Summary, Usage, View,
+    StatusSource, Summary, View,
 };
+
+use crate::host::{HostEvent, ID_RANGES, Machine, Paths};
+use crate::plan::{Desired, Seen};
+use crate::source::Trust;
+use crate::spec::IdRange;
+use crate::store::{SledStore, Store as _};
+use inbox::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// A started agent.
+pub struct Running {
+    driver: JoinHandle<driver::Left>,
+    machine: Arc<Machine>,
+    pub paths: Paths,
+}
+
+impl Running {
+    /// Waits until the agent has left. After everything was stopped, the keeper and the cgroups'
+    /// parent go too.
+    pub async fn wait(self) {
+        let left = self.driver.await;
+        if matches!(left, Ok(driver::Left::Stopped)) {
+            let machine = self.machine.clone();
+            // A panic in there would have ended the process.
+            drop(tokio::task::spawn_blocking(move || machine.leave_clean()).await);
+        }
+    }
+}
+
+/// Starts an agent on this host.
+pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(AgentError::NotRoot);
+    }
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| AgentError::Directory { path, source }
+    };
+    let paths = Paths::new(options.root.as_deref())
+        .map_err(failed(options.root.as_deref().unwrap_or(Path::new("/"))))?;
+    for dir in [&paths.lib, &paths.run, &paths.log] {
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(failed(dir))?;
+    }
+    let opened = SledStore::open(&paths.database())?;
+    let mut warnings: Vec<String> = opened.note.into_iter().collect();
+
+    let pace = options::Pace::default();
+    let (sender, inbox) = mpsc::unbounded_channel();
+    let events = {
+        let sender = sender.clone();
+        move |event| {
+            let message = match event {
+                HostEvent::Changed(object) => Message::HostChanged(object),
+                HostEvent::KeeperLost => Message::KeeperLost,
+            };
+            // The driver has left: nobody is to be woken.
+            drop(sender.send(message));
+        }
+    };
+    let machine = Machine::new(paths.clone(), events).map_err(|error| AgentError::Host(crate::host::chain(&error)))?;
+    let machine = Arc::new(machine);
+    warnings.extend(crate::storage::ids_conflicts(paths.id_base(), ID_RANGES * IdRange::SIZE));
+
+    let records = opened.store.scan()?;
+    let manifests = manifests(&options);
+    let journal = journal::Journal::new();
+    let facts = status::AgentFacts {
+        root: paths.root.as_ref().map(|root| root.display().to_string()),
+        started_at: driver::now(),
+        rounds: 0,
+        last_round: None,
+        host: host_facts(),
+        warnings,
+    };
+    let empty = View {
+        items: Vec::new(),
+        summary: Summary {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent_pid: std::process::id(),
+            keeper_pid: None,
+            root: facts.root.clone(),
+            started_at: facts.started_at,
+            last_round: None,
+            rounds: 0,
+            cgroups: machine.describe_cgroups(),
+            objects: BTreeMap::new(),
+            sources: Vec::new(),
+            warnings: facts.warnings.clone(),
+        },
+        version: 0,
+    };
+    let (shown, view) = watch::channel(Arc::new(empty));
+    let handle = Handle { view, inbox: sender.clone(), journal: journal.clone(), machine: machine.clone() };
+    let driver = driver::Driver {
+        host: machine.clone(),
+        machine: machine.clone(),
+        store: Box::new(opened.store),
+        settings: options.settings(paths.id_base(), ID_RANGES),
+        pace,
+        sources: sources::Sources::new(&manifests, &trust(&options, &manifests), sender.clone(), pace),
+        journal,
+        inbox,
+        sender,
+        shown,
+        facts,
+        desired: Desired::default(),
+        records: records.into_iter().map(|record| (record.id.clone(), record)).collect(),
+        seen: Seen::default(),
+        findings: BTreeMap::new(),
+        decisions: BTreeMap::new(),
+        in_flight: BTreeSet::new(),
+        approved: BTreeSet::new(),
+        look: None,
+        next_resync: Instant::now(),
+        wake_at: None,
+        retry_store: None,
+        workers: Arc::new(Semaphore::new(pace.workers)),
+        reconciled: Vec::new(),
+        stopping: Vec::new(),
+        last_shown: Instant::now(),
+        dirty_view: true,
+    };
+    let running = Running { driver: tokio::spawn(driver.run()), machine, paths };
+    Ok((handle, running))
+}
+
+fn manifests(options: &Options) -> Vec<PathBuf> {
+    if options.manifests.is_empty() {
+        let system = Path::new("/etc/plimsoll/manifests").to_path_buf();
+        return vec![options.root.as_ref().map_or(system, |root| root.join("manifests"))];
+    }
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    options.manifests.iter().map(absolute).collect()
+}
+
+/// Who may own manifests: root, and for a person in the foreground the directory's owner, if that
+/// is who called sudo. Otherwise a fresh clone would not work.
+fn trust(options: &Options, manifests: &[PathBuf]) -> Trust {
+    let mut uids = BTreeSet::from([0]);
+    if options.foreground {
+        let caller = std::env::var("SUDO_UID").ok().and_then(|text| text.parse::<u32>().ok());
+        let owners = manifests.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.uid());
+        uids.extend(owners.filter(|owner| Some(*owner) == caller));
+    }
+    Trust::Strict { uids }
+}
+
+fn host_facts() -> BTreeMap<String, String> {
+    let uname = nix::sys::utsname::uname();
+    let name = uname.map(|uname| uname.nodename().to_string_lossy().into_owned()).unwrap_or_default();
+    BTreeMap::from([("id".to_owned(), name)])
+}

@@ -1,7 +1,8 @@
 //! What the agent shows of itself: the stable, versioned shapes of `-o json` and of the API.
 
 use crate::plan::{Exit, Override};
-use crate::spec::{Bytes, Container, Resources, Timestamp};
+use crate::host::Usage;
+use crate::spec::{Container, Resources, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -82,19 +83,6 @@ pub struct ResourcesView {
     pub actuated: Resources,
     /// The control files as the kernel has them: `memory.max: "536870912"`.
     pub actual: BTreeMap<String, String>,
-}
-
-/// What it uses now, from its cgroup.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Usage {
-    /// CPU time since its start, in microseconds.
-    pub cpu_usec: u64,
-    /// Thousandths of a CPU over the last interval looked at, where there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_milli: Option<u64>,
-    pub memory: Option<Bytes>,
-    pub pids: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -351,7 +351,7 @@ impl Cgroups {
         }
     }
 
-    fn unified_payload(&self, instance: &InstanceId) -> String {
+    pub(super) fn unified_payload(&self, instance: &InstanceId) -> String {
         format!("{}/c/{}/{}/payload", self.parent, instance.family(), instance.number)
     }
 

@@ -33,6 +33,7 @@ mod group;
 mod memory;
 mod resize;
 pub mod table;
+mod view;
 
 #[cfg(test)]
 mod tests;

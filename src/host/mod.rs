@@ -1,8 +1,26 @@
-//! The machine, as the reconciler sees it. The real one composes cgroups, sandbox, keeper and storage.
+//! The machine, as the reconciler sees it. The real one, [`Machine`], composes cgroups, sandbox,
+//! keeper, images and storage; the simulated one lives in the tests of the planner.
+
+mod blueprint;
+mod exec;
+mod keeper_link;
+mod logs;
+mod machine;
+mod note;
+mod paths;
+mod seccomp_cache;
+mod usage;
+
+pub use exec::{ExecRequest, ExecSession};
+pub use keeper_link::HostEvent;
+pub use machine::{Machine, MachineError};
+pub use paths::{ID_RANGES, Paths};
+pub use usage::Usage;
 
 use crate::plan::{Action, Failure, Outcome, Seen};
 use crate::spec::ObjectId;
 use std::collections::BTreeSet;
+use std::error::Error;
 
 /// Which part of the host to look at.
 #[derive(Debug, Clone, Copy)]
@@ -19,4 +37,20 @@ pub trait Host: Send + Sync {
 
     /// Does one action. An error says nothing about how far it got; the next `observe` does.
     fn apply(&self, action: &Action) -> Result<Outcome, Failure>;
+}
+
+/// An error with all of its causes as one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // An error that is `transparent` over its cause would say the same twice.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
 }

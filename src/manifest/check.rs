@@ -53,6 +53,9 @@ const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 /// A label is a word for selecting; a text belongs into an annotation.
 const MAX_LABEL_CHARS: usize = 63;
 
+/// Doubled from nothing, a wait stays nothing.
+const MIN_BACKOFF: Span = Span(100);
+
 impl Check<'_> {
     fn say(&mut self, path: &[Step], message: impl Into<String>, help: Option<&str>) {
         if self.findings.len() >= MAX_DIAGNOSTICS {
@@ -141,6 +144,11 @@ impl Check<'_> {
             self.say_key(path, format!("{size} is not the size of a page"), Some("write 2Mi or 1Gi"));
         }
         self.io(&resources.io);
+        if restart.backoff.min < MIN_BACKOFF {
+            let message = format!("a wait of {} would restart it without end", restart.backoff.min);
+            let help = format!("write at least {MIN_BACKOFF}");
+            self.say(path!["spec", "restart", "backoff", "min"], message, Some(&help));
+        }
         if restart.backoff.min > restart.backoff.max {
             let message =
                 format!("the wait begins at {}, above its `max` of {}", restart.backoff.min, restart.backoff.max);

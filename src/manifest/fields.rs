@@ -324,6 +324,12 @@ static PLACES: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(|| {
     places
 });
 
+/// The path of every field: `spec.resources.memory.limit`.
+#[cfg(test)]
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    PLACES.values().flatten().map(String::as_str)
+}
+
 fn collect(schema: &Json, path: &mut Vec<String>, places: &mut BTreeMap<String, Vec<String>>) {
     let schema = resolve(schema);
     for (name, of) in schema.get("properties").and_then(Json::as_object).into_iter().flatten() {

@@ -80,11 +80,11 @@ pub fn read(file: &str, bytes: &[u8]) -> FileContent {
     let mut documents = Vec::new();
     let mut broken = None;
     for range in split::documents(source.text(), source.start()) {
+        let Some(read) = document::read(&source, range.clone()) else { continue };
         if documents.len() == MAX_DOCUMENTS {
             broken = Some(source.diagnostic(range, format!("more than the {MAX_DOCUMENTS} documents that are read")));
             break;
         }
-        let Some(read) = document::read(&source, range.clone()) else { continue };
         let number = u32::try_from(documents.len() + 1).unwrap_or(u32::MAX);
         if broken.is_none() {
             broken = read.broken;

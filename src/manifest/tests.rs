@@ -124,7 +124,7 @@ fn a_document_that_is_not_yaml_breaks_its_file() {
     for document in content.documents {
         let Content::Invalid { id, diagnostics } = document.content else { panic!("a document of a broken file") };
         assert_eq!(id.unwrap().to_string(), "Container/default/web");
-        assert_eq!(diagnostics, [broken.clone()]);
+        assert_eq!(diagnostics, std::slice::from_ref(&broken));
     }
 }
 
@@ -186,6 +186,35 @@ fn what_is_printed_can_be_saved_as_a_file() {
     assert_eq!(content.documents[0].content, Content::Valid(Box::new(object)), "{printed}");
     assert_eq!(content.documents[0].notes.len(), 1);
     assert_eq!(valid(&serde_json::to_string(&value).unwrap()).spec, valid(&text).spec, "as JSON");
+}
+
+#[test]
+fn a_document_is_bounded() {
+    let nested = |levels: usize| format!("{HEAD}spec: {}{}\n", "[".repeat(levels), "]".repeat(levels));
+    let broken = |text: &str| read("web.yaml", text.as_bytes()).broken.map(|broken| broken.message);
+
+    assert_eq!(broken(&nested(63)), None);
+    assert_eq!(broken(&nested(64)).unwrap(), "more than 64 levels inside of each other");
+    assert_eq!(broken(&"a\n---\n".repeat(MAX_DOCUMENTS)), None);
+    assert!(broken(&"a\n---\n".repeat(MAX_DOCUMENTS + 1)).is_some());
+    assert!(broken(&format!("[{}]", "a,".repeat(100_000))).is_some());
+}
+
+#[test]
+fn the_full_example_has_every_field_of_the_schema() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manifest/full.yaml")).unwrap();
+    let full: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+    for path in fields::paths().filter(|path| *path != "status") {
+        let mut places = vec![&full];
+        for step in path.split('.') {
+            let items = |place| match place {
+                serde_yaml::Value::Sequence(items) => items.iter().collect(),
+                place => vec![place],
+            };
+            places = places.into_iter().flat_map(|place| items(place)).filter_map(|place| place.get(step)).collect();
+        }
+        assert!(!places.is_empty(), "tests/manifest/full.yaml lacks {path}");
+    }
 }
 
 /// All that a person is shown about a file.

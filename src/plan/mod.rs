@@ -3,17 +3,28 @@
 //! Pure and total: any combination has an answer, also the ones that "cannot happen", because after
 //! a crash they do. Nothing here reads a file, a clock or the environment.
 
+mod decide;
 mod desired;
+mod idrange;
+mod presence;
 mod record;
 mod seen;
+mod settle;
+#[cfg(test)]
+mod simulation;
 mod step;
+mod words;
 
 pub use desired::{Desired, SourceState, Wanted, Wish};
 pub use record::{Attempts, Deferred, Exit, InstanceRecord, Override, OverrideState, Phase, Record};
 pub use seen::{GroupSeen, ProcessSeen, Seen, Sighting};
+pub use settle::settle;
 pub use step::{Action, Failure, Finding, Outcome, Plan, Settled, Step, Sync};
 
-use crate::spec::{ObjectId, Span, Timestamp};
+use crate::spec::{InstanceId, ObjectId, Span, Timestamp};
+use decide::{Decision, Look};
+use idrange::FreeRanges;
+use presence::Presences;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the planner may assume about this host and how its owner wants it run.
@@ -47,12 +58,47 @@ pub struct Inputs<'a> {
 
 /// The steps that bring the host nearer to what is desired, and when to look again by itself.
 pub fn plan(inputs: Inputs<'_>) -> Plan {
-    let _ = inputs;
-    unimplemented!("the planner")
+    let Inputs { settings, desired, records, seen, in_flight, approved, now } = inputs;
+    let strays = presence::strays(inputs);
+    let presences = Presences::new(inputs, &strays);
+    let mut ranges = FreeRanges::new(inputs);
+    let ids: BTreeSet<&ObjectId> = records.keys().chain(desired.objects.keys()).chain(strays.keys()).collect();
+    let mut plan = Plan::default();
+    for id in ids {
+        let range = InstanceId::new(id, 0)..=InstanceId::new(id, u64::MAX);
+        let look = Look {
+            id,
+            record: records.get(id),
+            presence: presences.of(id),
+            seen: seen.instances.range(range).collect(),
+            settings,
+            approved: approved.contains(id),
+            now,
+        };
+        let Decision { step, wake, finding } = decide::decide(look, &mut ranges);
+        if let Some(finding) = finding {
+            plan.findings.insert(id.clone(), finding);
+        }
+        // What is in flight wakes the next round by its end.
+        if !in_flight.contains(id) {
+            plan.steps.extend(step);
+            plan.wake_at = plan.wake_at.into_iter().chain(wake).min();
+        }
+    }
+    plan.steps.sort_by_key(|step| rank(&step.action));
+    plan
 }
 
-/// What a step's result makes of its record.
-pub fn settle(record: &Record, action: &Action, result: Result<Outcome, Failure>, now: Timestamp) -> Settled {
-    let _ = (record, action, result, now);
-    unimplemented!("the planner")
+/// What sets something free goes before what takes it. Steps of one rank stay in the order of
+/// their objects.
+fn rank(action: &Action) -> u8 {
+    match action {
+        Action::Resize { .. } => 0,
+        Action::Kill { .. } => 1,
+        Action::Signal { .. } => 2,
+        Action::Collect { .. } => 3,
+        Action::Remove { .. } => 4,
+        Action::Note | Action::Forget => 5,
+        Action::Start { .. } => 6,
+    }
 }

@@ -71,14 +71,18 @@ pub enum Phase {
     /// To be made and started; how far that got only the host knows.
     Starting,
     Running,
-    /// Asked to end; killed at `kill_at`.
+    /// To end; killed at `kill_at`, once it has been asked.
     #[serde(rename_all = "camelCase")]
     Stopping {
         kill_at: Timestamp,
+        /// It is known to have been asked. Until then it may still be left alone.
         signalled: bool,
     },
-    /// Its process has ended; its root filesystem stands.
+    /// Its process has ended by itself, and the restart policy says what follows; its root
+    /// filesystem stands.
     Exited,
+    /// Its process has ended because we asked for it; its root filesystem stands.
+    Stopped,
     /// To be taken away with everything it has on the host.
     Removing,
 }

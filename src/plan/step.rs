@@ -35,7 +35,8 @@ pub enum Action {
     /// Makes what is missing of the instance (root filesystem, cgroups) and starts its process.
     /// What a crash left of an earlier try is cleaned or used.
     Start { instance: InstanceId, run: u64, object: Arc<Object>, ids: Option<IdRange> },
-    /// Writes limits, from those last written to those wanted.
+    /// Writes limits, from those last written to those wanted. When the two are equal something
+    /// else has changed them: every one is written again.
     Resize { instance: InstanceId, from: Resources, to: Resources },
     /// Sends the stop signal to PID 1.
     Signal { instance: InstanceId, signal: i32 },
@@ -44,8 +45,12 @@ pub enum Action {
     /// Lets go of an ended process: the keeper forgets it, its cgroups are removed. The root
     /// filesystem stays.
     Collect { instance: InstanceId },
-    /// Takes away everything that the instance has on the host, processes first.
+    /// Takes away everything that the instance has on the host, processes first. Fine when
+    /// nothing of it stands.
     Remove { instance: InstanceId },
+    /// Nothing of the object stands and nothing asks for it: its record goes. The host is not
+    /// asked.
+    Forget,
 }
 
 /// What an action achieved.

@@ -111,3 +111,10 @@ pub enum CgroupView {
     /// Its own part of these v1 hierarchies, each with its controllers: `memory`, `cpu,cpuacct`.
     V1(Vec<String>),
 }
+
+impl CgroupJoin {
+    /// All of them, the v2 one first.
+    pub fn directories(&self) -> Vec<std::path::PathBuf> {
+        self.unified.iter().chain(&self.v1).map(std::path::PathBuf::from).collect()
+    }
+}

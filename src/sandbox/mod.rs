@@ -5,5 +5,23 @@
 //! list there; nothing is decided on the way.
 
 mod blueprint;
+mod child;
+mod exec;
+mod init;
+mod launch;
+mod ops;
+mod parent;
+mod path;
+mod script;
+pub mod seccomp;
+mod terminal;
+mod text;
 
 pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Overlay, Process, Root, TmpfsMount};
+pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
+pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
+pub use script::{Failure, Lane, Report, Script, ScriptError, script};
+pub use text::Text;
+
+#[cfg(test)]
+mod tests;

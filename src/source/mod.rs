@@ -1,1 +1,18 @@
-//! (to be written)
+//! Where manifests come from: a directory, read as a whole.
+//!
+//! [`Directory::snapshot`] lists and reads everything there is at one instant; [`desired`] folds the
+//! snapshots of all sources into what the planner takes. [`watch`] says only "look again". A file
+//! that cannot be read, trusted or understood is never absent, and a directory that is not what it
+//! was before removes nothing.
+
+mod directory;
+mod fold;
+mod names;
+mod trust;
+mod watch;
+mod way;
+
+pub use directory::{Directory, FileState, Snapshot, Text, WINDOW};
+pub use fold::desired;
+pub use trust::Trust;
+pub use watch::{WatchError, WatchEvent, Watcher, watch};

@@ -580,3 +580,6 @@ impl Default for Logs {
         Self { max_size: Bytes(20 << 20), files: 5 }
     }
 }
+
+#[cfg(test)]
+mod tests;

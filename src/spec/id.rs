@@ -143,3 +143,58 @@ impl IdRange {
         (inside < self.size).then(|| self.base.checked_add(inside)).flatten()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_instance_has_one_spelling() {
+        for text in ["default_web.3", "a-b_c.0"] {
+            assert_eq!(text.parse::<InstanceId>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "web.3",
+            "default_web",
+            "default_web.",
+            "default_web.+1",
+            "default_web.01",
+            "a_b_c.1",
+            "a_b.1.2",
+            "../x_b.1",
+        ] {
+            assert!(text.parse::<InstanceId>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_identity_has_a_kind_it_knows() {
+        let id = ObjectId::try_from("Container/default/web".to_owned()).unwrap();
+
+        assert_eq!(id.to_string(), "Container/default/web");
+        for text in ["Container/web", "Pod/default/web", "Container/default/../x", "Container/default/a/b", ""] {
+            assert!(ObjectId::try_from(text.to_owned()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_maps_only_what_it_holds() {
+        let range = IdRange { base: 1_000_000, size: IdRange::SIZE };
+
+        assert_eq!(range.to_host(0), Some(1_000_000));
+        assert_eq!(range.to_host(65_535), Some(1_065_535));
+        assert_eq!(range.to_host(65_536), None);
+        assert_eq!(IdRange { base: u32::MAX, size: 2 }.to_host(1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_instance_is_read_as_it_is_written(namespace in "[a-z]([-a-z0-9]{0,10}[a-z0-9])?", name in "[a-z][a-z0-9]{0,9}", number: u64) {
+            let id = InstanceId { namespace: namespace.parse().unwrap(), name: name.parse().unwrap(), number };
+
+            prop_assert_eq!(id.to_string().parse::<InstanceId>().unwrap(), id);
+        }
+    }
+}

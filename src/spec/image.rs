@@ -60,3 +60,28 @@ impl fmt::Display for ImageRef {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_names_its_transport() {
+        for text in ["host:/", "rootfs:/srv/root", "tar:/srv/root.tar.gz"] {
+            assert_eq!(ImageRef::try_from(text.to_owned()).unwrap().to_string(), text);
+        }
+        let refused = [
+            ("nginx", "names no transport"),
+            ("registry.example/acme/web:1.4", "names no transport"),
+            ("host:/srv", "write host:/"),
+            ("docker://nginx", "is not a transport"),
+            ("rootfs:srv", "is not an absolute path"),
+            ("tar:/../x", "contains '..'"),
+            ("", "names no transport"),
+        ];
+        for (text, expected) in refused {
+            let message = ImageRef::try_from(text.to_owned()).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text:?}: {message}");
+        }
+    }
+}

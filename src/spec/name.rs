@@ -122,3 +122,79 @@ impl fmt::Display for AbsolutePath {
         f.pad(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_name_is_a_word_that_a_directory_can_have() {
+        let longest = "a".repeat(63);
+        for text in ["a", "web", "web-1", "a--b", longest.as_str()] {
+            assert_eq!(text.parse::<Name>().unwrap().as_str(), text);
+        }
+        let too_long = "a".repeat(64);
+        let refused = [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "a.b",
+            "a_b",
+            "Web",
+            "1a",
+            "-a",
+            "a-",
+            "a b",
+            "a\n",
+            "a\0",
+            "é",
+            too_long.as_str(),
+        ];
+        for text in refused {
+            assert!(text.parse::<Name>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_absolute_and_in_one_spelling() {
+        let cases = [
+            ("/", Some("/")),
+            ("//", Some("/")),
+            ("/a/b", Some("/a/b")),
+            ("/a//b/./c/", Some("/a/b/c")),
+            ("/..a/b..", Some("/..a/b..")),
+            ("", None),
+            ("a", None),
+            ("./a", None),
+            ("/a/../b", None),
+            ("/..", None),
+            ("/a\0", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse::<AbsolutePath>().ok().as_ref().map(AbsolutePath::as_str), expected, "{text:?}");
+        }
+        assert_eq!("/a/b".parse::<AbsolutePath>().unwrap().relative(), "a/b");
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_leaves_its_directory(text in "[a-z0-9./_-]{0,70}|\\PC{0,10}") {
+            if let Ok(name) = text.parse::<Name>() {
+                prop_assert!(!name.as_str().contains(['/', '.', '_', '\0']) && !name.as_str().is_empty());
+                prop_assert_eq!(name.as_str(), text);
+            }
+        }
+
+        #[test]
+        fn no_path_leads_upwards(text in "[a-z./]{0,30}|/\\PC{0,10}") {
+            if let Ok(path) = text.parse::<AbsolutePath>() {
+                prop_assert!(path.as_str().starts_with('/'));
+                prop_assert!(path.relative().is_empty() || path.relative().split('/').all(|part| !matches!(part, "" | "." | "..")));
+                prop_assert_eq!(path.as_str().parse::<AbsolutePath>().unwrap(), path);
+            }
+        }
+    }
+}

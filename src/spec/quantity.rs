@@ -292,3 +292,105 @@ macro_rules! scalar_number {
 }
 
 scalar_number!(Weight, Count);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn bytes_are_read_in_both_kinds_of_unit() {
+        let cases: [(&str, Option<u64>); 17] = [
+            ("0", Some(0)),
+            ("65536", Some(65_536)),
+            ("512Mi", Some(512 << 20)),
+            ("1Gi", Some(1 << 30)),
+            ("2G", Some(2_000_000_000)),
+            ("10k", Some(10_000)),
+            ("7Pi", Some(7 << 50)),
+            ("9223372036854775807", Some(i64::MAX.unsigned_abs())),
+            ("9223372036854775808", None),
+            ("8192Pi", None),
+            ("99999999999999999999999", None),
+            ("", None),
+            ("Mi", None),
+            ("512mi", None),
+            ("512MB", None),
+            ("1.5Gi", None),
+            ("-1", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse::<Bytes>().ok().map(|bytes| bytes.0), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_read_as_thousandths() {
+        let cases: [(&str, Option<u32>); 16] = [
+            ("2", Some(2000)),
+            ("1.5", Some(1500)),
+            ("0.25", Some(250)),
+            ("0.125", Some(125)),
+            ("200m", Some(200)),
+            ("10m", Some(10)),
+            ("10000", Some(10_000_000)),
+            ("0", None),
+            ("0m", None),
+            ("9m", None),
+            ("0.0001", None),
+            ("10001", None),
+            ("-1", None),
+            (".5", None),
+            ("1.m", None),
+            ("all", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse::<MilliCpu>().ok().map(|cpu| cpu.0), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_below_zero_says_what_to_do_instead() {
+        let message = "-1".parse::<Bytes>().unwrap_err().to_string();
+
+        assert_eq!(message, "-1 is below 0: write what it may have, or leave the field out for no limit");
+    }
+
+    #[test]
+    fn a_cpu_set_is_in_the_spelling_of_the_kernel() {
+        for text in ["0", "0-3", "0-3,6", "5,1,2-2"] {
+            assert_eq!(CpuSet::try_from(text.to_owned()).unwrap().as_str(), text);
+        }
+        for text in ["", ",", "0,", "3-1", "-1", "0-", "a", "0 1", "0-1-2", "70000", "+1"] {
+            assert!(CpuSet::try_from(text.to_owned()).is_err(), "{text:?}");
+        }
+        let members: Vec<u16> = CpuSet::try_from("6,0-2,1".to_owned()).unwrap().members().into_iter().collect();
+        assert_eq!(members, [0, 1, 2, 6]);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_read_as_they_are_written(bytes in 0..=i64::MAX.unsigned_abs(), shift in 0..60_u32) {
+            let bytes = Bytes(bytes >> shift << shift);
+
+            prop_assert_eq!(bytes.to_string().parse::<Bytes>().unwrap(), bytes);
+        }
+
+        #[test]
+        fn cpus_are_read_as_they_are_written(milli in 10..=10_000_000_u32) {
+            let cpu = MilliCpu(milli);
+
+            prop_assert_eq!(cpu.to_string().parse::<MilliCpu>().unwrap(), cpu);
+        }
+
+        #[test]
+        fn any_text_is_a_quantity_or_an_error(text in "[-+0-9.eEkKmMGiPT ]{0,24}|\\PC{0,8}") {
+            if let Ok(bytes) = text.parse::<Bytes>() {
+                prop_assert!(i64::try_from(bytes.0).is_ok());
+            }
+            if let Ok(cpu) = text.parse::<MilliCpu>() {
+                prop_assert!((10..=10_000_000).contains(&cpu.0));
+            }
+        }
+    }
+}

@@ -102,3 +102,51 @@ impl fmt::Display for Span {
         f.write_str(&text.replace(' ', ""))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_span_has_a_unit() {
+        let cases = [
+            ("0s", Some(0)),
+            ("250ms", Some(250)),
+            ("20s", Some(20_000)),
+            ("1h30m", Some(5_400_000)),
+            ("20", None),
+            ("-1s", None),
+            ("", None),
+            ("1 fortnight", None),
+            ("11y", None),
+            ("99999999999999999999s", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Span::try_from(text.to_owned()).ok().map(|span| span.0), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_instant_is_written_as_rfc_3339() {
+        let at = Timestamp(1_700_000_000_123);
+
+        assert_eq!(at.to_string(), "2023-11-14T22:13:20.123Z");
+        assert_eq!(Timestamp::try_from(at.to_string()).unwrap(), at);
+        assert_eq!(Timestamp(5).since(Timestamp(7)), Span(0));
+        assert_eq!(Timestamp(u64::MAX).after(Span(1)), Timestamp(u64::MAX));
+        assert_eq!(Timestamp(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+    }
+
+    proptest! {
+        #[test]
+        fn a_span_is_read_as_it_is_written(ms in 0..10 * 365 * 86_400_000_u64) {
+            prop_assert_eq!(Span::try_from(Span(ms).to_string()).unwrap(), Span(ms));
+        }
+
+        #[test]
+        fn an_instant_is_read_as_it_is_written(ms in 0..253_402_300_800_000_u64) {
+            prop_assert_eq!(Timestamp::try_from(Timestamp(ms).to_string()).unwrap(), Timestamp(ms));
+        }
+    }
+}

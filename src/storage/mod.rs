@@ -1,1 +1,384 @@
-//! (to be written)
+//! What an instance has on disk: its writable layers, the note of its ids, its logs and run directory.
+//!
+//! Everything is under `<family>/<number>` of one directory each. The directory of an instance is
+//! ours alone (`0700`: set-user-ID files may be in it); the layers inside belong to the container's
+//! own root. Which ids were used stands beside them, in a link's text (made in one step, so never
+//! half-written after a power cut) and as an extended attribute, and goes last.
+
+mod accounts;
+mod ids;
+mod user;
+
+pub use accounts::ids_conflicts;
+pub use user::{ResolvedUser, UserError};
+
+use crate::image::{Layers, Prepared, tree};
+use crate::sandbox::{Overlay, Root};
+use crate::spec::{IdRange, InstanceId, ObjectId, User};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// The link that names the image's directory, so that it is not removed while it is used.
+const IMAGE: &str = "image";
+const IDS: &str = "ids";
+
+/// The instances' directories of one agent.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// `lib/instances`.
+    instances: PathBuf,
+    /// `run/instances`.
+    run: PathBuf,
+    logs: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{operation} {}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} was written with {found} and cannot be used with {wanted}", path.display())]
+    OtherIds { path: PathBuf, found: String, wanted: String },
+    #[error("{} is not text, which a mount needs", path.display())]
+    NotText { path: PathBuf },
+}
+
+impl StorageError {
+    fn io<E: Into<io::Error>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Self + use<E> {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source: source.into() }
+    }
+}
+
+impl Storage {
+    /// `lib`, `run` and `log` are the agent's directories. Nothing is made yet.
+    pub fn new(lib: &Path, run: &Path, log: &Path) -> Self {
+        Self { instances: lib.join("instances"), run: run.join("instances"), logs: log.to_owned() }
+    }
+
+    /// Makes the instance's directories around a prepared image; what an interrupted call or an
+    /// earlier run of the instance left is used.
+    ///
+    /// # Errors
+    /// When it was made for other ids: its files would belong to somebody else.
+    pub fn create(&self, id: &InstanceId, image: &Prepared, ids: Option<IdRange>) -> Result<Root, StorageError> {
+        let place = self.place(id);
+        let directory = self.open_or_make(&place)?;
+        // Before anything is written with them: a missing note means that nothing was.
+        ids::note(&directory, &place, ids)?;
+        match &image.layers {
+            Layers::Directory(path) => {
+                self.note_image(&directory, &place, path)?;
+                Ok(Root::Directory { path: text(path)? })
+            }
+            Layers::Overlay { base, grafts } => {
+                self.note_image(&directory, &place, base)?;
+                let owner = ids.map_or(0, |ids| ids.base);
+                let base = overlay(&directory, &place, base, owner)?;
+                let mut mounted = Vec::with_capacity(grafts.len());
+                if !grafts.is_empty() {
+                    make(&directory, "grafts", 0o700, 0).map_err(StorageError::io("making", &place.join("grafts")))?;
+                }
+                for (name, lower) in grafts.iter() {
+                    let below = Path::new("grafts").join(name);
+                    let place = place.join(&below);
+                    let graft = make(&directory, &text(&below)?, 0o700, 0)
+                        .and_then(|()| open_beneath(&directory, &below))
+                        .map_err(StorageError::io("making", &place))?;
+                    mounted.push((name.clone(), overlay(&graft, &place, lower, owner)?));
+                }
+                Ok(Root::Overlay { base, grafts: mounted })
+            }
+        }
+    }
+
+    /// Looks a user up in the container's own accounts: `/etc/passwd` and `/etc/group` of its
+    /// writable layer, else of the layers below.
+    pub fn resolve_user(&self, root: &Root, user: &User) -> Result<ResolvedUser, UserError> {
+        user::resolve(root, user)
+    }
+
+    /// Takes away everything that the instance has on disk. Fine when there is nothing; after an
+    /// error the rest is still listed, with its ids.
+    ///
+    /// # Errors
+    /// Also when something is still mounted below, which then is left alone.
+    pub fn remove(&self, id: &InstanceId) -> Result<(), StorageError> {
+        let number = id.number.to_string();
+        for parent in [&self.run, &self.logs] {
+            let family = parent.join(id.family());
+            let removing = || StorageError::io("removing", &family.join(&number));
+            match tree::open_directory(&family) {
+                Ok(opened) => tree::remove(&opened, &*number).map_err(removing())?,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(removing()(error)),
+            }
+            remove_empty(&family)?;
+        }
+
+        let place = self.place(id);
+        let removing = || StorageError::io("removing", &place);
+        match tree::open_directory(&place) {
+            Ok(directory) => {
+                for entry in names(&directory).map_err(removing())? {
+                    if entry != IDS {
+                        tree::remove(&directory, &*entry).map_err(removing())?;
+                    }
+                }
+                tree::remove(&directory, IDS).map_err(removing())?;
+                match rustix::fs::unlinkat(rustix::fs::CWD, &place, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(removing()(error)),
+                }
+            }
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(removing()(error)),
+        }
+        remove_empty(&self.instances.join(id.family()))
+    }
+
+    /// Every instance that has a directory, with the ids its layers were written with; `None` for
+    /// the host's own ids, or when none were used yet.
+    pub fn list(&self) -> Result<BTreeMap<InstanceId, Option<IdRange>>, StorageError> {
+        let mut found = BTreeMap::new();
+        self.each(|id, place| {
+            match tree::open_directory(place) {
+                Ok(directory) => {
+                    let ids = ids::noted(&directory, place)?.and_then(ids::Noted::range);
+                    found.insert(id, ids);
+                }
+                // Removed while we looked.
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => return Err(StorageError::io("opening", place)(error)),
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// As [`Self::list`], of these objects alone.
+    pub fn list_of(&self, objects: &BTreeSet<ObjectId>) -> Result<BTreeMap<InstanceId, Option<IdRange>>, StorageError> {
+        let mut found = BTreeMap::new();
+        for object in objects {
+            let family = self.instances.join(InstanceId::new(object, 0).family());
+            let entries = match std::fs::read_dir(&family) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(StorageError::Io { operation: "listing", path: family, source }),
+            };
+            for entry in entries {
+                let entry =
+                    entry.map_err(|source| StorageError::Io { operation: "listing", path: family.clone(), source })?;
+                let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+                let id = InstanceId::new(object, number);
+                if let Some(ids) = self.look(&id)? {
+                    found.insert(id, ids);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The ids of one instance's layers: `None` when it has no directory.
+    pub fn look(&self, id: &InstanceId) -> Result<Option<Option<IdRange>>, StorageError> {
+        let place = self.place(id);
+        match tree::open_directory(&place) {
+            Ok(directory) => Ok(Some(ids::noted(&directory, &place)?.and_then(ids::Noted::range))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(StorageError::io("opening", &place)(error)),
+        }
+    }
+
+    /// The directories of images that some instance is made of.
+    pub fn images_in_use(&self) -> Result<BTreeSet<PathBuf>, StorageError> {
+        let mut used = BTreeSet::new();
+        self.each(|_, place| {
+            match std::fs::read_link(place.join(IMAGE)) {
+                Ok(image) => {
+                    used.insert(image);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StorageError::io("reading the link", &place.join(IMAGE))(error)),
+            }
+            Ok(())
+        })?;
+        Ok(used)
+    }
+
+    /// Where the instance's writable layers are.
+    pub fn place(&self, id: &InstanceId) -> PathBuf {
+        self.instances.join(id.family()).join(id.number.to_string())
+    }
+
+    /// Where its FIFOs and sockets go; not made here.
+    pub fn run_dir(&self, id: &InstanceId) -> PathBuf {
+        self.run.join(id.family()).join(id.number.to_string())
+    }
+
+    /// Where the log of one run goes; its directory is not made here.
+    pub fn log_path(&self, id: &InstanceId, run: u64) -> PathBuf {
+        self.log_dir(id).join(format!("{run}.log"))
+    }
+
+    fn log_dir(&self, id: &InstanceId) -> PathBuf {
+        self.logs.join(id.family()).join(id.number.to_string())
+    }
+
+    /// Makes the directory that [`Storage::run_dir`] names.
+    pub fn make_run_dir(&self, id: &InstanceId) -> Result<PathBuf, StorageError> {
+        let path = self.run_dir(id);
+        private(&path)?;
+        Ok(path)
+    }
+
+    /// Makes the directory of the instance's logs.
+    pub fn make_log_dir(&self, id: &InstanceId) -> Result<PathBuf, StorageError> {
+        let path = self.log_dir(id);
+        private(&path)?;
+        Ok(path)
+    }
+
+    /// Removes the logs of runs before the previous one, rotated parts included.
+    pub fn prune_logs(&self, id: &InstanceId, current_run: u64) -> Result<(), StorageError> {
+        let path = self.log_dir(id);
+        let directory = match tree::open_directory(&path) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(StorageError::io("opening", &path)(error)),
+        };
+        for name in names(&directory).map_err(StorageError::io("listing", &path))? {
+            let run = name.split_once(".log").and_then(|(run, _)| run.parse::<u64>().ok());
+            if run.is_some_and(|run| run.saturating_add(1) < current_run) {
+                tree::remove(&directory, &*name).map_err(StorageError::io("removing", &path.join(&name)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn each(&self, mut visit: impl FnMut(InstanceId, &Path) -> Result<(), StorageError>) -> Result<(), StorageError> {
+        for family in list_or_nothing(&self.instances)? {
+            let place = self.instances.join(&family);
+            for number in list_or_nothing(&place)? {
+                // What has no such name is not ours.
+                if let Ok(id) = format!("{family}.{number}").parse::<InstanceId>() {
+                    visit(id, &place.join(&number))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_or_make(&self, place: &Path) -> Result<OwnedFd, StorageError> {
+        let mut tries = 0;
+        loop {
+            match tree::open_directory(place) {
+                Ok(directory) => return Ok(directory),
+                // Another instance of the family may have gone, and the family's directory with it.
+                Err(Errno::NOENT) if tries < 16 => private(place).or_else(|error| match error {
+                    StorageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Ok(()),
+                    error => Err(error),
+                })?,
+                Err(error) => return Err(StorageError::io("making", place)(error)),
+            }
+            tries += 1;
+        }
+    }
+
+    fn note_image(&self, directory: &OwnedFd, place: &Path, image: &Path) -> Result<(), StorageError> {
+        let noting = || StorageError::io("noting the image beside", place);
+        match rustix::fs::readlinkat(directory, IMAGE, Vec::new()) {
+            Ok(known) if known.as_bytes() == image.as_os_str().as_encoded_bytes() => return Ok(()),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(noting()(error)),
+        }
+        let new = ".image";
+        tree::remove(directory, new)
+            .and_then(|()| rustix::fs::symlinkat(image, directory, new))
+            .and_then(|()| rustix::fs::renameat(directory, new, directory, IMAGE))
+            .map_err(noting())
+    }
+}
+
+/// One overlay whose writable directories are in `directory`.
+fn overlay(directory: &OwnedFd, place: &Path, lower: &Path, owner: u32) -> Result<Overlay, StorageError> {
+    // Everybody inside looks names up in it: it is what `/` shows.
+    make(directory, "upper", 0o755, owner).map_err(StorageError::io("making", &place.join("upper")))?;
+    make(directory, "work", 0o755, owner).map_err(StorageError::io("making", &place.join("work")))?;
+    Ok(Overlay { lower: vec![text(lower)?], upper: text(&place.join("upper"))?, work: text(&place.join("work"))? })
+}
+
+/// Makes a directory with this mode and owner; one that is there keeps what the container made of
+/// it. It gets its name when it is complete, so a crash leaves none with the wrong owner.
+fn make(parent: &OwnedFd, name: &str, mode: u32, owner: u32) -> Result<(), Errno> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => return Ok(()),
+        Ok(_) => return Err(Errno::NOTDIR),
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    let unfinished = format!("{name}.new");
+    let mode = Mode::from_raw_mode(mode);
+    match rustix::fs::mkdirat(parent, &*unfinished, mode) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    rustix::fs::chmodat(parent, &*unfinished, mode, AtFlags::empty())?;
+    if owner != 0 {
+        let ids = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+        rustix::fs::chownat(parent, &*unfinished, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    rustix::fs::renameat(parent, &*unfinished, parent, name)
+}
+
+fn open_beneath(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(directory, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn private(path: &Path) -> Result<(), StorageError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StorageError::io("making", path))
+}
+
+/// Removes the directory of an object's instances after the last of them.
+fn remove_empty(path: &Path) -> Result<(), StorageError> {
+    match rustix::fs::rmdir(path) {
+        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+        Err(error) => Err(StorageError::io("removing", path)(error)),
+    }
+}
+
+fn names(directory: &OwnedFd) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    let mut entries = rustix::fs::Dir::read_from(directory)?;
+    while let Some(entry) = entries.read() {
+        // A name that is not text is none of ours; a directory that still has it is not removed.
+        match entry?.file_name().to_str() {
+            Ok("." | "..") | Err(_) => {}
+            Ok(name) => names.push(name.to_owned()),
+        }
+    }
+    Ok(names)
+}
+
+fn list_or_nothing(path: &Path) -> Result<Vec<String>, StorageError> {
+    match tree::open_directory(path) {
+        Ok(directory) => names(&directory).map_err(StorageError::io("listing", path)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
+        Err(error) => Err(StorageError::io("opening", path)(error)),
+    }
+}
+
+fn text(path: &Path) -> Result<String, StorageError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| StorageError::NotText { path: path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests;

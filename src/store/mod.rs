@@ -1,8 +1,15 @@
 //! The agent's memory: one [`Record`] per object, durable on return.
 
+mod memory;
+mod sled;
+
+pub use memory::MemoryStore;
+pub use sled::{Opened, SledStore};
+
 use crate::plan::Record;
 use crate::spec::ObjectId;
-use std::path::PathBuf;
+use ::sled::Error as SledError;
+use std::{io, path::PathBuf};
 
 /// Where records live. Both implementations are driven by the same agent: sled, and the simulated
 /// one that loses what was not flushed.
@@ -25,19 +32,44 @@ pub enum StoreError {
     Open {
         path: PathBuf,
         #[source]
-        source: sled::Error,
+        source: SledError,
     },
     #[error("{operation} the record of {object}")]
     Access {
         operation: &'static str,
         object: String,
         #[source]
-        source: sled::Error,
+        source: SledError,
     },
     #[error("the record of {object} cannot be read")]
     Decode {
         object: String,
         #[source]
         source: serde_json::Error,
+    },
+    #[error("writing the record of {object}")]
+    Encode {
+        object: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the database in {} is in use: another agent runs on it", path.display())]
+    Locked {
+        path: PathBuf,
+        #[source]
+        source: SledError,
+    },
+    #[error(
+        "the database in {} was written by a newer plim (schema {found}, this one knows {known}): \
+         install that version again, or move the directory away to begin anew", path.display()
+    )]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("the database in {} has the schema version {text:?}, which no plim ever wrote", path.display())]
+    Schema { path: PathBuf, text: String },
+    #[error("setting the damaged database aside at {}", path.display())]
+    SetAside {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
     },
 }

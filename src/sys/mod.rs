@@ -1,1 +1,32 @@
-//! (to be written)
+//! System calls that have no safe wrapper elsewhere: one small typed function per call.
+//!
+//! This is the only home of `unsafe`. Arguments are typed, descriptors owned or borrowed, errors are
+//! an [`Errno`]; there is no policy and no logging here. Every function may be called between `clone`
+//! and `exec`: none allocates, takes a lock or panics, unless its documentation says so.
+#![allow(unsafe_code, reason = "the one place where the kernel is called directly")]
+
+mod clone;
+mod exec;
+mod mount;
+mod pidfd;
+mod process;
+
+pub use clone::{Cloned, Request, clone3, exit, fork};
+pub use exec::{Pointers, execve};
+pub use mount::{MountChange, mount_setattr};
+pub use pidfd::{pidfd_exit_status, pidfd_kill};
+pub use process::{
+    CapabilitySets, Instruction, capset, clear_ambient, clear_securebits, close_copy, close_from, close_on_exec_from,
+    drop_from_bounding_set, enter_namespaces, getcwd, join_new_session_keyring, kill, loopback_up, raise_ambient,
+    reset_signals, set_groups, set_keep_capabilities, set_no_new_privileges, set_not_dumpable, set_seccomp_filter,
+    set_signal_mask, unshare_namespaces, user_namespace_of, wait_for_signal,
+};
+pub use rustix::io::Errno;
+
+/// The error of the libc call that has just failed.
+fn last_error() -> Errno {
+    // SAFETY: __errno_location gives a valid pointer to this thread's errno.
+    let location = unsafe { libc::__errno_location() };
+    // SAFETY: see above; the value is a plain integer that only this thread writes.
+    Errno::from_raw_os_error(unsafe { *location })
+}

@@ -1,0 +1,30 @@
+# make run    installs what is missing, builds, and runs the examples in manifests/
+# make test   installs what is missing, builds, and runs every test
+# make bench  prints the figures and ratios of benches/
+
+CARGO ?= cargo
+# Everything of `make run` is below this directory: no other agent is touched.
+PLIM_ROOT ?= $(CURDIR)/.plim
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: run test bench check deps
+
+run: deps
+	$(CARGO) build --release --bins
+	$(SUDO) target/release/plim --root "$(PLIM_ROOT)" up manifests
+
+test:
+	@deploy/deps test
+	deploy/test
+
+bench: deps
+	$(CARGO) build --release --bins --benches
+	deploy/bench
+
+check: deps
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+# The C library of system call filters and what builds it in; nothing is done where both are there.
+deps:
+	@deploy/deps

@@ -1,0 +1,48 @@
+//! At rest with 100 containers: the CPU time of agent and keeper in 60 s, a full look included.
+
+use crate::agent::Agent;
+use crate::table::Table;
+use std::time::Duration;
+
+const PERIOD: Duration = Duration::from_secs(60);
+
+pub fn bench(table: &mut Table) {
+    let agent = Agent::up();
+    agent.start(100);
+    // The starts' own aftermath is no rest.
+    std::thread::sleep(Duration::from_secs(3));
+    let processes = [agent.pid(), agent.keeper_pid()];
+    let before: Vec<u64> = processes.iter().map(|pid| cpu_ns(*pid)).collect();
+    std::thread::sleep(PERIOD);
+    let used: Vec<u64> = processes.iter().zip(before).map(|(pid, before)| cpu_ns(*pid) - before).collect();
+    let memory: Vec<u64> = processes.iter().map(|pid| pss_kib(*pid)).collect();
+    let text = |ns: u64| format!("{}.{:02} ms", ns / 1_000_000, ns % 1_000_000 / 10_000);
+    table.row(
+        "CPU at rest, 100 containers, 60 s",
+        text(used[0] + used[1]),
+        format!("agent {}, keeper {}", text(used[0]), text(used[1])),
+        "<= 30 ms",
+    );
+    table.row(
+        "memory at rest, 100 containers",
+        format!("{} KiB", memory[0] + memory[1]),
+        format!("agent {} KiB, keeper {} KiB (PSS)", memory[0], memory[1]),
+        "no process per container",
+    );
+}
+
+/// All threads' time on a CPU: the first number of schedstat, in nanoseconds.
+fn cpu_ns(pid: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let of = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
+    };
+    tasks.flatten().map(|task| of(task.path())).sum()
+}
+
+fn pss_kib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("a sum");
+    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+}

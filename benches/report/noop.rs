@@ -1,0 +1,119 @@
+//! A round in which nothing has changed: list the directory, fold, plan. Nothing is written.
+
+use crate::agent::manifest;
+use crate::table::{Table, ms, quantile};
+use plimsoll::plan::{self, Desired, Inputs, Outcome, ProcessSeen, Record, Seen, Settings, Settled, Sighting, Wish};
+use plimsoll::source::{Directory, Trust};
+use plimsoll::spec::{ObjectId, Span, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub fn bench(table: &mut Table) {
+    for (count, goal) in [(50, "<= 2 ms"), (1000, "<= 10 ms"), (10_000, "<= 30 ms")] {
+        let median = round(count);
+        table.row(&format!("round over {count} unchanged manifests"), ms(median), "no step, no write", goal);
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        id_base: 0x1000_0000,
+        id_ranges: 32_768,
+        deletion_grace: Span::from_secs(10),
+        max_delete: 3,
+        max_delete_percent: 30,
+        stop_all: false,
+    }
+}
+
+fn round(count: usize) -> Duration {
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    for number in 0..count {
+        let (name, text) = manifest(number, 32);
+        std::fs::write(dir.path().join(name), text).expect("a file");
+    }
+    age(dir.path());
+    let mut directory = Directory::new("bench", dir.path(), Trust::Anyone);
+    let mut world = World { settings: settings(), records: BTreeMap::new(), seen: Seen::default() };
+    let snapshot = directory.snapshot();
+    world.converge(&plimsoll::source::desired(&[("bench", &snapshot)]));
+    let mut samples = Vec::new();
+    for _ in 0..30 {
+        let began = Instant::now();
+        let snapshot = directory.snapshot();
+        let desired = plimsoll::source::desired(&[("bench", &snapshot)]);
+        let plan = plan::plan(world.inputs(&desired));
+        samples.push(began.elapsed());
+        assert!(plan.steps.is_empty(), "not at rest: {:?}", plan.steps.first());
+        assert_eq!(snapshot.parsed, 0);
+    }
+    quantile(&mut samples, 0.5)
+}
+
+/// Fresh files are read again by design; these are to look old.
+fn age(dir: &Path) {
+    let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let file = std::fs::File::open(entry.expect("an entry").path()).expect("a file");
+        file.set_modified(old).expect("a time");
+    }
+}
+
+/// A host that does at once what it is told.
+struct World {
+    settings: Settings,
+    records: BTreeMap<ObjectId, Record>,
+    seen: Seen,
+}
+
+impl World {
+    fn inputs<'a>(&'a self, desired: &'a Desired) -> Inputs<'a> {
+        static NONE: BTreeSet<ObjectId> = BTreeSet::new();
+        Inputs {
+            settings: &self.settings,
+            desired,
+            records: &self.records,
+            seen: &self.seen,
+            in_flight: &NONE,
+            approved: &NONE,
+            now: Timestamp(1_000_000),
+        }
+    }
+
+    fn converge(&mut self, desired: &Desired) {
+        let wanted = desired.objects.values().filter(|wish| matches!(wish, Wish::Present(_))).count();
+        assert_eq!(wanted, desired.objects.len());
+        loop {
+            let steps = plan::plan(self.inputs(desired)).steps;
+            if steps.is_empty() {
+                return;
+            }
+            for step in steps {
+                if let Some(record) = step.record {
+                    self.records.insert(step.object.clone(), record);
+                }
+                let outcome = match &step.action {
+                    plan::Action::Start { instance, ids, .. } => {
+                        let process =
+                            ProcessSeen::Running { pid: 1, since: Timestamp(1_000_000), ignores_stop: false };
+                        let sighting = Sighting { process, group: None, rootfs: true, ids: *ids };
+                        self.seen.instances.insert(instance.clone(), sighting);
+                        Outcome::Started {
+                            pid: 1,
+                            at: Timestamp(1_000_000),
+                            readback: BTreeMap::new(),
+                            unsupported: Vec::new(),
+                        }
+                    }
+                    plan::Action::Note => continue,
+                    other => panic!("{other:?}"),
+                };
+                let record = &self.records[&step.object];
+                if let Settled::Put(record) = plan::settle(record, &step.action, Ok(outcome), Timestamp(1_000_000)) {
+                    self.records.insert(step.object, *record);
+                }
+            }
+        }
+    }
+}

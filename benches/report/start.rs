@@ -1,0 +1,131 @@
+//! One container from "start" to "gone", through the keeper, beside a C program that makes the same
+//! system calls in its own process: interleaved, medians of 5 times 200.
+
+use crate::table::{Table, quantile};
+use plimsoll::host::{Host as _, HostEvent, Machine, Paths, Scope};
+use plimsoll::plan::{Action, Outcome, ProcessSeen};
+use plimsoll::spec::{Container, IdRange, InstanceId, Kind, Object, ObjectId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 5;
+const EACH: u64 = 200;
+
+pub fn bench(table: &mut Table) {
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    let floor = compile(dir.path(), "floor.c", &Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor.c"), &["-O2"]);
+    let trivial = dir.path().join("trivial.c");
+    std::fs::write(&trivial, "int main(void) { return 0; }\n").expect("a source file");
+    let rootfs = dir.path().join("rootfs");
+    for name in ["bin", "proc", "sys", "dev", "etc"] {
+        std::fs::create_dir_all(rootfs.join(name)).expect("a directory");
+    }
+    compile(&rootfs.join("bin"), "true", &trivial, &["-O2", "-static"]);
+    let tarball = dir.path().join("rootfs.tar");
+    let packed = Command::new("tar").arg("-C").arg(&rootfs).arg("-cf").arg(&tarball).arg(".").status();
+    assert!(packed.expect("tar runs").success());
+    let overlay = dir.path().join("overlay");
+    std::fs::create_dir(&overlay).expect("a directory");
+
+    let ours = Ours::new(&dir.path().join("root"), &tarball);
+    ours.cycle(0);
+    let mut ratios = Vec::new();
+    let (mut all_ours, mut all_floor) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let base = run_floor(&floor, &overlay, &rootfs);
+        let mut samples: Vec<Duration> =
+            (0..EACH).map(|number| ours.cycle(1 + u64::try_from(round).expect("small") * EACH + number)).collect();
+        let own = quantile(&mut samples, 0.5);
+        ratios.push(own.as_secs_f64() / base.as_secs_f64());
+        all_ours.push(own);
+        all_floor.push(base);
+    }
+    ours.machine.leave_clean();
+    ratios.sort_by(f64::total_cmp);
+    let (own, base) = (quantile(&mut all_ours, 0.5), quantile(&mut all_floor, 0.5));
+    table.row(
+        "start to gone, one container",
+        format!("{:.2} ms", own.as_secs_f64() * 1e3),
+        format!("{:.2} x the floor's {:.2} ms", ratios[ROUNDS / 2], base.as_secs_f64() * 1e3),
+        "<= 2 x",
+    );
+}
+
+fn compile(dir: &Path, name: &str, source: &Path, flags: &[&str]) -> PathBuf {
+    let program = dir.join(name.trim_end_matches(".c"));
+    let status = Command::new("cc").args(flags).arg("-w").arg("-o").arg(&program).arg(source).status();
+    assert!(status.expect("a C compiler").success());
+    program
+}
+
+fn run_floor(floor: &Path, overlay: &Path, rootfs: &Path) -> Duration {
+    let output = Command::new(floor)
+        .args(["ns=pmuincU", "cgroup=tasks", "ctl=all"])
+        .arg(format!("n={EACH}"))
+        .arg(format!("overlay={}", overlay.display()))
+        .arg(rootfs)
+        .arg("/bin/true")
+        .output()
+        .expect("the floor runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).expect("figures");
+    Duration::from_micros(figures["total"].as_u64().expect("a total"))
+}
+
+struct Ours {
+    machine: Machine,
+    events: Receiver<HostEvent>,
+    object: Arc<Object>,
+    ids: IdRange,
+}
+
+impl Ours {
+    fn new(root: &Path, tarball: &Path) -> Self {
+        let paths = Paths::new(Some(root)).expect("paths");
+        for dir in [&paths.lib, &paths.run, &paths.log] {
+            std::fs::create_dir_all(dir).expect("a directory");
+        }
+        let ids = IdRange { base: paths.id_base(), size: IdRange::SIZE };
+        let (sender, events) = channel();
+        let machine = Machine::new(paths, move |event| sender.send(event).unwrap_or(())).expect("a machine");
+        let spec = serde_json::json!({
+            "image": format!("tar:{}", tarball.display()),
+            "command": ["/bin/true"],
+            "resources": {"memory": {"limit": "256Mi"}, "pids": {"limit": 100}, "cpu": {"cpuset": "0-1"}},
+        });
+        let spec: Container = serde_json::from_value(spec).expect("a container");
+        let id = ObjectId {
+            kind: Kind::Container,
+            namespace: "default".parse().expect("a name"),
+            name: "bench".parse().expect("a name"),
+        };
+        let object = Arc::new(Object { id, labels: BTreeMap::new(), annotations: BTreeMap::new(), spec });
+        Self { machine, events, object, ids }
+    }
+
+    /// Start, wait for the end, take everything away.
+    fn cycle(&self, number: u64) -> Duration {
+        let instance = InstanceId::new(&self.object.id, number);
+        while self.events.try_recv().is_ok() {}
+        let start =
+            Action::Start { instance: instance.clone(), run: 1, object: self.object.clone(), ids: Some(self.ids) };
+        let objects = BTreeSet::from([self.object.id.clone()]);
+
+        let began = Instant::now();
+        let started = self.machine.apply(&start).expect("a start");
+        assert!(matches!(started, Outcome::Started { .. }));
+        loop {
+            let seen = self.machine.observe(Scope::Objects(&objects)).expect("a look");
+            if matches!(seen.instances[&instance].process, ProcessSeen::Exited(_)) {
+                break;
+            }
+            self.events.recv().expect("an event");
+        }
+        self.machine.apply(&Action::Remove { instance }).expect("a removal");
+        began.elapsed()
+    }
+}

@@ -1,0 +1,446 @@
+//! The loop: wait, read, look, plan, write down, act. It decides nothing.
+
+use super::inbox::{Message, Sender};
+use super::journal::Journal;
+use super::options::Pace;
+use super::sources::Sources;
+use super::{EventType, View, preview, status};
+use crate::host::{Host, Machine, Scope};
+use crate::plan::{Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step};
+use crate::spec::{ObjectId, Timestamp};
+use crate::store::Store;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+/// How many rounds may follow each other at once because the last one only wrote things down. More
+/// than this is a planner that does not come to rest, and waits for the next event instead.
+const NOTES_IN_A_ROW: usize = 64;
+/// The shown state is renewed at most this often.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// After the store refused a write, the next try.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Driver {
+    pub host: Arc<dyn Host>,
+    pub machine: Arc<Machine>,
+    pub store: Box<dyn Store>,
+    pub settings: Settings,
+    pub pace: Pace,
+    pub sources: Sources,
+    pub journal: Journal,
+    pub inbox: mpsc::UnboundedReceiver<Message>,
+    pub sender: Sender,
+    pub shown: watch::Sender<Arc<View>>,
+    pub facts: status::AgentFacts,
+
+    pub desired: Desired,
+    pub records: BTreeMap<ObjectId, Record>,
+    pub seen: Seen,
+    pub findings: BTreeMap<ObjectId, Finding>,
+    pub decisions: BTreeMap<ObjectId, Decision>,
+    pub in_flight: BTreeSet<ObjectId>,
+    pub approved: BTreeSet<ObjectId>,
+    /// Objects to look at in the next round; `None` is everything.
+    pub look: Option<BTreeSet<ObjectId>>,
+    pub next_resync: Instant,
+    pub wake_at: Option<Timestamp>,
+    pub retry_store: Option<Instant>,
+    pub workers: Arc<Semaphore>,
+    /// People who wait for a round that reads and looks at everything.
+    pub reconciled: Vec<oneshot::Sender<Result<String, super::CommandError>>>,
+    /// Who ordered everything to stop, and waits for it.
+    pub stopping: Vec<oneshot::Sender<Result<String, super::CommandError>>>,
+    pub last_shown: Instant,
+    pub dirty_view: bool,
+}
+
+/// The last thing that was decided about an object, for `plim why`.
+pub(super) struct Decision {
+    pub at: Timestamp,
+    pub class: crate::spec::change::Class,
+    pub reason: String,
+    pub action: &'static str,
+    /// What came of it, when it is over.
+    pub result: Option<String>,
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Everything goes on running.
+    Running,
+    /// Everything was stopped and removed.
+    Stopped,
+}
+
+impl Driver {
+    /// Runs until it is told to leave.
+    pub async fn run(mut self) -> Left {
+        loop {
+            let mut leave = false;
+            tokio::task::block_in_place(|| self.rounds());
+            if self.settings.stop_all && self.records.is_empty() && self.in_flight.is_empty() {
+                self.show();
+                for reply in self.stopping.drain(..) {
+                    // Whoever ordered it may have gone away meanwhile.
+                    drop(reply.send(Ok("everything is stopped and removed".to_owned())));
+                }
+                return Left::Stopped;
+            }
+            let wait = self.wait();
+            let first = tokio::select! {
+                message = self.inbox.recv() => message,
+                () = tokio::time::sleep_until(wait.into()) => None,
+            };
+            for message in first.into_iter().chain(std::iter::from_fn(|| self.inbox.try_recv().ok()).collect::<Vec<_>>()) {
+                leave |= tokio::task::block_in_place(|| self.take(message));
+            }
+            if leave {
+                return Left::Running;
+            }
+        }
+    }
+
+    /// When to go on if no message comes.
+    fn wait(&self) -> Instant {
+        let mut wait = self.next_resync;
+        let polling = self.sources.polling().then(|| Instant::now() + Duration::from_secs(1));
+        let shown = self.dirty_view.then(|| self.last_shown + SHOW_EVERY);
+        let planned = self.wake_at.map(|at| Instant::now() + at.since(now()).duration());
+        for at in [self.sources.due(), polling, shown, planned, self.retry_store].into_iter().flatten() {
+            wait = wait.min(at);
+        }
+        wait
+    }
+
+    /// Takes one message in. True: leave.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::SourceChanged => self.sources.touched(),
+            Message::WatchLost(reason) => {
+                self.journal.note(now(), EventType::Warning, "agent", "WatchLost", reason);
+                self.sources.lost();
+                self.next_resync = Instant::now();
+            }
+            Message::HostChanged(object) => self.look_at(object),
+            Message::KeeperLost => {
+                let text = "the keeper went away; containers go on, and a new keeper takes over".to_owned();
+                self.journal.note(now(), EventType::Warning, "agent", "KeeperLost", text);
+                self.look = None;
+            }
+            Message::Done { object, action, result } => self.done(object, &action, result),
+            Message::Order { command, by, reply } => self.order(command, by, reply),
+            Message::Show { reply } => {
+                // A reader that has gone needs no answer; the same below.
+                drop(reply.send(Arc::new(self.view())));
+            }
+            Message::Preview { request, reply } => {
+                let inputs = self.inputs();
+                drop(reply.send(preview::report(&inputs, &request)));
+            }
+            Message::Why { object, reply } => drop(reply.send(self.why(&object))),
+            Message::Leave => return true,
+        }
+        false
+    }
+
+    pub fn look_at(&mut self, object: ObjectId) {
+        if let Some(look) = &mut self.look {
+            look.insert(object);
+        }
+    }
+
+    /// Rounds until there is nothing left that can be done at once.
+    fn rounds(&mut self) {
+        for _ in 0..NOTES_IN_A_ROW {
+            if !self.round() {
+                break;
+            }
+        }
+        if self.dirty_view && self.last_shown.elapsed() >= SHOW_EVERY {
+            self.show();
+        }
+    }
+
+    /// One round. True when only records changed and the next round may follow at once.
+    fn round(&mut self) -> bool {
+        let resync = Instant::now() >= self.next_resync;
+        if resync {
+            self.look = None;
+            self.next_resync = Instant::now() + jittered(self.pace.resync, self.facts.rounds);
+        }
+        let due = self.sources.due().is_some_and(|due| due <= Instant::now());
+        if resync || due || self.sources.polling() {
+            let (desired, parsed) = self.sources.read(now());
+            if parsed > 0 || resync || desired.sources != self.desired.sources {
+                self.note_source_changes(&desired);
+                self.desired = desired;
+                self.dirty_view = true;
+            } else {
+                self.desired = desired;
+            }
+        }
+        if let Err(error) = self.observe() {
+            self.journal.note(now(), EventType::Warning, "agent", "ObserveFailed", error.message);
+            self.look = None;
+            self.retry_store = Some(Instant::now() + STORE_RETRY);
+            return false;
+        }
+        self.facts.rounds += 1;
+        self.facts.last_round = Some(now());
+        if resync {
+            for reply in self.reconciled.drain(..) {
+                // Whoever asked may have gone away meanwhile.
+                drop(reply.send(Ok("every source and the whole host were looked at".to_owned())));
+            }
+        }
+        let plan = crate::plan::plan(self.inputs());
+        self.execute(plan)
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            settings: &self.settings,
+            desired: &self.desired,
+            records: &self.records,
+            seen: &self.seen,
+            in_flight: &self.in_flight,
+            approved: &self.approved,
+            now: now(),
+        }
+    }
+
+    fn observe(&mut self) -> Result<(), Failure> {
+        match self.look.replace(BTreeSet::new()) {
+            None => self.seen = self.host.observe(Scope::All)?,
+            Some(look) if look.is_empty() => {}
+            Some(look) => {
+                let fresh = self.host.observe(Scope::Objects(&look))?;
+                self.seen.instances.retain(|instance, _| !look.contains(&instance.object()));
+                self.seen.instances.extend(fresh.instances);
+                self.dirty_view = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what is intended, then begins it. True when the next round may follow at once.
+    fn execute(&mut self, plan: Plan) -> bool {
+        self.note_findings(plan.findings);
+        self.wake_at = plan.wake_at;
+        if self.retry_store.is_some_and(|at| at > Instant::now()) {
+            return false;
+        }
+        self.retry_store = None;
+        let intents: Vec<Record> = plan.steps.iter().filter_map(|step| step.record.clone()).collect();
+        if !intents.is_empty() {
+            if let Err(error) = self.store.put(&intents) {
+                self.store_failed(&error);
+                return false;
+            }
+            for record in intents {
+                self.records.insert(record.id.clone(), record);
+            }
+        }
+        let mut noted = false;
+        for step in plan.steps {
+            self.dirty_view = true;
+            noted |= matches!(step.action, Action::Note | Action::Forget);
+            self.begin(step);
+        }
+        noted
+    }
+
+    fn begin(&mut self, step: Step) {
+        let action = name(&step.action);
+        if !step.reason.is_empty() {
+            let object = step.object.to_string();
+            let text = if step.changes.is_empty() {
+                step.reason.clone()
+            } else {
+                format!("{}: {}", step.class, step.reason)
+            };
+            self.journal.note(now(), EventType::Normal, &object, action, text);
+        }
+        let decision = Decision { at: now(), class: step.class, reason: step.reason, action, result: None };
+        self.decisions.insert(step.object.clone(), decision);
+        match step.action {
+            Action::Note => return,
+            // The host is not asked: what is to be forgotten was seen to be gone.
+            Action::Forget => return self.done(step.object, &step.action, Ok(Outcome::Done)),
+            Action::Start { .. }
+            | Action::Resize { .. }
+            | Action::Signal { .. }
+            | Action::Kill { .. }
+            | Action::Collect { .. }
+            | Action::Remove { .. } => {}
+        }
+        self.in_flight.insert(step.object.clone());
+        let (host, workers, sender) = (self.host.clone(), self.workers.clone(), self.sender.clone());
+        let (object, action) = (step.object, step.action);
+        tokio::spawn(async move {
+            // The semaphore is never closed while the driver lives.
+            let permit = workers.acquire_owned().await;
+            let task = tokio::task::spawn_blocking(move || {
+                let result = host.apply(&action);
+                (action, result)
+            });
+            if let Ok((action, result)) = task.await {
+                drop(permit);
+                // The driver has left: the next one will look for itself.
+                drop(sender.send(Message::Done { object, action, result }));
+            }
+        });
+    }
+
+    fn done(&mut self, object: ObjectId, action: &Action, result: Result<Outcome, Failure>) {
+        self.in_flight.remove(&object);
+        self.look_at(object.clone());
+        self.dirty_view = true;
+        let id = object.to_string();
+        let (kind, reason, text) = match &result {
+            Ok(Outcome::Started { pid, unsupported, .. }) if unsupported.is_empty() => {
+                (EventType::Normal, "Started", format!("running as process {pid}"))
+            }
+            Ok(Outcome::Started { pid, unsupported, .. }) => {
+                let missing = unsupported.join(", ");
+                (EventType::Warning, "Started", format!("running as process {pid}; this host has no knob for {missing}"))
+            }
+            Ok(Outcome::Resized { deferred: Some(deferred), .. }) => {
+                (EventType::Warning, "ResizeDeferred", deferred.message.clone())
+            }
+            Ok(Outcome::Resized { .. }) => (EventType::Normal, "Resized", "written and read back".to_owned()),
+            Ok(Outcome::Done) => (EventType::Normal, name(action), String::new()),
+            Err(failure) => (EventType::Warning, "Failed", failure.message.clone()),
+        };
+        if !text.is_empty() {
+            self.journal.note(now(), kind, &id, reason, text.clone());
+        }
+        if let Some(decision) = self.decisions.get_mut(&object) {
+            decision.result = Some(if text.is_empty() { "done".to_owned() } else { text });
+        }
+        let Some(record) = self.records.get(&object) else { return };
+        let written = match crate::plan::settle(record, action, result, now()) {
+            Settled::Put(record) => {
+                let written = self.store.put(std::slice::from_ref(&*record));
+                self.records.insert(object, *record);
+                written
+            }
+            Settled::Forget => {
+                let written = self.store.forget(std::slice::from_ref(&object));
+                self.records.remove(&object);
+                self.approved.remove(&object);
+                self.decisions.remove(&object);
+                self.journal.note(now(), EventType::Normal, &id, "Removed", "nothing of it is left".to_owned());
+                written
+            }
+            Settled::Unchanged => Ok(()),
+        };
+        if let Err(error) = written {
+            // What is remembered in memory is right; what is on disk is older, and a restart that
+            // finds it so does the step again, which is harmless.
+            self.store_failed(&error);
+        }
+    }
+
+    fn store_failed(&mut self, error: &crate::store::StoreError) {
+        let text = format!("{}; nothing is changed on the host until it can be written", crate::host::chain(error));
+        self.journal.note(now(), EventType::Warning, "agent", "StoreFailed", text);
+        self.retry_store = Some(Instant::now() + STORE_RETRY);
+    }
+
+    /// Says what became different about an object's standing, once.
+    fn note_findings(&mut self, findings: BTreeMap<ObjectId, Finding>) {
+        use crate::plan::Sync;
+        if findings == self.findings {
+            return;
+        }
+        self.dirty_view = true;
+        for (id, finding) in &findings {
+            let before = self.findings.get(id).map(|finding| (finding.sync, &finding.message));
+            if before.is_some_and(|before| before == (finding.sync, &finding.message)) {
+                continue;
+            }
+            let kind = match finding.sync {
+                Sync::Invalid | Sync::Unavailable | Sync::Held => EventType::Warning,
+                Sync::Deleting if self.settings.stop_all => continue,
+                Sync::Deleting | Sync::Overridden => EventType::Normal,
+                // Their steps say it.
+                Sync::Synced | Sync::Pending | Sync::Failed | Sync::Deferred => continue,
+            };
+            if before.is_some_and(|(sync, _)| sync == finding.sync) && finding.sync == Sync::Deleting {
+                continue;
+            }
+            let reason = format!("{:?}", finding.sync);
+            self.journal.note(now(), kind, &id.to_string(), &reason, finding.message.clone());
+        }
+        self.findings = findings;
+    }
+
+    /// Says once when a source goes away or comes back, and marks what changed to be looked at.
+    fn note_source_changes(&mut self, desired: &Desired) {
+        use crate::plan::SourceState;
+        for (name, state) in &desired.sources {
+            if self.desired.sources.get(name) == Some(state) {
+                continue;
+            }
+            let object = format!("Source/{name}");
+            match state {
+                SourceState::Complete => {
+                    let text = format!("read completely, {} objects in all sources", desired.objects.len());
+                    self.journal.note(now(), EventType::Normal, &object, "SourceRead", text);
+                }
+                SourceState::Unavailable { reason } => {
+                    self.journal.note(now(), EventType::Warning, &object, "SourceUnavailable", reason.to_string());
+                }
+            }
+        }
+        for (key, reason) in &desired.held_files {
+            if self.desired.held_files.get(key) != Some(reason) {
+                let object = format!("Source/{}", key.0);
+                self.journal.note(now(), EventType::Warning, &object, "Invalid", reason.to_string());
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        self.dirty_view = false;
+        self.last_shown = Instant::now();
+        if self.shown.receiver_count() > 0 {
+            let view = self.view();
+            self.shown.send_replace(Arc::new(view));
+        }
+    }
+
+    fn view(&self) -> View {
+        status::view(&self.inputs(), &self.findings, &self.facts, self.sources.views(&self.desired), &*self.machine)
+    }
+}
+
+/// The wall clock, which records and deadlines are in.
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_system(SystemTime::now())
+}
+
+/// The period give or take a quarter, so that many agents on one disk do not beat together.
+fn jittered(period: Duration, round: u64) -> Duration {
+    let spread = u64::try_from(period.as_millis()).unwrap_or(u64::MAX) / 2;
+    let seed = u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(round);
+    period * 3 / 4 + Duration::from_millis(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) % spread.max(1))
+}
+
+/// The action in one word, for events.
+pub(super) fn name(action: &Action) -> &'static str {
+    match action {
+        Action::Note => "Noted",
+        Action::Start { .. } => "Starting",
+        Action::Resize { .. } => "Resizing",
+        Action::Signal { .. } => "Stopping",
+        Action::Kill { .. } => "Killing",
+        Action::Collect { .. } => "Collecting",
+        Action::Remove { .. } => "Removing",
+        Action::Forget => "Forgetting",
+    }
+}

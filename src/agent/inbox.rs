@@ -1,0 +1,30 @@
+//! Everything that can wake the driver.
+
+use super::{Command, CommandError, PlanReport, PlanRequest, View};
+use crate::plan::{Action, Failure, Outcome};
+use crate::spec::ObjectId;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// One reason to look again. None of them is trusted for more than that, except the results of our
+/// own actions and the orders of people.
+pub(super) enum Message {
+    /// Something moved in a watched directory.
+    SourceChanged,
+    /// Events were lost, or a watch was: list everything and look at everything.
+    WatchLost(String),
+    /// Something happened to an object's processes.
+    HostChanged(ObjectId),
+    /// The keeper went away.
+    KeeperLost,
+    /// An action ended.
+    Done { object: ObjectId, action: Action, result: Result<Outcome, Failure> },
+    Order { command: Command, by: u32, reply: oneshot::Sender<Result<String, CommandError>> },
+    Show { reply: oneshot::Sender<Arc<View>> },
+    Preview { request: PlanRequest, reply: oneshot::Sender<Result<PlanReport, CommandError>> },
+    Why { object: ObjectId, reply: oneshot::Sender<Result<String, CommandError>> },
+    /// Leave, and let everything run.
+    Leave,
+}
+
+pub(super) type Sender = mpsc::UnboundedSender<Message>;

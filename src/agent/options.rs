@@ -1,0 +1,71 @@
+//! How an agent is started, and the numbers it goes by.
+
+use crate::plan::Settings;
+use crate::spec::Span;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Puts everything below this directory: see `host::Paths`.
+    pub root: Option<PathBuf>,
+    /// The watched directories; the system's one when empty.
+    pub manifests: Vec<PathBuf>,
+    /// For a person in the foreground: a short deletion grace, and the directory's owner is
+    /// trusted when it is the user who called sudo.
+    pub foreground: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the agent makes namespaces and cgroups, which takes root: run it with sudo")]
+    NotRoot,
+    #[error("preparing {}", path.display())]
+    Directory { path: PathBuf, #[source] source: std::io::Error },
+    #[error("another agent is running on {}: stop it first, or give this one a --root of its own", path.display())]
+    Running { path: PathBuf },
+    #[error("opening the agent's memory")]
+    Store(#[from] crate::store::StoreError),
+    #[error("preparing the host: {0}")]
+    Host(String),
+    #[error("the events of {operation}")]
+    Runtime { operation: &'static str, #[source] source: std::io::Error },
+}
+
+/// How the rounds are paced. One place, so that they can be measured and changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// A file event is answered when no other followed for this long …
+    pub trailing: Duration,
+    /// … or at the latest after this long, so that a steady writer cannot starve the loop.
+    pub longest: Duration,
+    /// Everything is looked at again after this long, give or take a quarter.
+    pub resync: Duration,
+    /// Actions on the host that run at the same time.
+    pub workers: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            trailing: Duration::from_millis(20),
+            longest: Duration::from_millis(250),
+            resync: Duration::from_secs(40),
+            workers: 8,
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn settings(&self, id_base: u32, id_ranges: u32) -> Settings {
+        Settings {
+            id_base,
+            id_ranges,
+            deletion_grace: Span::from_secs(if self.foreground { 2 } else { 10 }),
+            max_delete: 3,
+            max_delete_percent: 30,
+            stop_all: false,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What people order: a recorded override, a consent, a look at everything.
+
+use super::driver::{Driver, now};
+use super::handle::{Command, CommandError};
+use super::EventType;
+use crate::plan::{Action, Override, OverrideState, ProcessSeen, Record, Sync};
+use crate::spec::{ObjectId, Timestamp};
+use std::fmt::Write as _;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+type Reply = oneshot::Sender<Result<String, CommandError>>;
+
+impl Driver {
+    pub(super) fn order(&mut self, command: Command, by: u32, reply: Reply) {
+        let answer = match command {
+            Command::Stop { object, reason, until } => self.override_(&object, OverrideState::Stopped, by, reason, until),
+            Command::Start { object, reason, until } => self.start(&object, by, reason, until),
+            Command::Restart { object, reason } => self.override_(&object, OverrideState::Restart, by, reason, None),
+            Command::Approve { objects, all } => self.approve(&objects, all),
+            Command::Reconcile => {
+                self.sources.touched();
+                self.next_resync = Instant::now();
+                self.reconciled.push(reply);
+                return;
+            }
+            Command::StopAll { kill } => {
+                self.stop_all(kill);
+                self.stopping.push(reply);
+                return;
+            }
+        };
+        // Whoever ordered it may have gone away; it is done nevertheless.
+        drop(reply.send(answer));
+    }
+
+    /// A start takes a stop back; where the manifest says `stopped`, it is an override of its own.
+    fn start(
+        &mut self,
+        object: &ObjectId,
+        by: u32,
+        reason: Option<String>,
+        until: Option<Timestamp>,
+    ) -> Result<String, CommandError> {
+        let stopped = self.record(object)?.accepted.spec.desired_state == crate::spec::DesiredState::Stopped;
+        if stopped || until.is_some() {
+            return self.override_(object, OverrideState::Running, by, reason, until);
+        }
+        self.change(object, |record| {
+            record.override_ = None;
+            // A person who says "start" does not want to wait for a backoff.
+            record.attempts = crate::plan::Attempts::default();
+        })?;
+        self.journal.note(now(), EventType::Normal, &object.to_string(), "Started", format!("started by uid {by}"));
+        Ok(format!("{object} follows its manifest again"))
+    }
+
+    fn override_(
+        &mut self,
+        object: &ObjectId,
+        state: OverrideState,
+        by: u32,
+        reason: Option<String>,
+        until: Option<Timestamp>,
+    ) -> Result<String, CommandError> {
+        let word = match state {
+            OverrideState::Stopped => "stopped",
+            OverrideState::Running => "started",
+            OverrideState::Restart => "restarted",
+        };
+        let mut text = format!("{word} by uid {by}");
+        if let Some(reason) = &reason {
+            let _infallible = write!(text, ": {reason}");
+        }
+        if let Some(until) = until {
+            let _infallible = write!(text, " (until {until})");
+        }
+        self.change(object, |record| {
+            record.override_ = Some(Override { state, by, reason, since: now(), until });
+        })?;
+        self.journal.note(now(), EventType::Normal, &object.to_string(), "Overridden", text.clone());
+        Ok(format!("{object} is {text}"))
+    }
+
+    fn approve(&mut self, objects: &[ObjectId], all: bool) -> Result<String, CommandError> {
+        let held = |id: &&ObjectId| self.findings.get(id).is_some_and(|finding| finding.sync == Sync::Held);
+        let chosen: Vec<ObjectId> = if all {
+            self.findings.keys().filter(held).cloned().collect()
+        } else {
+            if let Some(other) = objects.iter().find(|id| !held(id)) {
+                return Err(match self.records.contains_key(other) {
+                    true => CommandError::Refused(format!("nothing about {other} waits for consent")),
+                    false => CommandError::NotFound(other.to_string()),
+                });
+            }
+            objects.to_vec()
+        };
+        for id in &chosen {
+            self.journal.note(now(), EventType::Normal, &id.to_string(), "Approved", "removal approved".to_owned());
+        }
+        let count = chosen.len();
+        self.approved.extend(chosen);
+        Ok(format!("{count} held removals released"))
+    }
+
+    fn stop_all(&mut self, kill: bool) {
+        if !self.settings.stop_all {
+            self.settings.stop_all = true;
+            self.journal.note(now(), EventType::Normal, "agent", "StoppingAll", "stopping everything".to_owned());
+        }
+        if !kill {
+            return;
+        }
+        self.journal.note(now(), EventType::Warning, "agent", "KillingAll", "killing everything".to_owned());
+        for (instance, sighting) in &self.seen.instances {
+            if !matches!(sighting.process, ProcessSeen::Running { .. }) {
+                continue;
+            }
+            let (host, instance) = (self.host.clone(), instance.clone());
+            // Beside the plan on purpose: it is a person's second word, and killing twice is no harm.
+            // The keeper reports the exits, and the plan goes on from there.
+            tokio::task::spawn_blocking(move || host.apply(&Action::Kill { instance }));
+        }
+    }
+
+    fn record(&self, object: &ObjectId) -> Result<&Record, CommandError> {
+        self.records.get(object).ok_or_else(|| CommandError::NotFound(object.to_string()))
+    }
+
+    fn change(&mut self, object: &ObjectId, change: impl FnOnce(&mut Record)) -> Result<(), CommandError> {
+        let mut record = self.record(object)?.clone();
+        change(&mut record);
+        let written = self.store.put(std::slice::from_ref(&record));
+        written.map_err(|error| CommandError::Failed(crate::host::chain(&error)))?;
+        self.records.insert(object.clone(), record);
+        self.dirty_view = true;
+        Ok(())
+    }
+
+    /// The last decision about an object, in sentences.
+    pub(super) fn why(&self, object: &ObjectId) -> Result<String, CommandError> {
+        let record = self.records.get(object);
+        let finding = self.findings.get(object);
+        if record.is_none() && finding.is_none() {
+            return Err(CommandError::NotFound(object.to_string()));
+        }
+        let mut text = String::new();
+        let mut line = |words: String| {
+            let _infallible = writeln!(text, "{words}");
+        };
+        if let Some(finding) = finding {
+            let dash = if finding.message.is_empty() { "" } else { " — " };
+            line(format!("{object} is {:?}{dash}{}", finding.sync, finding.message).replace(" is Held", " is held"));
+        }
+        if let Some(record) = record {
+            line(format!("generation {} from {}:{}", record.generation, record.provenance.path, record.provenance.line));
+        }
+        match self.decisions.get(object) {
+            None => line("nothing has been decided about it since this agent started".to_owned()),
+            Some(decision) => {
+                line(format!("at {}: {} (class {}): {}", decision.at, decision.action, decision.class, decision.reason));
+                let result = decision.result.clone();
+                line(format!("result: {}", result.unwrap_or_else(|| "under way".to_owned())));
+            }
+        }
+        if let Some(record) = record {
+            if let Some(error) = &record.attempts.last_error {
+                line(format!("last error: {error}"));
+            }
+            if let Some(at) = record.attempts.next_try {
+                line(format!("failures in a row: {}; next try {at}", record.attempts.failures));
+            }
+            if let Some(deferred) = record.instance.as_ref().and_then(|instance| instance.deferred.as_ref()) {
+                line(format!("{}; next try {}", deferred.message, deferred.next_try));
+            }
+        }
+        Ok(text)
+    }
+}

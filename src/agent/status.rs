@@ -1,0 +1,228 @@
+//! What is shown of each object: made from the records, the sightings and the planner's findings.
+
+use super::view::{Condition, ContainerStatus, Generations, Item, Metadata, ResourcesView, StatusSource, Summary, View};
+use super::SourceView;
+use crate::host::Machine;
+use crate::plan::{Finding, Inputs, InstanceRecord, Phase, ProcessSeen, Record, Sighting, Sync, Wish};
+use crate::spec::{API_VERSION, DesiredState, ObjectId, Timestamp};
+use std::collections::BTreeMap;
+
+/// What the agent knows about itself.
+#[derive(Debug, Clone)]
+pub(super) struct AgentFacts {
+    pub root: Option<String>,
+    pub started_at: Timestamp,
+    pub rounds: u64,
+    pub last_round: Option<Timestamp>,
+    pub host: BTreeMap<String, String>,
+    /// What a person should know about this host or this start, as long as the agent runs.
+    pub warnings: Vec<String>,
+}
+
+pub(super) fn view(
+    inputs: &Inputs<'_>,
+    findings: &BTreeMap<ObjectId, Finding>,
+    facts: &AgentFacts,
+    sources: Vec<SourceView>,
+    machine: &Machine,
+) -> View {
+    let mut ids: Vec<&ObjectId> = inputs.records.keys().chain(inputs.desired.objects.keys()).collect();
+    ids.sort();
+    ids.dedup();
+    let items: Vec<Item> = ids.into_iter().map(|id| item(id, inputs, findings.get(id), facts, machine)).collect();
+    let mut objects: BTreeMap<String, usize> = BTreeMap::new();
+    for item in &items {
+        *objects.entry(item.status.sync.clone()).or_default() += 1;
+    }
+    let summary = Summary {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_pid: std::process::id(),
+        keeper_pid: machine.keeper_pid(),
+        root: facts.root.clone(),
+        started_at: facts.started_at,
+        last_round: facts.last_round,
+        rounds: facts.rounds,
+        cgroups: machine.describe_cgroups(),
+        objects,
+        sources,
+        warnings: facts.warnings.clone(),
+    };
+    View { items, summary, version: facts.rounds }
+}
+
+fn item(id: &ObjectId, inputs: &Inputs<'_>, finding: Option<&Finding>, facts: &AgentFacts, machine: &Machine) -> Item {
+    let record = inputs.records.get(id);
+    let instance = record.and_then(|record| record.instance.as_ref());
+    let sighting = instance.and_then(|instance| inputs.seen.instances.get(&instance.id));
+    let (labels, annotations) =
+        record.map(|record| (record.accepted.labels.clone(), record.accepted.annotations.clone())).unwrap_or_default();
+    Item {
+        api_version: API_VERSION.to_owned(),
+        kind: id.kind.to_string(),
+        metadata: Metadata { name: id.name.to_string(), namespace: id.namespace.to_string(), labels, annotations },
+        spec: record.map(|record| record.accepted.spec.clone()),
+        status: ContainerStatus {
+            host: facts.host.clone(),
+            cgroup: instance.map(|instance| machine.payload_path(&instance.id)),
+            ..status(id, inputs, finding, record, instance, sighting)
+        },
+    }
+}
+
+fn status(
+    id: &ObjectId,
+    inputs: &Inputs<'_>,
+    finding: Option<&Finding>,
+    record: Option<&Record>,
+    instance: Option<&InstanceRecord>,
+    sighting: Option<&Sighting>,
+) -> ContainerStatus {
+    let process = sighting.map_or(&ProcessSeen::None, |sighting| &sighting.process);
+    let pid = match process {
+        ProcessSeen::Running { pid, .. } => Some(*pid),
+        ProcessSeen::None | ProcessSeen::Exited(_) => None,
+    };
+    let desired = record.map(|record| record.accepted.spec.resources.clone()).unwrap_or_default();
+    let provenance = match inputs.desired.objects.get(id) {
+        Some(wish) => Some(wish.provenance()),
+        None => record.map(|record| &record.provenance),
+    };
+    let last_exit = record.and_then(|record| record.last_exit);
+    ContainerStatus {
+        phase: phase(record, instance, process, inputs.now).to_owned(),
+        sync: word(finding).to_owned(),
+        message: finding.map(|finding| finding.message.clone()).unwrap_or_default(),
+        pid,
+        started_at: instance.filter(|_| pid.is_some()).and_then(|instance| instance.started_at),
+        restarts: record.map_or(0, |record| record.restarts),
+        exit_code: last_exit.and_then(|exit| exit.code),
+        last_exit,
+        image: record
+            .map(|record| {
+                let reference = Some(record.accepted.spec.image.to_string());
+                BTreeMap::from([("ref".to_owned(), reference), ("digest".to_owned(), None)])
+            })
+            .unwrap_or_default(),
+        addresses: Vec::new(),
+        cgroup: None,
+        resources: ResourcesView {
+            desired,
+            actuated: instance.map(|instance| instance.actuated.clone()).unwrap_or_default(),
+            actual: sighting.and_then(|s| s.group.as_ref()).map(|group| group.limits.clone()).unwrap_or_default(),
+        },
+        conditions: conditions(finding, record, instance, pid.is_some()),
+        generations: Generations {
+            running: instance.filter(|_| pid.is_some()).map(|instance| instance.generation),
+            last_good: record.map(|record| record.generation),
+            failed: record
+                .filter(|record| record.attempts.last_error.is_some())
+                .map(|record| vec![record.generation])
+                .unwrap_or_default(),
+            pinned: None,
+        },
+        source: provenance.map(|provenance| StatusSource {
+            name: provenance.source.clone(),
+            file: provenance.file.clone(),
+            document: provenance.document,
+            line: provenance.line,
+            revision: provenance.revision.clone(),
+        }),
+        instance: instance.map(|instance| instance.id.to_string()),
+        host: BTreeMap::new(),
+        override_: record.and_then(|record| record.override_.clone()),
+        next_at: next_at(inputs, record, instance),
+        usage: None,
+    }
+}
+
+fn phase(record: Option<&Record>, instance: Option<&InstanceRecord>, process: &ProcessSeen, now: Timestamp) -> &'static str {
+    let Some(record) = record else { return "Pending" };
+    let waiting = record.attempts.next_try.is_some_and(|at| at > now);
+    let running = matches!(process, ProcessSeen::Running { .. });
+    match instance.map(|instance| instance.phase) {
+        None if record.attempts.last_error.is_some() => "Failed",
+        None if record.accepted.spec.desired_state == DesiredState::Stopped => "Stopped",
+        None => "Pending",
+        Some(Phase::Starting | Phase::Running) if running => "Running",
+        Some(Phase::Starting) if record.attempts.last_error.is_some() => "Failed",
+        Some(Phase::Starting | Phase::Exited) if waiting => "BackingOff",
+        Some(Phase::Starting) => "Starting",
+        Some(Phase::Running) => "Exited",
+        Some(Phase::Stopping { .. }) => "Stopping",
+        Some(Phase::Stopped) => "Stopped",
+        Some(Phase::Exited) => "Exited",
+        Some(Phase::Removing) => "Removing",
+    }
+}
+
+fn word(finding: Option<&Finding>) -> &'static str {
+    match finding.map(|finding| finding.sync) {
+        None | Some(Sync::Pending) => "pending",
+        Some(Sync::Synced) => "synced",
+        Some(Sync::Failed) => "failed",
+        Some(Sync::Deferred) => "deferred",
+        Some(Sync::Invalid) => "invalid",
+        Some(Sync::Unavailable) => "unavailable",
+        Some(Sync::Deleting) => "deleting",
+        Some(Sync::Held) => "held",
+        Some(Sync::Overridden) => "overridden",
+    }
+}
+
+fn conditions(
+    finding: Option<&Finding>,
+    record: Option<&Record>,
+    instance: Option<&InstanceRecord>,
+    running: bool,
+) -> Vec<Condition> {
+    let condition = |kind: &str, status: bool, reason: &str, message: &str| Condition {
+        kind: kind.to_owned(),
+        status: if status { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    let mut all = vec![condition("Ready", running, if running { "Running" } else { "NotRunning" }, "")];
+    let message = finding.map_or("", |finding| finding.message.as_str());
+    match finding.map(|finding| finding.sync) {
+        Some(Sync::Invalid) => all.push(condition("Invalid", true, "ManifestInvalid", message)),
+        Some(Sync::Held) => all.push(condition("Held", true, "PruneBlocked", message)),
+        Some(Sync::Pending) => all.push(condition("Reconciling", true, "Progressing", message)),
+        Some(Sync::Failed) => all.push(condition("Stalled", true, "Failed", message)),
+        Some(Sync::Overridden) => all.push(condition("Suspended", true, "Overridden", message)),
+        Some(Sync::Unavailable) => all.push(condition("SourceUnavailable", true, "SourceUnavailable", message)),
+        Some(Sync::Synced | Sync::Deferred | Sync::Deleting) | None => {}
+    }
+    if let Some(deferred) = instance.and_then(|instance| instance.deferred.as_ref()) {
+        let text = format!("{}, next try {}", deferred.message, deferred.next_try);
+        all.push(condition("ResizePending", true, "Deferred", &text));
+    }
+    if let Some(error) = record.and_then(|record| record.attempts.last_error.as_ref()) {
+        all.push(condition("LastError", true, "Failed", error));
+    }
+    let unsupported = instance.map(|instance| instance.unsupported.join(", ")).unwrap_or_default();
+    if !unsupported.is_empty() {
+        all.push(condition("LimitUnsupported", true, "HostLacksKnob", &unsupported));
+    }
+    all
+}
+
+fn next_at(inputs: &Inputs<'_>, record: Option<&Record>, instance: Option<&InstanceRecord>) -> Option<Timestamp> {
+    let stopping = instance.and_then(|instance| match instance.phase {
+        Phase::Stopping { kill_at, .. } => Some(kill_at),
+        Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopped | Phase::Removing => None,
+    });
+    let deletion = record.and_then(|record| record.absent_since).map(|since| since.after(inputs.settings.deletion_grace));
+    let deferred = instance.and_then(|instance| instance.deferred.as_ref()).map(|deferred| deferred.next_try);
+    let retry = record.and_then(|record| record.attempts.next_try);
+    [stopping, deletion, deferred, retry].into_iter().flatten().filter(|at| *at > inputs.now).min()
+}
+
+impl Wish {
+    /// Where the text of this wish stands.
+    pub(super) fn provenance(&self) -> &crate::spec::Provenance {
+        match self {
+            Self::Present(wanted) => &wanted.provenance,
+            Self::Invalid { provenance, .. } => provenance,
+        }
+    }
+}

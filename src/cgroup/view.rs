@@ -1,0 +1,31 @@
+//! Where an instance is now, for those who come later: a command run inside, a new keeper, a reader.
+
+use super::table::{Controller, Version};
+use super::{CgroupJoinPaths, Cgroups};
+use crate::spec::InstanceId;
+
+impl Cgroups {
+    /// Every controller is in the v2 hierarchy, so a container's own part of it tells everything.
+    pub fn is_unified(&self) -> bool {
+        self.hierarchies.iter().all(|hierarchy| hierarchy.version == Version::V2)
+    }
+
+    /// The directories that the instance's processes are in now. A limit that was added while it ran
+    /// may have brought another v1 hierarchy than those it was born into.
+    pub fn join(&self, instance: &InstanceId) -> CgroupJoinPaths {
+        let mut join = CgroupJoinPaths::default();
+        if let Some(index) = self.unified() {
+            join.unified = Some(format!("{}{}", self.hierarchies[index].mount, self.unified_payload(instance)));
+        }
+        for (index, hierarchy) in self.hierarchies.iter().enumerate() {
+            let path = self.path(index, instance);
+            if hierarchy.version == Version::V1 && path.exists() {
+                join.v1.push(path.to_string_lossy().into_owned());
+            }
+        }
+        if let Some(index) = self.v1_home(Controller::Devices) {
+            join.v1.push(format!("{}{}/c", self.hierarchies[index].mount, self.parent));
+        }
+        join
+    }
+}

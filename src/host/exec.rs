@@ -1,0 +1,119 @@
+//! A program inside a running container: what is asked, what comes back, and how it is started.
+
+use super::blueprint::{ambient, process};
+use super::machine::{Machine, MachineError};
+use super::note::InstanceNote;
+use super::chain;
+use crate::keeper::{self, ExecStreams};
+use crate::sandbox::{self, CgroupJoin, ExecPlan, Stdio};
+use crate::spec::{InstanceId, Network, ObjectId, User};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd as _, OwnedFd};
+use tokio::sync::oneshot;
+
+/// What to run inside a running container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecRequest {
+    pub object: ObjectId,
+    pub argv: Vec<String>,
+    pub tty: bool,
+    /// `NAME=value`, beside the container's own.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// The container's `workingDir` when not given.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// The container's `user` when not given.
+    #[serde(default)]
+    pub user: Option<User>,
+}
+
+/// A process that was started by exec, and our ends of its standard streams. With a tty there is
+/// the pty's master alone, in `stdin` and `stdout`.
+#[derive(Debug)]
+pub struct ExecSession {
+    pub pid: u32,
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: Option<OwnedFd>,
+    /// Resolves to the exit code: 128 + the signal's number after a signal. An error means that
+    /// the keeper went away, and nobody will know.
+    pub exit: oneshot::Receiver<i32>,
+}
+
+/// Until a person's own size arrives.
+const ROWS_COLUMNS: (u16, u16) = (24, 80);
+
+impl Machine {
+    /// Starts a program inside a running container, with the container's own restrictions.
+    pub fn exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, String> {
+        self.try_exec(instance, request).map_err(|error| chain(&error))
+    }
+
+    fn try_exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, MachineError> {
+        let client = self.client()?;
+        let not_running = || MachineError::NotRunning { instance: instance.clone() };
+        let note = InstanceNote::read(&self.storage.run_dir(instance))?.ok_or_else(not_running)?;
+        let spec = &note.object.spec;
+        let user = self.storage.resolve_user(&note.root, request.user.as_ref().unwrap_or(&spec.user))?;
+        let hostname = spec.hostname.as_ref().unwrap_or(&instance.name).to_string();
+        let mut process = process(spec, &user, &hostname);
+        process.argv.clone_from(&request.argv);
+        for variable in &request.env {
+            let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
+            process.env.retain(|own| own.split_once('=').map(|(own, _)| own) != Some(name));
+            process.env.push(variable.clone());
+        }
+        if let Some(cwd) = &request.cwd {
+            process.cwd.clone_from(cwd);
+        }
+        let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
+        let join = self.cgroups.join(instance);
+        let script = sandbox::exec_script(&ExecPlan {
+            capabilities: spec.security.capabilities.mask(),
+            ambient: ambient(spec, process.uid),
+            process,
+            no_new_privileges: spec.security.no_new_privileges,
+            seccomp: filter.is_some(),
+            oom_score_adj: 0,
+            cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
+            user_namespace: spec.security.user_namespace,
+            host_network: spec.network == Network::Host,
+            terminal: request.tty.then_some(ROWS_COLUMNS),
+        })?;
+        let seccomp = filter.as_ref().map(|filter| filter.as_fd());
+        let start = |io: ExecStreams<'_>| client.exec(&keeper::ExecRequest { instance, script: &script, io, seccomp });
+        if request.tty {
+            let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            let started = start(ExecStreams::Terminal(theirs.as_fd()))?;
+            drop(theirs);
+            let master = receive(&ours)?.ok_or_else(not_running)?;
+            let exit = self.keeper.exec_exit(started.exec);
+            let stdin = rustix::io::fcntl_dupfd_cloexec(&master, 0)?;
+            return Ok(ExecSession { pid: started.pid, stdin, stdout: master, stderr: None, exit });
+        }
+        let pipe = || pipe_with(PipeFlags::CLOEXEC);
+        let ((stdin, in_), (out, stdout), (err, stderr)) = (pipe()?, pipe()?, pipe()?);
+        let streams = Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+        let started = start(ExecStreams::Stdio(streams))?;
+        let exit = self.keeper.exec_exit(started.exec);
+        Ok(ExecSession { pid: started.pid, stdin: in_, stdout: out, stderr: Some(err), exit })
+    }
+}
+
+/// The one descriptor that comes over the socket; `None` when the other side closed it without.
+fn receive(socket: &OwnedFd) -> rustix::io::Result<Option<OwnedFd>> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut byte = [0];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut buffer = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(socket, &mut [std::io::IoSliceMut::new(&mut byte)], &mut buffer, RecvFlags::CMSG_CLOEXEC)?;
+    let rights = buffer.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok(rights)
+}

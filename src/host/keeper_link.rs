@@ -1,0 +1,258 @@
+//! The one connection to the keeper: found or started, kept, renewed; and what the keeper last said.
+//!
+//! The mirror of the keeper's list is kept by its events, so that looking at one object costs no
+//! question. It is asked anew after every connection and at every look at the whole host.
+
+use super::Paths;
+use crate::keeper::{self, Client, Event, Exit, Handle, HandleState, KeeperError, LogCounters, Started};
+use crate::spec::{InstanceId, ObjectId};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Something happened on the host that the planner may want to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostEvent {
+    Changed(ObjectId),
+    /// The keeper went away. Containers go on.
+    KeeperLost,
+}
+
+pub(super) struct KeeperLink {
+    paths: Paths,
+    connection: Mutex<Option<Connection>>,
+    shared: Arc<Shared>,
+}
+
+struct Connection {
+    client: Arc<Client>,
+    number: u64,
+    keeper: u32,
+}
+
+struct Shared {
+    mirror: Mutex<BTreeMap<InstanceId, Handle>>,
+    changed: Condvar,
+    execs: Mutex<Execs>,
+    /// The number of the connection that is alive; 0 for none. What an older one still says is stale.
+    alive: AtomicU64,
+    notify: Box<dyn Fn(HostEvent) + Send + Sync>,
+}
+
+/// Who waits for which program, and the ends that came before anybody waited.
+#[derive(Default)]
+struct Execs {
+    waiting: BTreeMap<u64, oneshot::Sender<i32>>,
+    ended: BTreeMap<u64, i32>,
+}
+
+/// The shell's word for "killed": what a program has whose end only a dead keeper saw.
+const UNKNOWN_EXIT: i32 = 137;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the process; in tests what is behind a poisoned lock is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KeeperLink {
+    pub fn new(paths: Paths, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Self {
+        let shared = Shared {
+            mirror: Mutex::default(),
+            changed: Condvar::new(),
+            execs: Mutex::default(),
+            alive: AtomicU64::new(0),
+            notify: Box::new(notify),
+        };
+        Self { paths, connection: Mutex::new(None), shared: Arc::new(shared) }
+    }
+
+    /// The connection, made first where there is none, with a keeper started first where none runs.
+    /// `introduce` is called with a new connection before anybody else gets it: it sees to what a
+    /// keeper that is new to us does not know.
+    pub fn client<E: From<KeeperError>>(
+        &self,
+        introduce: impl FnOnce(&Client) -> Result<(), E>,
+    ) -> Result<Arc<Client>, E> {
+        let mut connection = lock(&self.connection);
+        let number = connection.as_ref().map_or(0, |connection| connection.number);
+        if let Some(connection) = connection.as_ref() {
+            if self.shared.alive.load(Ordering::Acquire) == number {
+                return Ok(connection.client.clone());
+            }
+        }
+        let number = number + 1;
+        self.shared.alive.store(number, Ordering::Release);
+        let made = self.connect(number).and_then(|client| {
+            let keeper = client.stats()?.pid;
+            self.refresh(&client)?;
+            Ok(Connection { client: Arc::new(client), number, keeper })
+        });
+        let made = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.shared.alive.store(0, Ordering::Release);
+                return Err(error.into());
+            }
+        };
+        let client = made.client.clone();
+        *connection = Some(made);
+        introduce(&client)?;
+        Ok(client)
+    }
+
+    fn connect(&self, number: u64) -> Result<Client, KeeperError> {
+        let socket = self.paths.keeper_socket();
+        let shared = self.shared.clone();
+        let on_event = move |event| shared.take(number, event);
+        match Client::connect(&socket, on_event.clone()) {
+            // Nobody listens there, or never did.
+            Err(KeeperError::Connect { .. }) => {
+                keeper::spawn(&self.options())?;
+                self.shared.alive.store(number, Ordering::Release);
+                Client::connect(&socket, on_event)
+            }
+            result => result,
+        }
+    }
+
+    fn options(&self) -> keeper::Options {
+        keeper::Options { log: Some(self.paths.log.join("keeper.log")), ..keeper::Options::new(self.paths.run.clone()) }
+    }
+
+    /// The keeper's process, while there is a connection to it.
+    pub fn pid(&self) -> Option<u32> {
+        let connection = lock(&self.connection);
+        let alive = self.shared.alive.load(Ordering::Acquire);
+        connection.as_ref().filter(|connection| connection.number == alive).map(|connection| connection.keeper)
+    }
+
+    /// Asks the keeper for its whole list.
+    pub fn refresh(&self, client: &Client) -> Result<(), KeeperError> {
+        let list = client.list()?;
+        *lock(&self.shared.mirror) = list.into_iter().map(|handle| (handle.instance.clone(), handle)).collect();
+        Ok(())
+    }
+
+    pub fn handle(&self, instance: &InstanceId) -> Option<Handle> {
+        lock(&self.shared.mirror).get(instance).cloned()
+    }
+
+    pub fn handles(&self) -> BTreeMap<InstanceId, Handle> {
+        lock(&self.shared.mirror).clone()
+    }
+
+    pub fn forget(&self, instance: &InstanceId) {
+        lock(&self.shared.mirror).remove(instance);
+    }
+
+    /// Notes a start whose answer came before its event.
+    pub fn started(&self, instance: &InstanceId, started: Started) {
+        let mut mirror = lock(&self.shared.mirror);
+        // Its end may have been told already.
+        mirror.entry(instance.clone()).or_insert_with(|| Handle {
+            instance: instance.clone(),
+            pid: started.pid,
+            state: HandleState::Running,
+            since: started.since,
+            adopted: false,
+            log: LogCounters::default(),
+        });
+    }
+
+    /// Waits until what is known of an instance is as wanted. False when it is not by `deadline`.
+    pub fn wait_for(
+        &self,
+        instance: &InstanceId,
+        deadline: Instant,
+        wanted: impl Fn(Option<&Handle>) -> bool,
+    ) -> bool {
+        let mut mirror = lock(&self.shared.mirror);
+        while !wanted(mirror.get(instance)) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            let (guard, _) = self.shared.changed.wait_timeout(mirror, left).unwrap_or_else(PoisonError::into_inner);
+            mirror = guard;
+        }
+        true
+    }
+
+    /// Resolves when the program with this number ends.
+    pub fn exec_exit(&self, exec: u64) -> oneshot::Receiver<i32> {
+        let (sender, receiver) = oneshot::channel();
+        let mut execs = lock(&self.shared.execs);
+        match execs.ended.remove(&exec) {
+            // Nobody to tell is no error: the session has been dropped.
+            Some(code) => drop(sender.send(code)),
+            None => drop(execs.waiting.insert(exec, sender)),
+        }
+        receiver
+    }
+
+    /// Ends the keeper, if it keeps nothing any more.
+    pub fn shutdown(&self) -> Result<(), KeeperError> {
+        let taken = lock(&self.connection).take();
+        self.shared.alive.store(0, Ordering::Release);
+        match taken {
+            Some(connection) => connection.client.shutdown(false),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn take(&self, connection: u64, event: Event) {
+        if self.alive.load(Ordering::Acquire) != connection {
+            return;
+        }
+        match event {
+            Event::Started { instance, pid } => {
+                if let Some(handle) = lock(&self.mirror).get_mut(&instance) {
+                    handle.pid = pid;
+                    handle.state = HandleState::Running;
+                }
+                (self.notify)(HostEvent::Changed(instance.object()));
+            }
+            Event::StartFailed { instance, text: _ } => {
+                lock(&self.mirror).remove(&instance);
+                (self.notify)(HostEvent::Changed(instance.object()));
+            }
+            Event::Exited { instance, exit } => {
+                self.exited(&instance, exit);
+                (self.notify)(HostEvent::Changed(instance.object()));
+            }
+            Event::ExecExited { instance: _, exec, exit } => {
+                let code = exit.code.unwrap_or(UNKNOWN_EXIT);
+                let mut execs = lock(&self.execs);
+                match execs.waiting.remove(&exec) {
+                    // The session has been dropped: nobody to tell.
+                    Some(waiting) => drop(waiting.send(code)),
+                    None => drop(execs.ended.insert(exec, code)),
+                }
+            }
+            Event::Lost => {
+                self.alive.store(0, Ordering::Release);
+                lock(&self.mirror).clear();
+                // Dropping the senders tells every session that nobody will know.
+                *lock(&self.execs) = Execs::default();
+                (self.notify)(HostEvent::KeeperLost);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    fn exited(&self, instance: &InstanceId, exit: Exit) {
+        let mut mirror = lock(&self.mirror);
+        // It may have ended before the answer to its start was read: then the handle is made up for
+        // from what is known.
+        let handle = mirror.entry(instance.clone()).or_insert_with(|| Handle {
+            instance: instance.clone(),
+            pid: 0,
+            state: HandleState::Exited(exit),
+            since: exit.at,
+            adopted: false,
+            log: LogCounters::default(),
+        });
+        handle.state = HandleState::Exited(exit);
+    }
+}

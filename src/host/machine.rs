@@ -1,0 +1,434 @@
+//! The real host: each action composed from cgroups, images, storage, sandbox and keeper.
+
+use super::blueprint::{Prepared, blueprint};
+use super::keeper_link::{HostEvent, KeeperLink};
+use super::note::InstanceNote;
+use super::seccomp_cache::{FilterError, SeccompCache};
+use super::{Host, Paths, Scope, Usage, chain};
+use crate::cgroup::{CgroupError, Cgroups};
+use crate::image::{ImageError, Images};
+use crate::keeper::{Client, Fault, HandleState, KeeperError, LogTarget, Output, StartRequest, Whereabouts};
+use crate::plan::{Action, Deferred, Exit, Failure, Outcome, ProcessSeen, Seen, Sighting};
+use crate::sandbox::{self, CgroupJoin, CgroupView};
+use crate::spec::{Bytes, IdRange, InstanceId, Object, Resources, Span, Timestamp};
+use crate::storage::{Storage, StorageError, UserError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long an ended cgroup may take until it is empty.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
+pub struct Machine {
+    pub(super) cgroups: Cgroups,
+    pub(super) storage: Storage,
+    pub(super) keeper: KeeperLink,
+    pub(super) seccomp: SeccompCache,
+    images: Images,
+    /// The stop signal that was sent to an instance, to tell whether its PID 1 has a handler for it.
+    signalled: Mutex<BTreeMap<InstanceId, i32>>,
+    /// CPU time when usage was last asked, to tell the rate.
+    measured: Mutex<BTreeMap<InstanceId, (Instant, u64)>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    Note(#[from] super::note::NoteError),
+    #[error(transparent)]
+    Script(#[from] sandbox::ScriptError),
+    #[error("the streams of the command")]
+    Streams(#[from] rustix::io::Errno),
+    #[error("the mount at {at}: {from} is not there on the host")]
+    MountSource { at: String, from: String, #[source] source: std::io::Error },
+    #[error("the processes of {instance} did not end within 10 s of being killed")]
+    Unkillable { instance: InstanceId },
+    #[error("{instance} does not run")]
+    NotRunning { instance: InstanceId },
+    #[error("{instance} runs already as process {pid}, and what it was started from is not known")]
+    StandsAlready { instance: InstanceId, pid: u32 },
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the process; in tests what is behind a poisoned lock is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine {
+    /// Prepares this host's part of the work. The keeper is looked for when it is first needed.
+    pub fn new(paths: Paths, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Result<Self, MachineError> {
+        Ok(Self {
+            cgroups: Cgroups::detect(&paths.cgroup_parent)?,
+            storage: Storage::new(&paths.lib, &paths.run, &paths.log),
+            images: Images::new(&paths.lib),
+            keeper: KeeperLink::new(paths, notify),
+            seccomp: SeccompCache::default(),
+            signalled: Mutex::default(),
+            measured: Mutex::default(),
+        })
+    }
+
+    pub fn describe_cgroups(&self) -> String {
+        self.cgroups.describe()
+    }
+
+    pub fn keeper_pid(&self) -> Option<u32> {
+        self.keeper.pid()
+    }
+
+    /// Where the instance's processes are, below the cgroup root.
+    pub fn payload_path(&self, instance: &InstanceId) -> String {
+        self.cgroups.payload_path(instance)
+    }
+
+    /// What it uses now; `None` when it has no cgroup.
+    pub fn usage(&self, instance: &InstanceId) -> Option<Usage> {
+        let usage = self.cgroups.usage(instance).ok()?;
+        let now = Instant::now();
+        let before = lock(&self.measured).insert(instance.clone(), (now, usage.cpu_usec));
+        let cpu_milli = before.and_then(|(at, cpu_usec)| {
+            let elapsed = u64::try_from(now.duration_since(at).as_micros()).ok().filter(|elapsed| *elapsed > 0)?;
+            usage.cpu_usec.checked_sub(cpu_usec)?.checked_mul(1000)?.checked_div(elapsed)
+        });
+        Some(Usage { cpu_usec: usage.cpu_usec, cpu_milli, memory: Some(Bytes(usage.memory)), pids: Some(usage.pids) })
+    }
+
+    /// Ends the keeper and takes away what all containers shared, after the last one has gone.
+    pub fn leave_clean(&self) {
+        for failure in [
+            self.keeper.shutdown().err().map(|error| chain(&error)),
+            self.cgroups.remove_parent().err().map(|error| chain(&error)),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            tracing::warn!(error = %failure, "leaving the host clean failed");
+        }
+    }
+
+    /// The connection to the keeper. A keeper that is new to us is told of every live container that
+    /// it does not know.
+    pub(super) fn client(&self) -> Result<Arc<Client>, MachineError> {
+        self.keeper.client(|client| self.hand_over(client))
+    }
+
+    fn hand_over(&self, client: &Client) -> Result<(), MachineError> {
+        let known = self.keeper.handles();
+        for instance in self.cgroups.list()? {
+            if known.contains_key(&instance) || self.cgroups.procs(&instance)?.is_empty() {
+                continue;
+            }
+            let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
+            let find =
+                Whereabouts { cgroups: note.cgroup.directories(), pid: note.pid, since: note.since };
+            match client.adopt(&instance, find, note.output) {
+                Ok(_) => tracing::info!(container = %instance, "the keeper took it over"),
+                // Its PID 1 ended between the two looks; the next round sees a cgroup without process.
+                Err(error) if error.fault() == Some(Fault::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.keeper.refresh(client)?;
+        Ok(())
+    }
+
+    fn sight(&self, instance: &InstanceId, rootfs: Option<Option<IdRange>>) -> Result<Sighting, MachineError> {
+        let group = self.cgroups.observe(instance)?;
+        let process = match self.keeper.handle(instance) {
+            None => ProcessSeen::None,
+            Some(handle) => match handle.state {
+                // Our own start is in flight, or the agent died during one; it ends by itself.
+                HandleState::Starting => ProcessSeen::None,
+                HandleState::Running => ProcessSeen::Running {
+                    pid: handle.pid,
+                    since: handle.since,
+                    ignores_stop: self.ignores_stop(instance, handle.pid),
+                },
+                HandleState::Exited(exit) => ProcessSeen::Exited(Exit {
+                    code: exit.code,
+                    signal: exit.signal,
+                    at: exit.at,
+                    oom_killed: self.cgroups.oom_kills(instance).is_ok_and(|kills| kills > 0),
+                }),
+            },
+        };
+        Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten() })
+    }
+
+    /// Whether a stop signal was sent that PID 1 neither handles nor blocks to fetch it itself: the
+    /// kernel then drops it, even from outside (pid_namespaces(7)).
+    fn ignores_stop(&self, instance: &InstanceId, pid: u32) -> bool {
+        let Some(signal) = lock(&self.signalled).get(instance).copied() else { return false };
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+        let mask = |key: &str| {
+            let text = status.lines().find_map(|line| line.strip_prefix(key))?;
+            u64::from_str_radix(text.trim(), 16).ok()
+        };
+        let (Some(caught), Some(blocked)) = (mask("SigCgt:"), mask("SigBlk:")) else { return false };
+        u32::try_from(signal - 1).is_ok_and(|bit| (caught | blocked) >> bit & 1 == 0)
+    }
+
+    fn start(
+        &self,
+        instance: &InstanceId,
+        run: u64,
+        object: &Object,
+        ids: Option<IdRange>,
+    ) -> Result<Outcome, MachineError> {
+        let client = self.client()?;
+        if let Some(handle) = self.keeper.handle(instance) {
+            match handle.state {
+                HandleState::Running | HandleState::Starting => {
+                    return Err(MachineError::StandsAlready { instance: instance.clone(), pid: handle.pid });
+                }
+                HandleState::Exited(_) => self.release(&client, instance)?,
+            }
+        }
+        // What a crash left of an earlier try.
+        self.cgroups.remove(instance)?;
+        let spec = &object.spec;
+        for mount in &spec.mounts {
+            if let Some(from) = &mount.host {
+                std::fs::symlink_metadata(from.as_str()).map_err(|source| MachineError::MountSource {
+                    at: mount.path.to_string(),
+                    from: from.to_string(),
+                    source,
+                })?;
+            }
+        }
+        let image = self.images.prepare(&spec.image)?;
+        let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
+        let existed = self.storage.look(instance)?.is_some();
+        let result = (|| {
+            let root = self.storage.create(instance, &image, ids)?;
+            let user = self.storage.resolve_user(&root, &spec.user)?;
+            let group = self.cgroups.create(instance, &spec.resources)?;
+            let cgroup = CgroupJoin { unified: group.join.unified, v1: group.join.v1 };
+            let run_dir = self.storage.make_run_dir(instance)?;
+            self.storage.make_log_dir(instance)?;
+            self.storage.prune_logs(instance, run)?;
+            let to_host = |id: u32| ids.map_or(Some(id), |ids| ids.to_host(id)).unwrap_or(id);
+            let output = Output {
+                log: LogTarget {
+                    path: self.storage.log_path(instance, run),
+                    max_size: spec.logs.max_size.0,
+                    files: u32::from(spec.logs.files),
+                },
+                stdout: run_dir.join("stdout"),
+                stderr: run_dir.join("stderr"),
+                uid: to_host(user.uid),
+                gid: to_host(user.gid),
+            };
+            let mut note = InstanceNote {
+                object: object.clone(),
+                ids,
+                root: root.clone(),
+                cgroup: cgroup.clone(),
+                output: output.clone(),
+                pid: None,
+                since: None,
+            };
+            note.write(&run_dir)?;
+            let prepared = Prepared {
+                instance,
+                root,
+                ids,
+                user: &user,
+                cgroup,
+                cgroup_view: self.cgroup_view(),
+                stdout: output.stdout.display().to_string(),
+                stderr: output.stderr.display().to_string(),
+                seccomp: filter.is_some(),
+            };
+            let script = sandbox::script(&blueprint(spec, prepared))?;
+            let request = StartRequest {
+                instance,
+                script: &script,
+                output,
+                seccomp: filter.as_ref().map(|filter| filter.as_fd()),
+            };
+            let started = client.start(&request)?;
+            self.keeper.started(instance, started);
+            note.pid = Some(started.pid);
+            note.since = Some(started.since);
+            note.write(&run_dir)?;
+            Ok(Outcome::Started {
+                pid: started.pid,
+                at: started.since,
+                readback: group.readback,
+                unsupported: group.unsupported,
+            })
+        })();
+        if result.is_err() {
+            self.undo_start(instance, existed);
+        }
+        result
+    }
+
+    /// Nothing of a failed start stays, but what was there before it.
+    fn undo_start(&self, instance: &InstanceId, existed: bool) {
+        let groups = self.cgroups.remove(instance).err().map(|error| chain(&error));
+        let files = if existed { None } else { self.storage.remove(instance).err().map(|error| chain(&error)) };
+        for failure in groups.into_iter().chain(files) {
+            tracing::warn!(container = %instance, error = %failure, "cleaning up after a failed start failed");
+        }
+    }
+
+    fn cgroup_view(&self) -> CgroupView {
+        if self.cgroups.is_unified() { CgroupView::Unified } else { CgroupView::Nothing }
+    }
+
+    fn resize(&self, instance: &InstanceId, from: &Resources, to: &Resources) -> Result<Outcome, MachineError> {
+        let resized = self.cgroups.resize(instance, from, to)?;
+        let deferred = resized.deferred.map(|message| Deferred {
+            message,
+            // The planner paces the tries; this is the first.
+            next_try: now().after(Span::from_secs(1)),
+            tries: 1,
+        });
+        Ok(Outcome::Resized {
+            actuated: resized.actuated,
+            readback: resized.readback,
+            unsupported: resized.unsupported,
+            deferred,
+        })
+    }
+
+    fn signal(&self, instance: &InstanceId, signal: i32) -> Result<Outcome, MachineError> {
+        lock(&self.signalled).insert(instance.clone(), signal);
+        match self.client()?.signal(instance, signal) {
+            // It has ended meanwhile: what the signal was for.
+            Err(error) if error.fault() == Some(Fault::NotFound) => Ok(Outcome::Done),
+            result => Ok(result.map(|()| Outcome::Done)?),
+        }
+    }
+
+    fn collect(&self, instance: &InstanceId) -> Result<Outcome, MachineError> {
+        let client = self.client()?;
+        self.end_processes(&client, instance)?;
+        self.release(&client, instance)?;
+        self.cgroups.remove(instance)?;
+        lock(&self.signalled).remove(instance);
+        lock(&self.measured).remove(instance);
+        Ok(Outcome::Done)
+    }
+
+    fn remove(&self, instance: &InstanceId) -> Result<Outcome, MachineError> {
+        self.collect(instance)?;
+        self.storage.remove(instance)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Kills what is left, and waits until the keeper has seen the end of PID 1.
+    fn end_processes(&self, client: &Client, instance: &InstanceId) -> Result<(), MachineError> {
+        self.cgroups.kill(instance)?;
+        let running =
+            |handle: crate::keeper::Handle| matches!(handle.state, HandleState::Running | HandleState::Starting);
+        if !self.keeper.handle(instance).is_some_and(running) {
+            return Ok(());
+        }
+        match client.signal(instance, nix::libc::SIGKILL) {
+            Err(error) if error.fault() == Some(Fault::NotFound) => {}
+            result => result?,
+        }
+        let deadline = Instant::now() + KILLED_WITHIN;
+        if self.keeper.wait_for(instance, deadline, |handle| !handle.cloned().is_some_and(running)) {
+            Ok(())
+        } else {
+            Err(MachineError::Unkillable { instance: instance.clone() })
+        }
+    }
+
+    fn release(&self, client: &Client, instance: &InstanceId) -> Result<(), MachineError> {
+        match client.release(instance) {
+            // It never knew it, or has let go of it already.
+            Err(error) if error.fault() == Some(Fault::NotFound) => {}
+            result => result?,
+        }
+        self.keeper.forget(instance);
+        Ok(())
+    }
+
+    fn try_observe(&self, scope: Scope<'_>) -> Result<Seen, MachineError> {
+        let client = self.client()?;
+        let wanted = |instance: &InstanceId| match scope {
+            Scope::All => true,
+            Scope::Objects(objects) => objects.contains(&instance.object()),
+        };
+        let rootfs = match scope {
+            Scope::All => {
+                self.keeper.refresh(&client)?;
+                self.storage.list()?
+            }
+            Scope::Objects(objects) => self.storage.list_of(objects)?,
+        };
+        let groups = match scope {
+            Scope::All => self.cgroups.list()?,
+            // An instance's directory on disk is the last thing that is removed of it, so none is
+            // missed here; a cgroup that stands alone is found by the next look at everything.
+            Scope::Objects(_) => BTreeSet::new(),
+        };
+        let handles = self.keeper.handles().into_keys().filter(|instance| wanted(instance));
+        let all: BTreeSet<InstanceId> = rootfs.keys().cloned().chain(groups).chain(handles).collect();
+        let mut instances = BTreeMap::new();
+        for instance in all {
+            let sighting = self.sight(&instance, rootfs.get(&instance).copied())?;
+            instances.insert(instance, sighting);
+        }
+        Ok(Seen { instances })
+    }
+
+    fn try_apply(&self, action: &Action) -> Result<Outcome, MachineError> {
+        match action {
+            // The record alone changes.
+            Action::Note | Action::Forget => Ok(Outcome::Done),
+            Action::Start { instance, run, object, ids } => self.start(instance, *run, object, *ids),
+            Action::Resize { instance, from, to } => self.resize(instance, from, to),
+            Action::Signal { instance, signal } => self.signal(instance, *signal),
+            Action::Kill { instance } => {
+                self.cgroups.kill(instance)?;
+                Ok(Outcome::Done)
+            }
+            Action::Collect { instance } => self.collect(instance),
+            Action::Remove { instance } => self.remove(instance),
+        }
+    }
+}
+
+impl Host for Machine {
+    fn observe(&self, scope: Scope<'_>) -> Result<Seen, Failure> {
+        self.try_observe(scope).map_err(|error| failure(&error))
+    }
+
+    fn apply(&self, action: &Action) -> Result<Outcome, Failure> {
+        self.try_apply(action).map_err(|error| failure(&error))
+    }
+}
+
+fn failure(error: &MachineError) -> Failure {
+    Failure { message: chain(error) }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system(SystemTime::now())
+}

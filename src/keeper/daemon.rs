@@ -1,0 +1,332 @@
+//! How a keeper comes to be: a sealed copy of its program in a session of its own.
+//!
+//! [`spawn`] runs `plim-keeper`, which copies itself into a sealed memfd, starts the copy and ends. The
+//! copy is nobody's child then, and nothing in a container can reach a file of the host through its
+//! `/proc/PID/exe` (CVE-2019-5736). It says on its standard output how that went: `ready`, or why not.
+
+use super::KeeperError;
+use super::address;
+use super::server::{LoopError, Server};
+use crate::sys;
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
+use rustix::fs::{FlockOperation, MemfdFlags, Mode, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::DumpableBehavior;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+/// How the keeper of one root is to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The directory of its socket and lock file. It must exist.
+    pub run: PathBuf,
+    /// Where its own few words go; nowhere if `None`.
+    pub log: Option<PathBuf>,
+    /// cgroup directories that it moves itself into, so that ending the agent's does not end it.
+    pub cgroups: Vec<PathBuf>,
+    /// A process that has not executed its program by then is killed.
+    pub start_timeout: Duration,
+    /// The program; `plim-keeper` beside the running one if `None`.
+    pub binary: Option<PathBuf>,
+}
+
+impl Options {
+    pub fn new(run: PathBuf) -> Self {
+        Self { run, log: None, cgroups: Vec::new(), start_timeout: Duration::from_secs(60), binary: None }
+    }
+
+    /// Where the keeper listens.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("keeper.sock")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.run.join("keeper.lock")
+    }
+}
+
+/// Starts the keeper as a daemon and returns when it listens.
+pub fn spawn(options: &Options) -> Result<(), KeeperError> {
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => beside().map_err(|source| KeeperError::Spawn { path: PathBuf::from(NAME), source })?,
+    };
+    let mut command = Command::new(&binary);
+    command.arg("--run").arg(&options.run);
+    command.arg("--start-timeout").arg(options.start_timeout.as_secs().to_string());
+    if let Some(log) = &options.log {
+        command.arg("--log").arg(log);
+    }
+    for cgroup in &options.cgroups {
+        command.arg("--cgroup").arg(cgroup);
+    }
+    let failed = |source| KeeperError::Spawn { path: binary.clone(), source };
+    // The agent's environment may hold secrets, and the keeper needs none of it.
+    let mut launcher = command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let mut words = String::new();
+    let mut stdout = launcher.stdout.take().expect("asked for above");
+    stdout.read_to_string(&mut words).map_err(failed)?;
+    launcher.wait().map_err(failed)?;
+    if words.starts_with(READY) { Ok(()) } else { Err(KeeperError::NotStarted(words.trim().to_owned())) }
+}
+
+const NAME: &str = "plim-keeper";
+const READY: &str = "ready";
+/// How long a keeper that is going may hold the lock.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
+
+fn beside() -> io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(NAME))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error("{0}")]
+    Usage(String),
+    #[error("another keeper runs: {} is locked", .0.display())]
+    Locked(PathBuf),
+    #[error("{doing} {}", path.display())]
+    Path {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+}
+
+/// What the program `plim-keeper` does.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = super::server::chain(&error);
+            // Both are all there is to tell; without a reader there is nobody to tell.
+            let _ = writeln!(io::stdout(), "{text}");
+            let _ = writeln!(io::stderr(), "{NAME}: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: impl Iterator<Item = OsString>) -> Result<(), DaemonError> {
+    let Parsed { options, copied } = parse(args)?;
+    if !copied {
+        return launch();
+    }
+    detach(&options)?;
+    let listener = listen(&options)?;
+    let words = words(&options)?;
+    // Whoever started us may have gone; that is no reason to end.
+    let _ = writeln!(io::stdout(), "{READY}").and_then(|()| io::stdout().flush());
+    quiet(words)?;
+    if !is_sealed() {
+        tell("this host does not execute memory (vm.memfd_noexec): the keeper runs from its file");
+    }
+    serve(listener, &options)
+}
+
+/// The loop on a socket that listens, until it is told to end.
+pub fn serve(listener: OwnedFd, options: &Options) -> Result<(), DaemonError> {
+    Server::new(listener, options.start_timeout)?.run()?;
+    // A socket that nobody listens on is in nobody's way.
+    let _ = std::fs::remove_file(options.socket());
+    Ok(())
+}
+
+/// What the program was told.
+struct Parsed {
+    options: Options,
+    /// This is the copy.
+    copied: bool,
+}
+
+fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Parsed, DaemonError> {
+    let mut parsed = Parsed { options: Options::new(PathBuf::new()), copied: false };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| DaemonError::Usage(format!("{} needs a value", arg.display())));
+        match arg.to_str() {
+            Some("--run") => parsed.options.run = value()?.into(),
+            Some("--log") => parsed.options.log = Some(value()?.into()),
+            Some("--cgroup") => parsed.options.cgroups.push(value()?.into()),
+            Some("--start-timeout") => {
+                let seconds = value()?;
+                let number = seconds.to_str().and_then(|text| text.parse().ok());
+                let usage = || DaemonError::Usage(format!("{} is not a number of seconds", seconds.display()));
+                parsed.options.start_timeout = Duration::from_secs(number.ok_or_else(usage)?);
+            }
+            Some(COPIED) => parsed.copied = true,
+            _ => return Err(DaemonError::Usage(format!("unknown argument {}", arg.display()))),
+        }
+    }
+    if !parsed.options.run.is_absolute() {
+        let text = format!("usage: {NAME} --run DIR [--log FILE] [--cgroup DIR]... [--start-timeout SECONDS]");
+        return Err(DaemonError::Usage(text));
+    }
+    Ok(parsed)
+}
+
+const COPIED: &str = "--copied";
+
+/// Starts the copy, and leaves it alone.
+fn launch() -> Result<(), DaemonError> {
+    let own = Path::new("/proc/self/exe");
+    let failed = |doing| move |source| DaemonError::Path { doing, path: own.to_owned(), source };
+    // Whatever else the agent's own starter has left open is not ours to hold.
+    sys::close_on_exec_from(3).map_err(|errno| LoopError::new("leaving descriptors behind", errno))?;
+    let copy = sealed_copy(own).map_err(failed("copying"))?;
+    let start = |program: &Path| {
+        let mut command = Command::new(program);
+        command.arg0(NAME).args(std::env::args_os().skip(1)).arg(COPIED).spawn()
+    };
+    let started = match start(&Path::new("/proc/self/fd").join(copy.as_raw_fd().to_string())) {
+        // The host's rule against executing memory (vm.memfd_noexec=2, Linux 6.3).
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => start(own),
+        other => other,
+    };
+    started.map(|_| ()).map_err(failed("starting"))?;
+    Ok(())
+}
+
+fn sealed_copy(program: &Path) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Before Linux 6.3 every memfd can be executed and the flag is unknown.
+    let memfd = match rustix::fs::memfd_create(NAME, flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(NAME, flags)?,
+        Err(Errno::ACCESS) => return File::open(program),
+        other => other?,
+    };
+    let mut copy = File::from(memfd);
+    io::copy(&mut File::open(program)?, &mut copy)?;
+    rustix::fs::fcntl_add_seals(&copy, SEALS)?;
+    Ok(copy)
+}
+
+const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
+
+fn is_sealed() -> bool {
+    File::open("/proc/self/exe")
+        .is_ok_and(|own| rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SEALS)))
+}
+
+/// Leaves everything behind that came with whoever started us.
+fn detach(options: &Options) -> Result<(), DaemonError> {
+    // Refused only to the leader of a group, who has been its own before.
+    let _ = rustix::process::setsid();
+    let errno = |doing| move |source: Errno| LoopError::new(doing, source);
+    let nix_errno = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
+    SigSet::empty().thread_set_mask().map_err(|error| errno("resetting the signal mask")(nix_errno(error)))?;
+    rustix::thread::set_name(c"plim-keeper").map_err(errno("naming the process"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(errno("becoming non-dumpable"))?;
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    std::env::set_current_dir("/").map_err(|source| DaemonError::Path {
+        doing: "changing to",
+        path: "/".into(),
+        source,
+    })?;
+    for cgroup in &options.cgroups {
+        let path = cgroup.join("cgroup.procs");
+        std::fs::write(&path, "0").map_err(|source| DaemonError::Path { doing: "joining", path, source })?;
+    }
+    if root_is_shared() {
+        let failed = |doing| move |error| LoopError::new(doing, nix_errno(error));
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(failed("making a mount namespace"))?;
+        let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+            .map_err(failed("keeping our mounts to ourselves"))?;
+    }
+    Ok(())
+}
+
+/// Mounts of the host go on reaching a namespace of our own only where `/` is shared. Elsewhere the
+/// keeper stays: it mounts nothing itself, and must see what is mounted later.
+fn root_is_shared() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
+    root.is_some_and(|line| line.split(" - ").next().is_some_and(|fields| fields.contains(" shared:")))
+}
+
+/// Makes sure to be the only one, and opens the socket.
+fn listen(options: &Options) -> Result<OwnedFd, DaemonError> {
+    let path = options.lock();
+    let failed = |doing| {
+        let path = path.clone();
+        move |source| DaemonError::Path { doing, path, source }
+    };
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let lock = lock.map_err(failed("opening"))?;
+    let begun = std::time::Instant::now();
+    while let Err(errno) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if errno != Errno::WOULDBLOCK {
+            return Err(failed("locking")(errno.into()));
+        }
+        // A killed keeper's lock goes with its last child that has not come to close it.
+        if begun.elapsed() > LOCK_WITHIN {
+            return Err(DaemonError::Locked(path));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Held until the process ends.
+    std::mem::forget(lock);
+    bind(&options.socket())
+}
+
+/// A listening socket in place of what another keeper has left there.
+pub(super) fn bind(path: &Path) -> Result<OwnedFd, DaemonError> {
+    let failed = |doing| move |source| DaemonError::Path { doing, path: path.to_owned(), source };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("removing")(error)),
+        _ => {}
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    let socket = socket.map_err(|errno| failed("making a socket for")(errno.into()))?;
+    address::with(path, |address| rustix::net::bind(&socket, address))
+        .map_err(|errno| failed("binding")(errno.into()))?;
+    // The directory is ours alone, and peers are checked besides.
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(failed("protecting"))?;
+    rustix::net::listen(&socket, 64).map_err(|errno| failed("listening on")(errno.into()))?;
+    Ok(socket)
+}
+
+/// Where our own words go.
+fn words(options: &Options) -> Result<File, DaemonError> {
+    let path = options.log.as_deref().unwrap_or(Path::new(NULL));
+    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+    opened.map_err(|source| DaemonError::Path { doing: "opening", path: path.to_owned(), source })
+}
+
+/// Lets go of the standard streams of whoever started us.
+fn quiet(words: File) -> Result<(), DaemonError> {
+    let failed = |source| DaemonError::Path { doing: "opening", path: NULL.into(), source };
+    let null = OpenOptions::new().read(true).write(true).open(NULL).map_err(failed)?;
+    let redirected = rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&words));
+    redirected.map_err(|errno| failed(errno.into()))
+}
+
+const NULL: &str = "/dev/null";
+
+/// A word for the log.
+fn tell(text: &str) {
+    // Without a log there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{NAME}: {text}");
+}

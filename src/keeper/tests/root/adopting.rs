@@ -1,0 +1,96 @@
+//! A keeper dies, and another takes over.
+
+use super::super::process::{Place, instance, is_alive, script_in, wait_until};
+use crate::keeper::{Fault, Whereabouts};
+use std::path::PathBuf;
+
+/// A cgroup of our own in some hierarchy of this machine, gone at the end of the test.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(name: &str) -> Self {
+        let unified = PathBuf::from("/sys/fs/cgroup/unified");
+        let parent = if unified.is_dir() { unified } else { PathBuf::from("/sys/fs/cgroup") };
+        let group = parent.join(format!("plim-test-{name}-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        Self(group)
+    }
+
+    fn find(&self, pid: Option<u32>) -> Whereabouts {
+        Whereabouts { cgroups: vec![PathBuf::from("/sys/fs/cgroup/none"), self.0.clone()], pid, since: None }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        wait_until(|| std::fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+const NEW_PID: u64 = 0x2000_0000;
+
+#[test]
+fn a_container_outlives_its_keeper_and_is_heard_again() {
+    let (place, id, group) = (Place::new(), instance(1), Group::new("outlives"));
+    let go = place.path().join("go");
+    let command = format!(
+        "echo $$ > {}/cgroup.procs; echo before; while [ ! -e {} ]; do echo waiting; sleep 0.01; done; echo after; exit 9",
+        group.0.display(),
+        go.display()
+    );
+    let first = place.keeper();
+    let agent = first.connect();
+    let pid = place.start(&agent, &id, &command).unwrap().pid;
+    wait_until(|| !place.logged(&id).is_empty());
+
+    first.kill();
+    assert!(is_alive(pid));
+    let second = place.keeper();
+    let agent = second.connect();
+    assert!(agent.client.list().unwrap().is_empty());
+    let adopted = agent.client.adopt(&id, group.find(Some(pid)), place.output(&id)).unwrap();
+    std::fs::write(go, "").unwrap();
+    let exit = agent.exit_of(&id);
+
+    assert_eq!(adopted.pid, pid);
+    assert!(agent.client.list().unwrap()[0].adopted);
+    assert_eq!(exit.code, Some(9), "Linux 6.15 tells the code to others than the parent");
+    let logged = place.logged(&id);
+    assert_eq!(logged.first().map(String::as_str), Some("stdout F before"));
+    assert_eq!(logged.last().map(String::as_str), Some("stdout F after"));
+    agent.client.release(&id).unwrap();
+    assert!(!place.output(&id).stdout.exists());
+}
+
+#[test]
+fn the_first_process_of_a_pid_namespace_is_found_by_its_cgroup_alone() {
+    let (place, id, group) = (Place::new(), instance(1), Group::new("pidns"));
+    let command = format!("echo $$ > {}/cgroup.procs; sleep 1000 & sleep 1000 & echo up; wait", group.0.display());
+    let first = place.keeper();
+    let agent = first.connect();
+    // "0" is the writer itself: in here $$ is 1.
+    let command = command.replace("echo $$", "echo 0");
+    let pid = place.start_script(&agent, &id, &script_in(&["/bin/sh", "-c", &command], NEW_PID)).unwrap().pid;
+    wait_until(|| place.logged(&id) == ["stdout F up"]);
+
+    first.kill();
+    let second = place.keeper();
+    let agent = second.connect();
+    let adopted = agent.client.adopt(&id, group.find(None), place.output(&id)).unwrap();
+    agent.client.signal(&id, libc::SIGKILL).unwrap();
+    let exit = agent.exit_of(&id);
+
+    assert_eq!(adopted.pid, pid);
+    assert_eq!((exit.code, exit.signal), (Some(128 + libc::SIGKILL), Some(libc::SIGKILL)));
+}
+
+#[test]
+fn a_process_outside_of_the_cgroup_is_not_adopted() {
+    let (place, id, group) = (Place::new(), instance(1), Group::new("outside"));
+    let keeper = place.keeper();
+    let agent = keeper.connect();
+
+    let error = agent.client.adopt(&id, group.find(Some(std::process::id())), place.output(&id)).unwrap_err();
+
+    assert_eq!(error.fault(), Some(Fault::NotFound));
+}

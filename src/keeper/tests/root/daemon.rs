@@ -1,0 +1,103 @@
+//! The real program, as the agent starts it.
+
+use super::super::process::{Place, instance, is_alive, shell, wait_until};
+use crate::keeper::{Client, Event, KeeperError, Options, StartRequest, spawn};
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// The program that cargo has built beside the tests; without it a test has nothing to test, and says so.
+pub(super) fn options(place: &Place) -> Option<Options> {
+    let binary = std::env::current_exe().unwrap().parent().unwrap().with_file_name("plim-keeper");
+    if !binary.exists() {
+        use std::io::Write;
+        writeln!(std::io::stderr(), "skipped: {} is not built", binary.display()).unwrap();
+        return None;
+    }
+    let mut options = Options::new(place.path().to_owned());
+    options.binary = Some(binary);
+    options.log = Some(place.path().join("keeper.log"));
+    Some(options)
+}
+
+#[test]
+fn it_runs_from_sealed_memory_in_a_session_of_its_own() {
+    let place = Place::new();
+    let Some(options) = options(&place) else { return };
+
+    spawn(&options).unwrap();
+    let client = Client::connect(&options.socket(), |_| {}).unwrap();
+    let pid = client.stats().unwrap().pid;
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let program = std::fs::read_link(proc.join("exe")).unwrap();
+    let name = std::fs::read_to_string(proc.join("comm")).unwrap();
+    let stat = std::fs::read_to_string(proc.join("stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let streams = [0, 1, 2].map(|fd| std::fs::read_link(proc.join(format!("fd/{fd}"))).unwrap());
+    let threads = std::fs::read_dir(proc.join("task")).unwrap().count();
+    let second = spawn(&options).unwrap_err();
+    client.shutdown(false).unwrap();
+
+    assert!(program.to_string_lossy().starts_with("/memfd:plim-keeper"), "{program:?}");
+    assert_eq!(name, "plim-keeper\n");
+    assert_eq!(threads, 1);
+    assert_ne!(fields[1], std::process::id().to_string(), "it is not our child");
+    assert_eq!(fields[3], pid.to_string(), "it leads its session");
+    let null = PathBuf::from("/dev/null");
+    assert_eq!(streams, [null.clone(), null, options.log.clone().unwrap()]);
+    assert!(matches!(second, KeeperError::NotStarted(ref text) if text.contains("another keeper runs")), "{second:?}");
+    wait_until(|| !is_alive(pid) && !options.socket().exists());
+}
+
+#[test]
+fn a_reason_not_to_start_is_told() {
+    let place = Place::new();
+    let Some(mut options) = options(&place) else { return };
+    options.cgroups.push(PathBuf::from("/nowhere"));
+
+    let error = spawn(&options).unwrap_err();
+
+    assert!(error.to_string().contains("joining /nowhere/cgroup.procs: No such file"), "{error}");
+}
+
+#[test]
+fn a_missing_program_is_told() {
+    let place = Place::new();
+    let mut options = Options::new(place.path().to_owned());
+    options.binary = Some(PathBuf::from("/nowhere/plim-keeper"));
+
+    assert!(matches!(spawn(&options), Err(KeeperError::Spawn { .. })));
+}
+
+#[test]
+fn another_begins_at_once_after_a_kill() {
+    let (place, id) = (Place::new(), instance(1));
+    let Some(options) = options(&place) else { return };
+    spawn(&options).unwrap();
+    let (send, events) = channel();
+    let client = Client::connect(&options.socket(), move |event| send.send(event).unwrap_or_default()).unwrap();
+    let pid = client.stats().unwrap().pid;
+    let script = shell("ulimit -Sn; exec sleep 1000");
+    let request = StartRequest { instance: &id, script: &script, output: place.output(&id), seccomp: None };
+    let container = client.start(&request).unwrap().pid;
+    wait_until(|| !place.logged(&id).is_empty());
+
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), nix::sys::signal::SIGKILL).unwrap();
+    while events.recv_timeout(Duration::from_secs(20)).unwrap() != Event::Lost {}
+    spawn(&options).unwrap();
+    let next = Client::connect(&options.socket(), |_| {}).unwrap();
+    let after = next.stats().unwrap();
+    next.shutdown(false).unwrap();
+    let alive = is_alive(container);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(container.try_into().unwrap()), nix::sys::signal::SIGKILL)
+        .unwrap();
+
+    assert!(alive && after.pid != pid);
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let own = own.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    assert_eq!(
+        place.logged(&id),
+        [format!("stdout F {own}")],
+        "the keeper's own limit of descriptors is not passed on"
+    );
+}

@@ -1,0 +1,109 @@
+//! What the sources say about each object that exists anywhere: asked for, unusable, absent.
+//!
+//! Only an absence that was seen may lead to a deletion, and not when too many are absent at once:
+//! then the likeliest story is a wrong directory.
+
+use super::{Inputs, SourceState, Wanted, Wish};
+use crate::spec::ObjectId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How an object stands in the sources.
+#[derive(Debug, Clone)]
+pub(super) enum Presence<'a> {
+    Wanted(&'a Wanted),
+    /// There is a text of it that cannot be used.
+    Invalid(Arc<str>),
+    /// A source cannot be read, so nothing can be said about it.
+    Unavailable(Arc<str>),
+    /// A complete listing did not have it.
+    Absent,
+    /// Absent as too many others are.
+    Held(Arc<str>),
+}
+
+/// Answers for each object, with the sums over all objects worked out once.
+pub(super) struct Presences<'a> {
+    inputs: Inputs<'a>,
+    /// Why nothing counts as absent at the moment.
+    incomplete: Option<Arc<str>>,
+    /// Why absent objects wait for consent.
+    guard: Option<Arc<str>>,
+}
+
+impl<'a> Presences<'a> {
+    pub(super) fn new(inputs: Inputs<'a>, strays: &BTreeMap<ObjectId, bool>) -> Self {
+        let mut incomplete = inputs.desired.sources.iter().filter_map(|(name, state)| match state {
+            SourceState::Complete => None,
+            SourceState::Unavailable { reason } => Some(format!("source {name}: {reason}")),
+        });
+        let mut presences = Self { inputs, incomplete: incomplete.next().map(Arc::from), guard: None };
+        presences.guard = presences.wipe_guard(strays);
+        presences
+    }
+
+    pub(super) fn of(&self, id: &ObjectId) -> Presence<'a> {
+        match self.inputs.desired.objects.get(id) {
+            Some(Wish::Present(wanted)) => return Presence::Wanted(wanted),
+            Some(Wish::Invalid { message, provenance: _ }) => return Presence::Invalid(message.clone()),
+            None => {}
+        }
+        if let Some(message) = self.held_by_its_file(id) {
+            return Presence::Invalid(message);
+        }
+        if let Some(reason) = &self.incomplete {
+            return Presence::Unavailable(reason.clone());
+        }
+        match &self.guard {
+            Some(reason) if !self.inputs.approved.contains(id) => Presence::Held(reason.clone()),
+            _ => Presence::Absent,
+        }
+    }
+
+    fn held_by_its_file(&self, id: &ObjectId) -> Option<Arc<str>> {
+        let held = &self.inputs.desired.held_files;
+        if held.is_empty() {
+            return None;
+        }
+        match self.inputs.records.get(id) {
+            Some(record) => {
+                let from = &record.provenance;
+                held.get(&(from.source.clone(), from.file.clone())).cloned()
+            }
+            // Without a record nobody knows which file it came from: it may be this one.
+            None => held.values().next().cloned(),
+        }
+    }
+
+    /// Counts what is absent now, deletions under way included, so that a directory that empties
+    /// in slow motion is noticed like one that empties at once.
+    fn wipe_guard(&self, strays: &BTreeMap<ObjectId, bool>) -> Option<Arc<str>> {
+        let Inputs { settings, desired, records, .. } = self.inputs;
+        let gone = |id: &&ObjectId| !desired.objects.contains_key(id) && self.held_by_its_file(id).is_none();
+        // What runs without a record is never removed, so it does not count.
+        let strays = strays.iter().filter(|(_, runs)| !**runs).map(|(id, _)| id);
+        let managed = records.len() + strays.clone().count();
+        let absent = records.keys().chain(strays).filter(gone).count();
+        let limit = settings.max_delete.max(managed.saturating_mul(settings.max_delete_percent) / 100);
+        if absent > 1 && absent == managed && desired.objects.is_empty() {
+            Some(format!("all {managed} objects are gone from the manifests").into())
+        } else if absent > limit {
+            Some(format!("{absent} of {managed} objects are gone from the manifests, more than {limit} at once").into())
+        } else {
+            None
+        }
+    }
+}
+
+/// Objects that something stands of on the host, but no record or text knows; and whether any of
+/// it runs.
+pub(super) fn strays(inputs: Inputs<'_>) -> BTreeMap<ObjectId, bool> {
+    let mut strays = BTreeMap::new();
+    for (instance, sighting) in &inputs.seen.instances {
+        let id = instance.object();
+        if !inputs.records.contains_key(&id) && !inputs.desired.objects.contains_key(&id) {
+            *strays.entry(id).or_default() |= sighting.is_running();
+        }
+    }
+    strays
+}

@@ -1,0 +1,245 @@
+//! Judges from what stands in the world and what was asked for; knows nothing of records.
+
+use super::agent::{File, GRACE};
+use super::world::{Life, Temper, World, render};
+use crate::plan::{Action, Desired, OverrideState, Record, SourceState, Wish};
+use crate::spec::{DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A person's order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub state: OverrideState,
+    pub since: Timestamp,
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Default)]
+pub(super) struct Referee {
+    /// The last usable text of each object that the agent was shown.
+    last_good: BTreeMap<ObjectId, Arc<Object>>,
+    /// Since when the agent has been shown complete listings without it.
+    absent_since: BTreeMap<ObjectId, Timestamp>,
+    /// What must not be deleted now, because too much is absent.
+    guarded: bool,
+    complete: bool,
+    approved: BTreeSet<ObjectId>,
+    pub orders: BTreeMap<ObjectId, Asked>,
+    leaving: bool,
+    /// When the database was lost last.
+    pub forgot_at: Option<Timestamp>,
+    now: Timestamp0,
+}
+
+/// The referee's clock.
+type Timestamp0 = Option<Timestamp>;
+
+impl Referee {
+    /// What the agent is shown in a round.
+    pub fn hears(&mut self, desired: &Desired, world: &World, leaving: bool, approved: &BTreeSet<ObjectId>) {
+        let now = world.now;
+        self.now = Some(now);
+        self.leaving = leaving;
+        self.approved.clone_from(approved);
+        for (id, wish) in &desired.objects {
+            if let Wish::Present(wanted) = wish {
+                self.last_good.insert(id.clone(), Arc::new(wanted.object.clone()));
+            }
+        }
+        let complete = desired.sources.values().all(|state| *state == SourceState::Complete);
+        let held = |id: &ObjectId| desired.held_files.contains_key(&("dir".to_owned(), format!("{}.yaml", id.name)));
+        let known: Vec<ObjectId> = self.last_good.keys().cloned().collect();
+        for id in known {
+            if desired.objects.contains_key(&id) || held(&id) {
+                self.absent_since.remove(&id);
+            } else if !complete {
+                // A deletion that had begun may go on afterwards; what runs gets its grace again.
+                if world.lives_of(&id).any(|(_, life)| life.process.as_ref().is_some_and(|p| !p.condemned)) {
+                    self.absent_since.remove(&id);
+                }
+            } else {
+                self.absent_since.entry(id).or_insert(now);
+            }
+        }
+        self.complete = complete;
+        self.guarded = complete && desired.objects.is_empty() && desired.held_files.is_empty();
+    }
+
+    fn order(&self, id: &ObjectId) -> Option<&Asked> {
+        let now = self.now?;
+        self.orders.get(id).filter(|order| order.until.is_none_or(|until| until > now))
+    }
+
+    /// May the object go altogether?
+    fn may_vanish(&self, world: &World, id: &ObjectId) -> bool {
+        let absent = self.absent_since.get(id).is_some_and(|since| since.after(GRACE) <= world.now);
+        // An empty listing needs consent as long as there is more than one thing to lose.
+        let objects: BTreeSet<ObjectId> = world.lives.keys().map(InstanceId::object).collect();
+        let alone = objects.iter().all(|other| other == id);
+        self.leaving || (absent && self.complete && (!self.guarded || alone || self.approved.contains(id)))
+    }
+
+    /// May the process of this life be stopped?
+    fn may_stop(&self, world: &World, instance: &InstanceId, life: &Life) -> bool {
+        let id = instance.object();
+        let Some(process) = &life.process else { return true };
+        if process.condemned || life.origin_unknown || self.may_vanish(world, &id) {
+            return true;
+        }
+        let Some(good) = self.last_good.get(&id) else { return false };
+        if needs_new_process(&process.started_from, good) {
+            return true;
+        }
+        match self.order(&id) {
+            Some(Asked { state: OverrideState::Stopped, .. }) => true,
+            Some(Asked { state: OverrideState::Restart, since, .. }) if process.since <= *since => true,
+            Some(Asked { state: OverrideState::Running, .. }) => false,
+            Some(Asked { state: OverrideState::Restart, .. }) | None => good.spec.desired_state == DesiredState::Stopped,
+        }
+    }
+
+    /// Is a step justified by what is known when it is planned?
+    pub fn justifies(&self, world: &World, action: &Action) -> bool {
+        match action {
+            Action::Note | Action::Forget | Action::Start { .. } | Action::Resize { .. } | Action::Collect { .. } => true,
+            Action::Signal { instance, .. } | Action::Kill { instance } => {
+                world.lives.get(instance).is_none_or(|life| self.may_stop(world, instance, life))
+            }
+            Action::Remove { instance } => world.lives.get(instance).is_none_or(|life| {
+                let id = instance.object();
+                let newest = world.lives_of(&id).all(|(other, _)| other.number <= instance.number);
+                let replaced = match (&life.rootfs, self.last_good.get(&id)) {
+                    (Some(from), Some(good)) => life.origin_unknown || needs_new_rootfs(from, good),
+                    _ => true,
+                };
+                let gone = self.may_vanish(world, &id);
+                // Without a memory there is no telling since when a remnant is not asked for.
+                let remnant = self.forgot_at.is_some() && self.complete && self.absent_since.contains_key(&id);
+                life.process.is_none() && (gone || replaced || !newest || !life.was_started || remnant)
+                    || life.process.is_some()
+                        && (gone && process_condemned(life) || remnant && self.approved.contains(&id))
+            }),
+        }
+    }
+
+    /// An action is about to take effect.
+    pub fn judge(&self, world: &World, action: &Action, justified_when_planned: bool) {
+        assert!(
+            justified_when_planned || self.justifies(world, action),
+            "at {} nothing asks for this: {action:?}; orders {:?}; instances {:?}",
+            world.now.0, self.orders, world.lives.iter().map(|(id, life)| (id, &life.process)).collect::<Vec<_>>()
+        );
+        match action {
+            Action::Start { instance, ids, .. } => {
+                let id = instance.object();
+                for (other, life) in world.lives_of(&id) {
+                    assert!(other == instance, "{instance} is started beside {other}: {life:?}");
+                }
+                for (other, life) in &world.lives {
+                    let apart = match (life.ids, ids) {
+                        (Some(theirs), Some(ours)) => theirs.base != ours.base,
+                        _ => true,
+                    };
+                    assert!(other == instance || apart, "{instance} and {other} have the same ids");
+                }
+            }
+            Action::Kill { instance } => {
+                if let Some(process) = world.lives.get(instance).and_then(|life| life.process.as_ref()) {
+                    let patient = process.signalled_at.is_some_and(|at| at.after(Span::from_secs(7)) <= world.now);
+                    let hopeless = process.temper == Temper::Deaf;
+                    assert!(patient || hopeless || self.leaving || default_grace(process, world), "{instance} is killed without its grace");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// True at every moment.
+    pub fn look(&self, world: &World) {
+        let mut running = BTreeSet::new();
+        for (instance, life) in &world.lives {
+            if life.process.is_some() {
+                assert!(running.insert(instance.object()), "two instances of {} run", instance.object());
+            }
+        }
+    }
+
+    /// Nothing moves any more: is it as was asked?
+    pub fn judge_rest(
+        &self,
+        world: &World,
+        files: &BTreeMap<ObjectId, File>,
+        records: &BTreeMap<ObjectId, Record>,
+        leaving: bool,
+    ) {
+        let objects: BTreeSet<ObjectId> =
+            files.keys().cloned().chain(world.lives.keys().map(InstanceId::object)).collect();
+        let broken = files.values().any(|file| matches!(file, File::Broken));
+        for id in &objects {
+            let lives: Vec<&Life> = world.lives_of(id).map(|(_, life)| life).collect();
+            let process = lives.iter().find_map(|life| life.process.as_ref());
+            let good = match (files.get(id), leaving) {
+                (Some(File::Valid(wanted)), false) => Some(&wanted.object),
+                // What the last good text said, if there was one.
+                (Some(File::Broken), false) if records.contains_key(id) => self.last_good.get(id).map(Arc::as_ref),
+                (Some(File::Broken), false) => continue,
+                // Without a memory nobody knows what a broken file speaks of: maybe of this.
+                (None, false) if self.forgot_at.is_some() && broken => continue,
+                (None, _) | (_, true) => None,
+            };
+            let Some(good) = good else {
+                assert!(lives.is_empty(), "something is left of {id}: {lives:?}");
+                continue;
+            };
+            assert!(lives.len() <= 1, "several instances of {id}");
+            let stopped = match self.order(id).map(|order| order.state) {
+                Some(OverrideState::Stopped) => true,
+                Some(OverrideState::Running) => false,
+                Some(OverrideState::Restart) | None => good.spec.desired_state == DesiredState::Stopped,
+            };
+            if stopped {
+                assert!(process.is_none(), "{id} runs and should not");
+                continue;
+            }
+            let Some(process) = process else {
+                let ended = lives.iter().find_map(|life| life.ended_alone);
+                let may_rest = match good.spec.restart.policy {
+                    RestartPolicy::Always => false,
+                    // What ended and was taken away behind our back has left no trace to judge from.
+                    RestartPolicy::OnFailure => lives.is_empty() || ended == Some(Some(0)),
+                    RestartPolicy::Never => lives.is_empty() || ended.is_some(),
+                };
+                assert!(may_rest, "{id} should run: {lives:?}");
+                continue;
+            };
+            // What was started before the memory was lost passes for what is asked.
+            let adopted = self.forgot_at.is_some_and(|at| process.since <= at);
+            assert!(adopted || !needs_new_process(&process.started_from, good), "{id} runs an old revision");
+            let group = lives[0].group.clone().unwrap_or_default();
+            let wanted = render(&good.spec.resources);
+            assert!(group == wanted, "{id} has {group:?} and not {wanted:?}");
+        }
+        for id in records.keys() {
+            assert!(files.contains_key(id) && !leaving, "{id} is remembered and nothing asks for it");
+        }
+    }
+}
+
+fn process_condemned(life: &Life) -> bool {
+    life.process.as_ref().is_some_and(|process| process.condemned)
+}
+
+/// Files made by hand in a scenario have the default grace.
+fn default_grace(process: &super::world::Process, world: &World) -> bool {
+    let grace = process.started_from.spec.stop.grace;
+    process.signalled_at.is_some_and(|at| at.after(grace) <= world.now)
+}
+
+fn needs_new_process(old: &Object, new: &Object) -> bool {
+    old.spec.command != new.spec.command || needs_new_rootfs(old, new)
+}
+
+fn needs_new_rootfs(old: &Object, new: &Object) -> bool {
+    old.spec.image != new.spec.image || old.spec.security.user_namespace != new.spec.security.user_namespace
+}

@@ -1,0 +1,292 @@
+//! A small world: instances with a root filesystem, a cgroup and a process; processes that end, do
+//! not listen or use too much memory; and actions that fail before, amid and after their effect.
+
+use crate::plan::{Action, Deferred, Exit, Failure, GroupSeen, Outcome, ProcessSeen, Seen, Sighting};
+use crate::spec::{Bytes, IdRange, InstanceId, Object, ObjectId, Resources, Span, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Splitmix64: small, and the same everywhere.
+#[derive(Clone)]
+pub(super) struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+
+    pub fn one_in(&mut self, sides: u64) -> bool {
+        self.roll(sides) == 0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Temper {
+    Obedient,
+    /// No handler: the kernel drops the signal, and that can be seen.
+    Deaf,
+    /// A handler that does nothing: that cannot be seen.
+    Stubborn,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Process {
+    pub pid: u32,
+    pub since: Timestamp,
+    pub temper: Temper,
+    pub started_from: Arc<Object>,
+    pub signalled_at: Option<Timestamp>,
+    /// A justified order to stop has reached it.
+    pub condemned: bool,
+    pub order_lost: bool,
+    pub uses: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Life {
+    pub rootfs: Option<Arc<Object>>,
+    pub ids: Option<IdRange>,
+    pub group: Option<BTreeMap<String, String>>,
+    pub process: Option<Process>,
+    pub exited: Option<Exit>,
+    /// How its last process ended, if that was by itself.
+    pub ended_alone: Option<Option<i32>>,
+    pub stragglers_until: Option<Timestamp>,
+    pub was_started: bool,
+    /// Made before the agent lost its memory: what it was made from, nobody can know.
+    pub origin_unknown: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct World {
+    pub now: Timestamp,
+    pub dice: Dice,
+    pub lives: BTreeMap<InstanceId, Life>,
+    pub last_pid: u32,
+    /// One in so many effects goes wrong; 0 for a world without faults.
+    pub faults: u64,
+    pub effects: u64,
+}
+
+pub(super) enum Fate {
+    Done(Result<Outcome, Failure>),
+    /// The agent ended in the middle of it.
+    Crash,
+}
+
+fn failure(message: &str) -> Failure {
+    Failure { message: message.to_owned() }
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: Timestamp(1_700_000_000_000),
+            dice: Dice(seed),
+            lives: BTreeMap::new(),
+            last_pid: 100,
+            faults: 12,
+            effects: 0,
+        }
+    }
+
+    pub fn observe(&mut self) -> Seen {
+        let now = self.now;
+        let instances = self.lives.iter_mut().map(|(id, life)| {
+            if life.stragglers_until.is_some_and(|until| until <= now) {
+                life.stragglers_until = None;
+            }
+            let process = match (&life.process, life.exited) {
+                (Some(process), _) => ProcessSeen::Running {
+                    pid: process.pid,
+                    since: process.since,
+                    ignores_stop: process.temper == Temper::Deaf,
+                },
+                (None, Some(exit)) => ProcessSeen::Exited(exit),
+                (None, None) => ProcessSeen::None,
+            };
+            let populated = life.process.is_some() || life.stragglers_until.is_some();
+            let group = life.group.clone().map(|limits| GroupSeen { populated, limits });
+            (id.clone(), Sighting { process, group, rootfs: life.rootfs.is_some(), ids: life.ids })
+        });
+        Seen { instances: instances.collect() }
+    }
+
+    pub fn lives_of<'a>(&'a self, object: &'a ObjectId) -> impl Iterator<Item = (&'a InstanceId, &'a Life)> + 'a {
+        self.lives.iter().filter(move |(id, _)| id.object() == *object)
+    }
+
+    /// Does an action, or a part of it.
+    pub fn apply(&mut self, action: &Action, condemns: bool) -> Fate {
+        self.effects += 1;
+        let fault = if self.faults > 0 && self.dice.one_in(self.faults) { 1 + self.dice.roll(5) } else { 0 };
+        match fault {
+            1 => return Fate::Crash,
+            2 => return Fate::Done(Err(failure("no effect"))),
+            _ => {}
+        }
+        let result = self.effect(action, fault == 3, condemns);
+        if fault > 0
+            && let Action::Signal { instance, .. } | Action::Kill { instance } = action
+            && let Some(life) = self.lives.get_mut(instance)
+        {
+            // The agent does not know that this end was its own doing.
+            match &mut life.process {
+                Some(process) => process.order_lost = true,
+                None => life.ended_alone = Some(life.exited.and_then(|exit| exit.code)),
+            }
+        }
+        match fault {
+            4 => Fate::Crash,
+            3 | 5 => Fate::Done(Err(failure("half an effect, or one that was not seen"))),
+            _ => Fate::Done(result),
+        }
+    }
+
+    fn effect(&mut self, action: &Action, half: bool, condemns: bool) -> Result<Outcome, Failure> {
+        let now = self.now;
+        match action {
+            Action::Note | Action::Forget => {}
+            Action::Start { instance, run: _, object, ids } => {
+                let life = self.lives.entry(instance.clone()).or_default();
+                assert!(life.process.is_none(), "{instance} is started and runs already");
+                life.rootfs.get_or_insert_with(|| object.clone());
+                life.ids = *ids;
+                life.group.get_or_insert_default();
+                life.exited = None;
+                if half {
+                    return Err(failure("half a start"));
+                }
+                let limits = render(&object.spec.resources);
+                life.group = Some(limits.clone());
+                life.was_started = true;
+                life.ended_alone = None;
+                self.last_pid += 1;
+                let temper = match self.dice.roll(6) {
+                    0 => Temper::Deaf,
+                    1 => Temper::Stubborn,
+                    _ => Temper::Obedient,
+                };
+                life.process = Some(Process {
+                    pid: self.last_pid,
+                    since: now,
+                    temper,
+                    started_from: object.clone(),
+                    signalled_at: None,
+                    condemned: false,
+                    order_lost: false,
+                    uses: 0,
+                });
+                return Ok(Outcome::Started { pid: self.last_pid, at: now, readback: limits, unsupported: Vec::new() });
+            }
+            Action::Resize { instance, from: _, to } => {
+                let Some(life) = self.lives.get_mut(instance) else { return Err(failure("no such cgroup")) };
+                let (Some(group), Some(process)) = (&mut life.group, &life.process) else {
+                    return Err(failure("no such cgroup"));
+                };
+                let mut actuated = to.clone();
+                let mut deferred = None;
+                if to.memory.limit.is_some_and(|limit| limit.0 < process.uses) {
+                    actuated.memory.limit = group.get("memory.max").and_then(|text| text.parse().ok()).map(Bytes);
+                    let message = format!("{} in use", process.uses);
+                    deferred = Some(Deferred { message, next_try: now, tries: 0 });
+                }
+                *group = render(&actuated);
+                return Ok(Outcome::Resized { actuated, readback: group.clone(), unsupported: Vec::new(), deferred });
+            }
+            Action::Signal { instance, signal } => {
+                let process = self.lives.get_mut(instance).and_then(|life| life.process.as_mut());
+                let Some(process) = process else { return Err(failure("no such process")) };
+                process.signalled_at.get_or_insert(now);
+                process.condemned |= condemns;
+                if process.temper == Temper::Obedient && self.dice.one_in(2) || *signal == 9 {
+                    self.end(instance, 143, false);
+                }
+            }
+            Action::Kill { instance } => {
+                let Some(life) = self.lives.get_mut(instance) else { return Err(failure("no such cgroup")) };
+                life.stragglers_until = None;
+                if let Some(process) = &mut life.process {
+                    process.condemned |= condemns;
+                    // The kernel takes its time now and then.
+                    if !self.dice.one_in(4) {
+                        self.end(instance, 137, false);
+                    }
+                }
+            }
+            Action::Collect { instance } => {
+                let Some(life) = self.lives.get_mut(instance) else { return Ok(Outcome::Done) };
+                if life.process.is_some() || life.stragglers_until.is_some() {
+                    return Err(failure("the cgroup is busy"));
+                }
+                life.exited = None;
+                if half {
+                    return Err(failure("half a collection"));
+                }
+                life.group = None;
+                self.bury(instance);
+            }
+            Action::Remove { instance } => {
+                let Some(life) = self.lives.get_mut(instance) else { return Ok(Outcome::Done) };
+                life.process = None;
+                life.exited = None;
+                life.stragglers_until = None;
+                life.group = None;
+                if half {
+                    return Err(failure("half a removal"));
+                }
+                self.lives.remove(instance);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Its first process ends.
+    pub fn end(&mut self, instance: &InstanceId, code: i32, alone: bool) {
+        let now = self.now;
+        let Some(life) = self.lives.get_mut(instance) else { return };
+        if let Some(process) = life.process.take() {
+            life.exited = Some(Exit { code: Some(code), signal: None, at: now, oom_killed: false });
+            life.ended_alone = (process.order_lost || alone && !process.condemned).then_some(Some(code));
+            if self.dice.one_in(4) {
+                life.stragglers_until = Some(now.after(Span(self.dice.roll(300))));
+            }
+        }
+    }
+
+    /// An instance of which nothing is left is none.
+    pub fn bury(&mut self, instance: &InstanceId) {
+        let empty = self.lives.get(instance).is_some_and(|life| {
+            life.rootfs.is_none() && life.group.is_none() && life.process.is_none() && life.exited.is_none()
+        });
+        if empty {
+            self.lives.remove(instance);
+        }
+    }
+
+    /// Obedient processes that were asked to end do so, sooner or later.
+    pub fn pass(&mut self, span: Span) {
+        self.now = self.now.after(span);
+        let asked = |life: &Life| {
+            life.process.as_ref().is_some_and(|p| p.signalled_at.is_some() && p.temper == Temper::Obedient)
+        };
+        let asked: Vec<InstanceId> =
+            self.lives.iter().filter(|(_, life)| asked(life)).map(|(id, _)| id.clone()).collect();
+        for instance in asked {
+            if self.dice.one_in(2) {
+                self.end(&instance, 143, false);
+            }
+        }
+    }
+}
+
+/// Limits as this world's kernel has them.
+pub(super) fn render(resources: &Resources) -> BTreeMap<String, String> {
+    let memory = resources.memory.limit.map_or_else(|| "max".to_owned(), |limit| limit.0.to_string());
+    let pids = resources.pids.limit.map_or_else(|| "max".to_owned(), |limit| limit.get().to_string());
+    BTreeMap::from([("memory.max".to_owned(), memory), ("pids.max".to_owned(), pids)])
+}

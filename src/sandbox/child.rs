@@ -1,0 +1,405 @@
+//! The child's lane.
+//!
+//! This runs between `clone` and `execve`, in a copy of its parent's memory: nothing here allocates,
+//! takes a lock, logs or panics, and nothing is dropped but descriptors. Errors are an operation's
+//! position and an errno; the words are the parent's to find.
+
+use super::ops::{ChildOp, Fresh, Remount, SetIds, Slot};
+use super::{init, path, terminal};
+use crate::sys::{self, Errno, Instruction, MountChange};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags};
+use rustix::process::{Gid, Uid};
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// One descriptor per [`Slot`].
+pub(super) type Table = [Option<OwnedFd>; 256];
+
+/// Everything that the child needs, made before it exists.
+pub(super) struct Child<'a> {
+    pub(super) ops: &'a [ChildOp],
+    pub(super) argv: &'a sys::Pointers<'a>,
+    pub(super) env: &'a sys::Pointers<'a>,
+    pub(super) filter: &'a [Instruction],
+    pub(super) io: Io<'a>,
+    /// Our end of the socket pair; closing it tells the parent that we have become the program.
+    pub(super) channel: BorrowedFd<'a>,
+    /// The parent's end, to be closed here.
+    pub(super) parent_end: BorrowedFd<'a>,
+    /// A pidfd of the container to enter.
+    pub(super) target: Option<BorrowedFd<'a>>,
+    pub(super) table: Table,
+    /// An empty read-only directory, made when the first directory is masked.
+    pub(super) empty: Option<OwnedFd>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Io<'a> {
+    Descriptors([BorrowedFd<'a>; 3]),
+    Terminal { console: BorrowedFd<'a> },
+}
+
+impl Child<'_> {
+    /// Runs the lane. Comes back only when it has failed and reported that.
+    pub(super) fn run(mut self) {
+        for (position, op) in self.ops.iter().enumerate() {
+            if let Err(errno) = self.perform(op) {
+                self.report(position, errno);
+                return;
+            }
+        }
+    }
+
+    fn report(&self, position: usize, errno: Errno) {
+        let position = u32::try_from(position).unwrap_or(u32::MAX).to_ne_bytes();
+        let errno = errno.raw_os_error().to_ne_bytes();
+        let mut record = [0; 8];
+        for (to, from) in record.iter_mut().zip(position.iter().chain(errno.iter())) {
+            *to = *from;
+        }
+        // When nobody listens any more, ending is all that is left to do.
+        let _ = rustix::net::send(self.channel, &record, SendFlags::NOSIGNAL);
+    }
+
+    fn slot(&self, slot: Slot) -> Result<BorrowedFd<'_>, Errno> {
+        self.table.get(usize::from(slot.0)).and_then(Option::as_ref).map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    fn keep(&mut self, slot: Slot, fd: OwnedFd) -> Result<(), Errno> {
+        *self.table.get_mut(usize::from(slot.0)).ok_or(Errno::BADF)? = Some(fd);
+        Ok(())
+    }
+
+    fn perform(&mut self, op: &ChildOp) -> Result<(), Errno> {
+        match op {
+            ChildOp::Seal => self.seal(),
+            ChildOp::SetOomScore { value } => write_file(c"/proc/self/oom_score_adj", value.as_c_str().to_bytes()),
+            ChildOp::JoinCgroup { tasks } => write_file(tasks.as_c_str(), b"0"),
+            ChildOp::EnterNamespaces { namespaces } => {
+                sys::enter_namespaces(self.target.ok_or(Errno::BADF)?, namespaces.0)
+            }
+            ChildOp::Unshare { namespaces } => sys::unshare_namespaces(namespaces.0),
+            ChildOp::StopPropagation => {
+                rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            }
+            ChildOp::Loopback => sys::loopback_up(),
+            ChildOp::SetHostname { name } => rustix::system::sethostname(name.as_c_str().to_bytes()),
+            ChildOp::Receive { slots } => self.receive(slots),
+            ChildOp::BecomeRoot => {
+                set_groups(&[])?;
+                set_ids(0, 0)
+            }
+            ChildOp::Make { what, into } => {
+                let fd = make(*what)?;
+                self.keep(*into, fd)
+            }
+            ChildOp::AttachRoot { root } => {
+                rustix::mount::move_mount(self.slot(*root)?, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            }
+            ChildOp::Attach { root, mount, what: _, at } => {
+                let mount = self.slot(*mount)?;
+                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::of(mount)?)?;
+                move_onto(mount, target.as_fd())
+            }
+            ChildOp::Tmpfs { root, at, options, read_only } => {
+                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::Directory)?;
+                rustix::process::fchdir(&target)?;
+                let read_only = if *read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+                let flags = MountFlags::NOSUID | MountFlags::NODEV | read_only;
+                rustix::mount::mount(c"tmpfs", c".", c"tmpfs", flags, options.as_c_str())
+            }
+            ChildOp::Enter { tree, at: _ } => rustix::process::fchdir(self.slot(*tree)?),
+            ChildOp::MountHere { kind, path, options, read_only, set_ids } => {
+                let read_only = if *read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+                let flags = match set_ids {
+                    SetIds::Devices => MountFlags::NOSUID | MountFlags::NOEXEC,
+                    SetIds::Nothing => NOTHING,
+                };
+                let kind = kind.as_c_str();
+                rustix::mount::mount(kind, path.as_c_str(), kind, flags | read_only, options.as_c_str())
+            }
+            ChildOp::MakeDirectoryHere { path } => {
+                rustix::fs::mkdirat(CWD, path.as_c_str(), Mode::from_raw_mode(0o755))
+            }
+            ChildOp::ReadOnlyHere { path, kind } => read_only_here(path.as_c_str(), *kind),
+            ChildOp::MaskHere { path } => self.mask_here(path.as_c_str()),
+            ChildOp::Mask { root, at } => self.mask(*root, at.as_c_str()),
+            ChildOp::ReadOnly { root, at } => self.read_only(*root, at.as_c_str()),
+            ChildOp::SealRoot { root } => {
+                sys::mount_setattr(self.slot(*root)?, MountChange { read_only: true, ..MountChange::default() })
+            }
+            ChildOp::PivotRoot { root } => {
+                rustix::process::fchdir(self.slot(*root)?)?;
+                // Both the same: the old root ends on top of the new one, from where it is taken away.
+                rustix::process::pivot_root(c".", c".")?;
+                rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+                rustix::process::chdir(c"/")
+            }
+            ChildOp::NewSession => rustix::process::setsid().map(drop),
+            ChildOp::OpenTerminal { rows, columns, owner } => match self.io {
+                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner),
+                Io::Descriptors(_) => Err(Errno::BADF),
+            },
+            ChildOp::SetUmask { mask } => {
+                rustix::process::umask(Mode::from_raw_mode(*mask));
+                Ok(())
+            }
+            ChildOp::NewKeyring => ignoring(sys::join_new_session_keyring(), &[Errno::NOSYS, Errno::PERM]),
+            // Lowering takes SYS_NICE; then the value is one that a child is meant to inherit.
+            ChildOp::SetPriority { nice } => {
+                ignoring(rustix::process::setpriority_process(None, *nice), &[Errno::ACCESS, Errno::PERM])
+            }
+            ChildOp::WorkingDirectory { path } => working_directory(path.as_c_str()),
+            ChildOp::DropBounding { keep } => drop_bounding(*keep),
+            ChildOp::SetUser { uid, gid, groups } => {
+                if *uid != 0 {
+                    sys::set_keep_capabilities()?;
+                }
+                set_groups(groups)?;
+                set_ids(*uid, *gid)
+            }
+            ChildOp::SetCapabilities { mask, ambient } => set_capabilities(*mask, *ambient),
+            ChildOp::NoNewPrivileges => sys::set_no_new_privileges(),
+            ChildOp::Filter => sys::set_seccomp_filter(self.filter),
+            ChildOp::BecomeInit => init::stay(self.channel),
+            ChildOp::Execute(program) => {
+                self.parent_is_there()?;
+                let mut failure = Errno::NOENT;
+                for candidate in &program.candidates {
+                    match sys::execve(candidate.as_c_str(), self.argv, self.env) {
+                        Errno::NOENT | Errno::NOTDIR => {}
+                        // Another place may have one that can be executed (execvp(3)).
+                        Errno::ACCESS => failure = Errno::ACCESS,
+                        errno => return Err(errno),
+                    }
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn seal(&mut self) -> Result<(), Errno> {
+        sys::set_not_dumpable()?;
+        // Or our own copy would hide from us that the parent has gone.
+        sys::close_copy(self.parent_end);
+        sys::close_on_exec_from(3)?;
+        if let Io::Descriptors(descriptors) = self.io {
+            place(descriptors)?;
+        }
+        sys::reset_signals();
+        sys::set_signal_mask(0)
+    }
+
+    /// Takes the parent's descriptors. A parent that has gone is the end of us too.
+    fn receive(&mut self, slots: &[Slot]) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut buffer = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let mut into = [rustix::io::IoSliceMut::new(&mut byte)];
+        let message = rustix::net::recvmsg(self.channel, &mut into, &mut buffer, RecvFlags::CMSG_CLOEXEC)?;
+        if message.bytes == 0 {
+            sys::exit(ABANDONED);
+        }
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(Errno::MFILE);
+        }
+        let mut slots = slots.iter();
+        for message in buffer.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                for (fd, slot) in descriptors.zip(slots.by_ref()) {
+                    self.keep(*slot, fd)?;
+                }
+            }
+        }
+        if slots.next().is_some() { Err(Errno::BADF) } else { Ok(()) }
+    }
+
+    fn parent_is_there(&self) -> Result<(), Errno> {
+        let mut byte = [0];
+        match rustix::net::recv(self.channel, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok(_) => sys::exit(ABANDONED),
+            Err(Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn mask_here(&mut self, path: &CStr) -> Result<(), Errno> {
+        // Until the pivot, `/dev/null` is the host's: nothing of the image can stand in for it.
+        match rustix::mount::mount(c"/dev/null", path, c"", MountFlags::BIND, None) {
+            Err(Errno::NOTDIR) => {
+                let empty = self.empty()?;
+                rustix::mount::move_mount(&empty, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            }
+            result => ignoring(result, &[Errno::NOENT]),
+        }
+    }
+
+    fn mask(&mut self, root: Slot, at: &CStr) -> Result<(), Errno> {
+        let target = match path::resolve(self.slot(root)?, at) {
+            Ok(target) => target,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        let cover = match path::Kind::of(target.as_fd())? {
+            path::Kind::Directory => self.empty()?,
+            path::Kind::File => {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                rustix::mount::open_tree(CWD, c"/dev/null", flags)?
+            }
+        };
+        move_onto(cover.as_fd(), target.as_fd())
+    }
+
+    fn read_only(&mut self, root: Slot, at: &CStr) -> Result<(), Errno> {
+        let target = match path::resolve(self.slot(root)?, at) {
+            Ok(target) => target,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        let tree = clone_tree(target.as_fd())?;
+        sys::mount_setattr(tree.as_fd(), MountChange { read_only: true, recursive: true, idmap: None })?;
+        move_onto(tree.as_fd(), target.as_fd())
+    }
+
+    /// A detached mount of one empty directory that all masked directories share.
+    fn empty(&mut self) -> Result<OwnedFd, Errno> {
+        if let Some(empty) = &self.empty {
+            return clone_tree(empty.as_fd());
+        }
+        let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(&context, c"mode", c"0555")?;
+        rustix::mount::fsconfig_create(&context)?;
+        let attributes = NO_RIGHTS | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+        self.empty = Some(rustix::io::fcntl_dupfd_cloexec(&mount, 3)?);
+        Ok(mount)
+    }
+}
+
+/// Ended because the parent has.
+const ABANDONED: i32 = 254;
+
+const NOTHING: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+const NO_RIGHTS: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+fn ignoring(result: Result<(), Errno>, fine: &[Errno]) -> Result<(), Errno> {
+    match result {
+        Err(errno) if fine.contains(&errno) => Ok(()),
+        result => result,
+    }
+}
+
+fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let written = rustix::io::write(&file, text)?;
+    if written == text.len() { Ok(()) } else { Err(Errno::IO) }
+}
+
+/// Puts three descriptors at 0, 1 and 2, where they outlive `execve`.
+fn place(descriptors: [BorrowedFd<'_>; 3]) -> Result<(), Errno> {
+    // Out of the way first: one of them may stand where another has to go.
+    let [stdin, stdout, stderr] = descriptors;
+    let lift = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+    if descriptors.iter().any(|fd| fd.as_raw_fd() < 3) {
+        let (stdin, stdout, stderr) = (lift(stdin)?, lift(stdout)?, lift(stderr)?);
+        return dup([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+    }
+    dup([stdin, stdout, stderr])
+}
+
+fn dup([stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> Result<(), Errno> {
+    rustix::stdio::dup2_stdin(stdin)?;
+    rustix::stdio::dup2_stdout(stdout)?;
+    rustix::stdio::dup2_stderr(stderr)
+}
+
+/// A detached proc or sysfs.
+fn make(what: Fresh) -> Result<OwnedFd, Errno> {
+    let (name, attributes) = match what {
+        Fresh::Proc => (c"proc", NO_RIGHTS),
+        Fresh::Sysfs => (c"sysfs", NO_RIGHTS | MountAttrFlags::MOUNT_ATTR_RDONLY),
+    };
+    let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&context)?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn move_onto(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, c"", target, c"", flags)
+}
+
+fn clone_tree(of: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(of, c"", flags)
+}
+
+fn read_only_here(path: &CStr, kind: Remount) -> Result<(), Errno> {
+    match kind {
+        Remount::InPlace => {}
+        Remount::Bind => match rustix::mount::mount(path, path, c"", MountFlags::BIND | MountFlags::REC, None) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result?,
+        },
+    }
+    rustix::mount::mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | NOTHING, c"")
+}
+
+/// Changes into the directory, made if it is missing, and makes sure that it is inside: a directory
+/// that was entered through a descriptor of the host has no path here (getcwd(2)).
+fn working_directory(path: &CStr) -> Result<(), Errno> {
+    match rustix::process::chdir(path) {
+        Err(Errno::NOENT) => {
+            let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            let directory = path::mount_point(root.as_fd(), path, path::Kind::Directory)?;
+            rustix::process::fchdir(&directory)?;
+        }
+        result => result?,
+    }
+    let mut buffer = [0; 4096];
+    if sys::getcwd(&mut buffer)?.first() == Some(&b'/') { Ok(()) } else { Err(Errno::XDEV) }
+}
+
+fn drop_bounding(keep: u64) -> Result<(), Errno> {
+    for capability in 0..u64::BITS {
+        if keep & (1 << capability) == 0 {
+            match sys::drop_from_bounding_set(capability) {
+                // Above the newest one that this kernel knows.
+                Err(Errno::INVAL) => break,
+                result => result?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn set_groups(groups: &[u32]) -> Result<(), Errno> {
+    sys::set_groups(groups)
+}
+
+fn set_ids(uid: u32, gid: u32) -> Result<(), Errno> {
+    let (gid, uid) = (Gid::from_raw(gid), Uid::from_raw(uid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+fn set_capabilities(mask: u64, ambient: u64) -> Result<(), Errno> {
+    let ambient = ambient & mask;
+    sys::capset(sys::CapabilitySets { effective: mask, permitted: mask, inheritable: ambient })?;
+    sys::clear_ambient()?;
+    for capability in (0..u64::BITS).filter(|capability| ambient & (1 << capability) != 0) {
+        sys::raise_ambient(capability)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Runs a script: the parent's lane here, the child's lane in the child.
+
+use super::Text;
+use super::child::{Child, Io, Table};
+use super::ops::{ChildOp, ParentOp, Slot};
+use super::parent::Parent;
+use super::script::{Failure, Lane, Report, Script};
+use crate::sys::{self, Errno, Instruction};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The three descriptors that the command starts with.
+#[derive(Debug, Clone, Copy)]
+pub struct Stdio<'a> {
+    pub stdin: BorrowedFd<'a>,
+    pub stdout: BorrowedFd<'a>,
+    pub stderr: BorrowedFd<'a>,
+}
+
+/// A child that is on its way to its program.
+#[derive(Debug)]
+pub struct Launched {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// Readable when the child has executed its program (end of file) or has failed; see
+    /// [`read_report`]. Closing it earlier ends a child that is still on its way.
+    pub report: OwnedFd,
+}
+
+/// Nothing is left of a launch that failed: the child, if there was one, is killed and reaped.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// An operation of either lane failed.
+    #[error("{words}")]
+    Operation { failure: Failure, words: String },
+    /// Something failed before there was a child.
+    #[error("{what}")]
+    Prepare {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the script is not one of ours: {0}")]
+    Script(&'static str),
+}
+
+fn prepare(what: &'static str) -> impl FnOnce(Errno) -> LaunchError {
+    move |errno| LaunchError::Prepare { what, source: errno.into() }
+}
+
+/// Starts what the script describes and returns without waiting for the child to execute.
+///
+/// `seccomp` is a memfd with a filter as raw BPF, for a script that asks for one. To be called by a
+/// process with one thread and little memory: the child starts as a copy of it.
+pub fn launch(script: &Script, stdio: Stdio<'_>, seccomp: Option<BorrowedFd<'_>>) -> Result<Launched, LaunchError> {
+    let Stdio { stdin, stdout, stderr } = stdio;
+    run(script, Io::Descriptors([stdin, stdout, stderr]), None, seccomp)
+}
+
+pub(super) fn run(
+    script: &Script,
+    io: Io<'_>,
+    target: Option<BorrowedFd<'_>>,
+    seccomp: Option<BorrowedFd<'_>>,
+) -> Result<Launched, LaunchError> {
+    let Some((ParentOp::Clone { namespaces, cgroup }, rest)) = script.parent.split_first() else {
+        return Err(LaunchError::Script("it does not start with a clone"));
+    };
+    let Some(ChildOp::Execute(program)) = script.child.last() else {
+        return Err(LaunchError::Script("it does not end with a program"));
+    };
+    let wants_filter = script.child.contains(&ChildOp::Filter);
+    let filter = match seccomp {
+        Some(memory) if wants_filter => read_filter(memory).map_err(prepare("reading the seccomp filter"))?,
+        None if wants_filter => return Err(LaunchError::Script("it needs a seccomp filter, and none is given")),
+        _ => Vec::new(),
+    };
+    let argv = sys::Pointers::new(program.argv.iter().map(Text::as_c_str));
+    let env = sys::Pointers::new(program.env.iter().map(Text::as_c_str));
+    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(prepare("making a socket pair"))?;
+    let fail = |operation: usize, errno: Errno| {
+        let operation = u32::try_from(operation).unwrap_or(u32::MAX);
+        explained(script, Failure { lane: Lane::Parent, operation, errno: errno.raw_os_error() })
+    };
+    let cgroup = cgroup.as_ref().map(directory).transpose().map_err(|errno| fail(0, errno))?;
+    let request = sys::Request { namespaces: namespaces.0, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
+    let cloned = {
+        let (channel, parent_end) = (theirs.as_fd(), ours.as_fd());
+        sys::clone3(request, || {
+            let table: Table = [const { None }; 256];
+            let (argv, env, filter) = (&argv, &env, filter.as_slice());
+            let ops = script.child.as_slice();
+            Child { ops, argv, env, filter, io, channel, parent_end, target, table, empty: None }.run();
+        })
+        .map_err(|errno| fail(0, errno))?
+    };
+    drop(theirs);
+    let mut parent = Parent::new(cloned.pid, cloned.pidfd.as_fd(), ours.as_fd());
+    for (position, op) in rest.iter().enumerate() {
+        if let Err(errno) = parent.perform(op) {
+            let failure = abandon(&cloned.pidfd, &ours);
+            return Err(match failure {
+                // The child failed first, and the parent only stumbled over that.
+                Some(failure) => explained(script, failure),
+                None => fail(position + 1, errno),
+            });
+        }
+    }
+    Ok(Launched { pid: cloned.pid, pidfd: cloned.pidfd, report: ours })
+}
+
+fn explained(script: &Script, failure: Failure) -> LaunchError {
+    LaunchError::Operation { failure, words: script.explain(&failure) }
+}
+
+fn directory(path: &Text) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path.as_c_str(), flags, Mode::empty())
+}
+
+/// Kills and reaps the child; what it reported before, if it did.
+fn abandon(pidfd: &OwnedFd, report: &OwnedFd) -> Option<Failure> {
+    let mut record = [0; RECORD];
+    let reported = match rustix::net::recv(report, &mut record, RecvFlags::DONTWAIT) {
+        Ok((RECORD, _)) => Some(decode(record)),
+        _ => None,
+    };
+    // It may have ended already; it is reaped in any case.
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    while let Err(Errno::INTR) = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
+    reported
+}
+
+fn read_filter(memory: BorrowedFd<'_>) -> Result<Vec<Instruction>, Errno> {
+    const SIZE: usize = size_of::<Instruction>();
+    let length = usize::try_from(rustix::fs::fstat(memory)?.st_size).map_err(|_| Errno::FBIG)?;
+    // BPF_MAXINSNS (bpf_common.h).
+    if length == 0 || length % SIZE != 0 || length / SIZE > 4096 {
+        return Err(Errno::INVAL);
+    }
+    let mut bytes = vec![0; length];
+    // By position: whoever compiled it may have left the offset at the end.
+    if rustix::io::pread(memory, &mut bytes, 0)? != length {
+        return Err(Errno::INVAL);
+    }
+    let instructions = bytes.chunks_exact(SIZE).map(|chunk| {
+        let [c0, c1, jt, jf, k @ ..] = chunk else { return None };
+        Some(Instruction {
+            code: u16::from_ne_bytes([*c0, *c1]),
+            jt: *jt,
+            jf: *jf,
+            k: u32::from_ne_bytes(k.try_into().ok()?),
+        })
+    });
+    instructions.collect::<Option<_>>().ok_or(Errno::INVAL)
+}
+
+/// Position and errno.
+const RECORD: usize = 8;
+
+fn decode(record: [u8; RECORD]) -> Failure {
+    let [a, b, c, d, e, f, g, h] = record;
+    Failure { lane: Lane::Child, operation: u32::from_ne_bytes([a, b, c, d]), errno: i32::from_ne_bytes([e, f, g, h]) }
+}
+
+/// Reads what came of the child. Blocks until there is something, unless `report` is non-blocking:
+/// then `WouldBlock` means "not yet".
+pub fn read_report(report: BorrowedFd<'_>) -> io::Result<Report> {
+    let mut record = [0; RECORD];
+    match rustix::io::retry_on_intr(|| rustix::io::read(report, &mut record))? {
+        0 => Ok(Report::Executed),
+        RECORD => Ok(Report::Failed(decode(record))),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+pub(super) fn lookup(table: &Table, slot: Slot) -> Result<BorrowedFd<'_>, Errno> {
+    table.get(usize::from(slot.0)).and_then(Option::as_ref).map(AsFd::as_fd).ok_or(Errno::BADF)
+}

@@ -1,0 +1,342 @@
+//! The operations of a script, as data, and their words.
+
+use super::Text;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Place of a descriptor in the tables that parent and child each have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Slot(pub(super) u8);
+
+/// `CLONE_NEW*` bits of clone(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Namespaces(pub(super) u64);
+
+impl Namespaces {
+    pub(super) const NONE: Self = Self(0);
+    pub(super) const MOUNT: Self = Self(0x0002_0000);
+    pub(super) const CGROUP: Self = Self(0x0200_0000);
+    pub(super) const UTS: Self = Self(0x0400_0000);
+    pub(super) const IPC: Self = Self(0x0800_0000);
+    pub(super) const USER: Self = Self(0x1000_0000);
+    pub(super) const PID: Self = Self(0x2000_0000);
+    pub(super) const NET: Self = Self(0x4000_0000);
+
+    pub(super) const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What the parent does, from `clone3` on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ParentOp {
+    /// The first operation of every script: the child exists from here on.
+    Clone { namespaces: Namespaces, cgroup: Option<Text> },
+    /// Writes `uid_map` and `gid_map`.
+    MapIds { base: u32, size: u32 },
+    /// A detached copy of a tree of the host.
+    Tree { path: Text, recursive: bool, read_only: bool, idmap: bool, into: Slot },
+    /// A detached overlay; `lower` are trees made before, the topmost first.
+    Overlay { lower: Vec<Slot>, upper: Text, work: Text, into: Slot },
+    /// A detached `/dev` with the harmless devices, owned by `owner` of the host.
+    Devices { owner: u32, into: Slot },
+    /// The child gets these and may go on: the counterpart of [`ChildOp::Receive`].
+    HandOver { slots: Vec<Slot> },
+}
+
+/// A file system that is mounted fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Fresh {
+    Proc,
+    Sysfs,
+}
+
+/// What the child does, up to its program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ChildOp {
+    /// Out of everybody's reach: not dumpable, descriptors close at `execve`, standard input, output and
+    /// error in place, nothing inherited from the parent's signals.
+    Seal,
+    SetOomScore {
+        value: Text,
+    },
+    /// Joins a v1 hierarchy: `tasks` takes no global lock, unlike `cgroup.procs`.
+    JoinCgroup {
+        tasks: Text,
+    },
+    /// The namespaces of a running container, by the pidfd that the launcher was given.
+    EnterNamespaces {
+        namespaces: Namespaces,
+    },
+    Unshare {
+        namespaces: Namespaces,
+    },
+    /// Nothing that is mounted here may show on the host. A new user namespace has this built in.
+    StopPropagation,
+    Loopback,
+    SetHostname {
+        name: Text,
+    },
+    /// Waits for the parent: the counterpart of [`ParentOp::HandOver`].
+    Receive {
+        slots: Vec<Slot>,
+    },
+    /// User and group 0 of the user namespace.
+    BecomeRoot,
+    /// Makes a detached file system. Has to come before [`Self::PivotRoot`]: a user namespace is
+    /// refused a fresh proc or sysfs unless it still sees one that hides nothing.
+    Make {
+        what: Fresh,
+        into: Slot,
+    },
+    /// Mounts the root over `/`, where it waits for [`Self::PivotRoot`].
+    AttachRoot {
+        root: Slot,
+    },
+    /// Mounts a detached tree; `at` is resolved inside `root`, and made if it is missing.
+    Attach {
+        root: Slot,
+        mount: Slot,
+        what: Text,
+        at: Text,
+    },
+    /// A fresh tmpfs; `at` as in [`Self::Attach`].
+    Tmpfs {
+        root: Slot,
+        at: Text,
+        options: Text,
+        read_only: bool,
+    },
+    /// Goes to the root of a tree that we have made and that nobody else can have changed. The
+    /// operations below with "here" work with relative paths in it.
+    Enter {
+        tree: Slot,
+        at: Text,
+    },
+    /// A fresh file system here.
+    MountHere {
+        kind: Text,
+        path: Text,
+        options: Text,
+        read_only: bool,
+        set_ids: SetIds,
+    },
+    MakeDirectoryHere {
+        path: Text,
+    },
+    ReadOnlyHere {
+        path: Text,
+        kind: Remount,
+    },
+    MaskHere {
+        path: Text,
+    },
+    /// Hides what is at `at` inside `root`, if anything.
+    Mask {
+        root: Slot,
+        at: Text,
+    },
+    /// Makes what is at `at` inside `root` read-only, if there is anything.
+    ReadOnly {
+        root: Slot,
+        at: Text,
+    },
+    /// The root mount becomes read-only; mounts in it stay as they are.
+    SealRoot {
+        root: Slot,
+    },
+    /// The root becomes `/`, and the host's tree is gone.
+    PivotRoot {
+        root: Slot,
+    },
+    NewSession,
+    /// A terminal of the container's becomes standard input, output, error and the controlling one.
+    OpenTerminal {
+        rows: u16,
+        columns: u16,
+        owner: u32,
+    },
+    SetUmask {
+        mask: u32,
+    },
+    NewKeyring,
+    SetPriority {
+        nice: i32,
+    },
+    WorkingDirectory {
+        path: Text,
+    },
+    DropBounding {
+        keep: u64,
+    },
+    SetUser {
+        uid: u32,
+        gid: u32,
+        groups: Vec<u32>,
+    },
+    SetCapabilities {
+        mask: u64,
+        ambient: u64,
+    },
+    NoNewPrivileges,
+    /// The filter that came with the script.
+    Filter,
+    /// Stays here as PID 1 and goes on in a child.
+    BecomeInit,
+    Execute(Program),
+}
+
+/// Whether set-user-id files and device nodes work in a mount: never, in ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum SetIds {
+    /// `nosuid,noexec`: for devpts, whose nodes are devices.
+    Devices,
+    /// `nosuid,nodev,noexec`.
+    Nothing,
+}
+
+/// How a path becomes read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Remount {
+    /// Bound over itself first: it is a part of a mount.
+    Bind,
+    /// It is a mount of its own.
+    InPlace,
+}
+
+/// The program and the places where it may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Program {
+    pub(super) candidates: Vec<Text>,
+    pub(super) argv: Vec<Text>,
+    pub(super) env: Vec<Text>,
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (Self::USER, "user"),
+            (Self::PID, "pid"),
+            (Self::MOUNT, "mount"),
+            (Self::NET, "net"),
+            (Self::UTS, "uts"),
+            (Self::IPC, "ipc"),
+            (Self::CGROUP, "cgroup"),
+        ];
+        let mut separator = "";
+        for (_, name) in names.iter().filter(|(bit, _)| self.has(*bit)) {
+            write!(f, "{separator}{name}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+fn list(slots: &[Slot]) -> String {
+    slots.iter().map(Slot::to_string).collect::<Vec<_>>().join(" ")
+}
+
+impl fmt::Display for ParentOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clone { namespaces, cgroup } => {
+                f.write_str("cloning")?;
+                if *namespaces != Namespaces::NONE {
+                    write!(f, " into new namespaces ({namespaces})")?;
+                }
+                cgroup.iter().try_for_each(|path| write!(f, " in the cgroup {path}"))
+            }
+            Self::MapIds { base, size } => write!(f, "mapping ids 0-{} to {base}-{}", size - 1, base + (size - 1)),
+            Self::Tree { path, recursive, read_only, idmap, into } => {
+                write!(f, "taking {path}")?;
+                for (is, word) in [(*recursive, ", recursive"), (*read_only, ", read-only"), (*idmap, ", id-mapped")] {
+                    f.write_str(if is { word } else { "" })?;
+                }
+                write!(f, " as {into}")
+            }
+            Self::Overlay { lower, upper, work, into } => {
+                write!(f, "making an overlay of {} with {upper} (work {work}) as {into}", list(lower))
+            }
+            Self::Devices { owner, into } => write!(f, "making devices owned by {owner} as {into}"),
+            Self::HandOver { slots } if slots.is_empty() => f.write_str("letting the child go on"),
+            Self::HandOver { slots } => write!(f, "handing over {}", list(slots)),
+        }
+    }
+}
+
+impl fmt::Display for Fresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Proc => "proc",
+            Self::Sysfs => "sysfs",
+        })
+    }
+}
+
+impl fmt::Display for ChildOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seal => f.write_str("sealing the process"),
+            Self::SetOomScore { value } => write!(f, "setting oom_score_adj to {value}"),
+            Self::JoinCgroup { tasks } => write!(f, "joining the cgroup of {tasks}"),
+            Self::EnterNamespaces { namespaces } => write!(f, "entering namespaces ({namespaces})"),
+            Self::Unshare { namespaces } => write!(f, "making namespaces ({namespaces})"),
+            Self::StopPropagation => f.write_str("keeping mounts from the host"),
+            Self::Loopback => f.write_str("bringing up the loopback device"),
+            Self::SetHostname { name } => write!(f, "setting the hostname {name}"),
+            Self::Receive { slots } if slots.is_empty() => f.write_str("waiting for the parent"),
+            Self::Receive { slots } => write!(f, "waiting for the parent's {}", list(slots)),
+            Self::BecomeRoot => f.write_str("becoming user 0 of the container"),
+            Self::Make { what, into } => write!(f, "making {what} as {into}"),
+            Self::AttachRoot { root } => write!(f, "mounting the root {root}"),
+            Self::Attach { mount, what, at, .. } => write!(f, "mounting {what} {mount} at {at}"),
+            Self::Tmpfs { at, options, read_only, .. } => {
+                write!(f, "mounting tmpfs at {at} ({options}{})", if *read_only { ",ro" } else { "" })
+            }
+            Self::Enter { tree, at } => write!(f, "entering {at} {tree}"),
+            Self::MountHere { kind, path, options, read_only, .. } => {
+                write!(f, "mounting {kind} here at {path} ({options}{})", if *read_only { " ro" } else { "" })
+            }
+            Self::MakeDirectoryHere { path } => write!(f, "making the directory {path} here"),
+            Self::ReadOnlyHere { path, .. } => write!(f, "making {path} here read-only"),
+            Self::MaskHere { path } => write!(f, "masking {path} here"),
+            Self::Mask { at, .. } => write!(f, "masking {at}"),
+            Self::ReadOnly { at, .. } => write!(f, "making {at} read-only"),
+            Self::SealRoot { root } => write!(f, "making the root {root} read-only"),
+            Self::PivotRoot { root } => write!(f, "pivoting to the root {root}"),
+            Self::NewSession => f.write_str("starting a session"),
+            Self::OpenTerminal { rows, columns, .. } => write!(f, "opening a terminal of {rows} x {columns}"),
+            Self::SetUmask { mask } => write!(f, "setting the umask {mask:04o}"),
+            Self::NewKeyring => f.write_str("starting a keyring"),
+            Self::SetPriority { nice } => write!(f, "setting the nice value {nice}"),
+            Self::WorkingDirectory { path } => write!(f, "changing to the working directory {path}"),
+            Self::DropBounding { keep } => write!(f, "dropping capabilities for good, except {keep:#x}"),
+            Self::SetUser { uid, gid, groups } => {
+                write!(f, "becoming user {uid}:{gid}")?;
+                groups.iter().try_for_each(|group| write!(f, ",{group}"))
+            }
+            Self::SetCapabilities { mask, ambient } => {
+                write!(f, "setting capabilities {mask:#x} (ambient {ambient:#x})")
+            }
+            Self::NoNewPrivileges => f.write_str("setting no_new_privs"),
+            Self::Filter => f.write_str("loading the seccomp filter"),
+            Self::BecomeInit => f.write_str("staying as init"),
+            Self::Execute(program) => f.write_str("executing ").and_then(|()| match program.candidates.as_slice() {
+                [path] => write!(f, "{path}"),
+                _ => write!(f, "{}", program.argv.first().map_or("", Text::as_str)),
+            }),
+        }
+    }
+}

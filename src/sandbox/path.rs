@@ -1,0 +1,89 @@
+//! Paths inside a root that somebody else has filled.
+//!
+//! Every path is resolved by the kernel with the root as its `/` (`RESOLVE_IN_ROOT`), so that no
+//! symbolic link leads out, and what is missing is made relative to the descriptor of its parent.
+//! Safe between `clone` and `exec`.
+
+use crate::sys::Errno;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use std::ffi::CStr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// What a mount point has to be for a mount to fit onto it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Directory,
+    File,
+}
+
+impl Kind {
+    pub(super) fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode);
+        Ok(if kind == FileType::Directory { Self::Directory } else { Self::File })
+    }
+}
+
+/// What is at `path` inside `root`.
+pub(super) fn resolve(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), within) {
+            // A rename or mount elsewhere raced with a `..` of the path (openat2(2)).
+            Err(Errno::AGAIN) => {}
+            result => return result,
+        }
+    }
+}
+
+/// As [`resolve`], and what is missing of the path is made, directories up to the last part.
+pub(super) fn mount_point(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<OwnedFd, Errno> {
+    match resolve(root, path) {
+        Err(Errno::NOENT) => make(root, path, kind)?,
+        result => return result,
+    }
+    resolve(root, path)
+}
+
+fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<(), Errno> {
+    let bytes = path.to_bytes();
+    let mut prefix = [0u8; 4096];
+    let mut parent = resolve(root, c".")?;
+    let mut from = 0;
+    while let Some(start) = (from..bytes.len()).find(|at| bytes.get(*at) != Some(&b'/')) {
+        let end = (start..bytes.len()).find(|at| bytes.get(*at) == Some(&b'/')).unwrap_or(bytes.len());
+        // The path up to here, with a zero byte behind it: what came before is in the buffer already.
+        let (Some(to), Some(part)) = (prefix.get_mut(from..end), bytes.get(from..end)) else {
+            return Err(Errno::NAMETOOLONG);
+        };
+        to.copy_from_slice(part);
+        *prefix.get_mut(end).ok_or(Errno::NAMETOOLONG)? = 0;
+        let so_far = CStr::from_bytes_with_nul(prefix.get(..=end).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)?;
+        let name = CStr::from_bytes_with_nul(prefix.get(start..=end).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)?;
+        match resolve(root, so_far) {
+            Err(Errno::NOENT) => {
+                let last = bytes.get(end..).is_none_or(|rest| rest.iter().all(|byte| *byte == b'/'));
+                make_one(&parent, name, if last { kind } else { Kind::Directory })?;
+                parent = resolve(root, so_far)?;
+            }
+            result => parent = result?,
+        }
+        from = end;
+    }
+    Ok(())
+}
+
+fn make_one(parent: &OwnedFd, name: &CStr, kind: Kind) -> Result<(), Errno> {
+    let made = match kind {
+        Kind::Directory => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)),
+        Kind::File => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+        }
+    };
+    match made {
+        // A dangling link, or somebody was faster: the caller resolves again and sees.
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
+}

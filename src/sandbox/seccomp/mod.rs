@@ -1,0 +1,176 @@
+//! Seccomp: from a profile to the BPF that the kernel runs at each system call.
+//!
+//! Compiling takes long (milliseconds), so it happens where the container is planned, and the result
+//! goes with the script; who launches it needs nothing of this module.
+
+mod default;
+mod preamble;
+mod profile;
+
+pub use default::default_profile;
+pub use profile::{Action, Arch, ArchMap, Comparison, Condition, Operator, Profile, Rule, SeccompError};
+
+use crate::spec::Capability;
+use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use std::io::{Read, Seek};
+
+/// Compiles a profile for a container with these capabilities into raw BPF.
+///
+/// Names that the library does not know are skipped, as they can't be called by programs that were
+/// made with it either, except those that [`preamble`] has the numbers of. Numbers above the newest
+/// known one answer ENOSYS: libc then falls back to the older call, which it would not do for EPERM.
+pub fn compile(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, SeccompError> {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |source| SeccompError::Compile { what, source }
+    };
+    let arches = arches(profile);
+    let default = action(profile.default_action, profile.default_errno_ret);
+    let mut filter = ScmpFilterContext::new(default).map_err(failed("starting"))?;
+    // Sorted, the tree of comparisons is a third of what a list would be at the median call.
+    filter.set_ctl_optimize(2).map_err(failed("asking for a binary tree"))?;
+    filter.set_act_badarch(ScmpAction::Errno(libc::ENOSYS)).map_err(failed("setting the answer for other machines"))?;
+    for arch in &arches {
+        let Some(arch) = library_arch(*arch) else { continue };
+        filter.add_arch(arch).map_err(failed("adding an architecture"))?;
+    }
+    let mut newer = Vec::new();
+    for rule in &profile.syscalls {
+        if !applies(rule, &arches, capabilities) {
+            continue;
+        }
+        let answer = action(rule.action, rule.errno_ret.or(profile.default_errno_ret));
+        if answer == default {
+            continue;
+        }
+        for name in rule.names.iter().chain(&rule.name) {
+            let Ok(call) = ScmpSyscall::from_name(name) else {
+                if answer == ScmpAction::Allow && rule.args.is_empty() {
+                    newer.extend(preamble::newer(name));
+                }
+                continue;
+            };
+            add(&mut filter, answer, call, &rule.args).map_err(failed(&format!("adding the rule for {name}")))?;
+        }
+    }
+    let body = export(&filter)?;
+    let known = |arch| known(profile, arch);
+    let filter = preamble::prepend(&arches, known, &mut newer, &body);
+    let length = filter.len() / preamble::INSTRUCTION;
+    if length > 4096 { Err(SeccompError::TooLong(length)) } else { Ok(filter) }
+}
+
+fn add(
+    filter: &mut ScmpFilterContext,
+    action: ScmpAction,
+    call: ScmpSyscall,
+    args: &[Comparison],
+) -> Result<(), libseccomp::error::SeccompError> {
+    let mut indices: Vec<u32> = args.iter().map(|arg| arg.index).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    if indices.len() == args.len() {
+        let args: Vec<ScmpArgCompare> = args.iter().map(comparison).collect();
+        return filter.add_rule_conditional(action, call, &args).map(drop);
+    }
+    // Several comparisons of one argument are alternatives (as runc takes them), and the library has
+    // one comparison an argument.
+    for arg in args {
+        filter.add_rule_conditional(action, call, &[comparison(arg)])?;
+    }
+    Ok(())
+}
+
+fn comparison(comparison: &Comparison) -> ScmpArgCompare {
+    let Comparison { index, value, value_two, op } = *comparison;
+    let (op, datum) = match op {
+        Operator::NotEqual => (ScmpCompareOp::NotEqual, value),
+        Operator::Less => (ScmpCompareOp::Less, value),
+        Operator::LessOrEqual => (ScmpCompareOp::LessOrEqual, value),
+        Operator::Equal => (ScmpCompareOp::Equal, value),
+        Operator::GreaterOrEqual => (ScmpCompareOp::GreaterEqual, value),
+        Operator::Greater => (ScmpCompareOp::Greater, value),
+        Operator::MaskedEqual => (ScmpCompareOp::MaskedEqual(value), value_two),
+    };
+    ScmpArgCompare::new(index, op, datum)
+}
+
+fn action(action: Action, errno: Option<u32>) -> ScmpAction {
+    let number = errno.and_then(|errno| u16::try_from(errno).ok()).unwrap_or(1);
+    match action {
+        Action::Allow => ScmpAction::Allow,
+        Action::Errno => ScmpAction::Errno(number.into()),
+        Action::KillThread => ScmpAction::KillThread,
+        Action::KillProcess => ScmpAction::KillProcess,
+        Action::Trap => ScmpAction::Trap,
+        Action::Trace => ScmpAction::Trace(number),
+        Action::Log => ScmpAction::Log,
+    }
+}
+
+fn arches(profile: &Profile) -> Vec<Arch> {
+    let family = Arch::family_of_this_machine();
+    let mapped = profile.arch_map.iter().filter(|map| family.first() == Some(&map.architecture));
+    let mut arches: Vec<Arch> = profile.architectures.clone();
+    arches.extend(mapped.flat_map(|map| [map.architecture].into_iter().chain(map.sub_architectures.clone())));
+    arches.extend(family.first());
+    arches.retain(|arch| family.contains(arch));
+    arches.sort_unstable();
+    arches.dedup();
+    arches
+}
+
+fn library_arch(arch: Arch) -> Option<ScmpArch> {
+    match arch {
+        Arch::X8664 => Some(ScmpArch::X8664),
+        Arch::X86 => Some(ScmpArch::X86),
+        Arch::X32 => Some(ScmpArch::X32),
+        Arch::Aarch64 => Some(ScmpArch::Aarch64),
+        Arch::Arm => Some(ScmpArch::Arm),
+        Arch::Other => None,
+    }
+}
+
+fn applies(rule: &Rule, arches: &[Arch], capabilities: u64) -> bool {
+    let Rule { includes, excludes, .. } = rule;
+    let has = |name: &String| {
+        let mask = Capability::try_from(name.clone()).map_or(0, |capability| capability.mask());
+        mask & capabilities != 0
+    };
+    let runs = |name: &String| arches.iter().any(|arch| arch.go_name() == name);
+    let new_enough = |version: &Option<String>| version.as_deref().is_none_or(kernel_is_at_least);
+    (includes.caps.is_empty() || includes.caps.iter().all(has))
+        && (includes.arches.is_empty() || includes.arches.iter().any(runs))
+        && new_enough(&includes.min_kernel)
+        && !excludes.caps.iter().any(has)
+        && !excludes.arches.iter().any(runs)
+        && (excludes.min_kernel.is_none() || !new_enough(&excludes.min_kernel))
+}
+
+fn kernel_is_at_least(version: &str) -> bool {
+    let parts = |text: &str| -> (u32, u32) {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    };
+    parts(&rustix::system::uname().release().to_string_lossy()) >= parts(version)
+}
+
+/// The newest system call of `arch` among those that the profile names and the library knows.
+fn known(profile: &Profile, arch: Arch) -> Option<u32> {
+    let arch = library_arch(arch)?;
+    let names = profile.syscalls.iter().flat_map(|rule| rule.names.iter().chain(&rule.name));
+    let numbers = names.filter_map(|name| ScmpSyscall::from_name_by_arch(name, arch).ok());
+    numbers.filter_map(|call| u32::try_from(call.as_raw_syscall()).ok()).max()
+}
+
+/// By way of a file in memory: the library writes to a descriptor.
+fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
+    let memory = rustix::fs::memfd_create(c"seccomp", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|errno| SeccompError::Export(errno.into()))?;
+    let mut memory = std::fs::File::from(memory);
+    let what = "writing it out".to_owned();
+    filter.export_bpf(&memory).map_err(|source| SeccompError::Compile { what, source })?;
+    let mut bytes = Vec::new();
+    memory.rewind().and_then(|()| memory.read_to_end(&mut bytes)).map_err(SeccompError::Export)?;
+    Ok(bytes)
+}

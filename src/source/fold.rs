@@ -1,0 +1,57 @@
+//! What all sources together ask for.
+
+use super::directory::{FileState, Snapshot, WishOf};
+use crate::plan::{Desired, Wish};
+use crate::spec::{ObjectId, Provenance};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+/// Folds the snapshots of all sources into one. An object that stands in two places is nobody's
+/// choice: neither text is used, and both are named.
+pub fn desired(snapshots: &[(&str, &Snapshot)]) -> Desired {
+    let mut desired = Desired::default();
+    let mut found: BTreeMap<&ObjectId, &WishOf> = BTreeMap::new();
+    let mut doubled: BTreeMap<&ObjectId, Vec<&Provenance>> = BTreeMap::new();
+    for (source, snapshot) in snapshots {
+        desired.sources.insert((*source).to_owned(), snapshot.state.clone());
+        for (file, state) in &snapshot.files {
+            let hold = |reason: &Arc<str>| (((*source).to_owned(), file.clone()), Arc::clone(reason));
+            match &**state {
+                FileState::Unreadable(reason) => desired.held_files.extend([hold(reason)]),
+                FileState::Read(text) => {
+                    desired.held_files.extend(text.held.as_ref().map(hold));
+                    for (id, wish) in &text.wishes {
+                        match found.entry(id) {
+                            Entry::Vacant(place) => {
+                                place.insert(wish);
+                            }
+                            Entry::Occupied(first) => doubled
+                                .entry(id)
+                                .or_insert_with(|| vec![first.get().provenance()])
+                                .push(wish.provenance()),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    desired.objects = found
+        .into_iter()
+        .map(|(id, wish)| {
+            let wish = match doubled.get(id) {
+                Some(places) => twice(id, places),
+                None => Wish::from(wish),
+            };
+            (id.clone(), wish)
+        })
+        .collect();
+    desired
+}
+
+fn twice(id: &ObjectId, places: &[&Provenance]) -> Wish {
+    let named: Vec<String> = places.iter().map(|place| format!("{}:{}", place.path, place.line)).collect();
+    let message = format!("{id} stands in {} places, and none of them is used: {}", places.len(), named.join(" and "));
+    // The first in the order of sources and files, so that a round repeats.
+    Wish::Invalid { message: message.into(), provenance: places[0].clone() }
+}

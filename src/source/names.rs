@@ -1,0 +1,72 @@
+//! Which names in a source's directory are manifests.
+
+/// Why a file or link with this name is not read; `None` for one that is.
+pub(super) fn ignored(name: &str) -> Option<&'static str> {
+    if name.starts_with('.') {
+        return Some("its name begins with a dot");
+    }
+    if name.starts_with('#') || name.ends_with(['~', '#']) || name == "4913" {
+        return Some("an editor's temporary file");
+    }
+    const TEMPORARY: [&str; 5] = [".swp", ".swo", ".swx", ".tmp", "___jb_tmp___"];
+    const LEFTOVER: [&str; 6] = [".bak", ".orig", ".rej", ".rpmnew", ".rpmsave", ".old"];
+    if TEMPORARY.iter().any(|end| name.ends_with(end)) {
+        return Some("a temporary file");
+    }
+    if LEFTOVER.iter().any(|end| name.ends_with(end)) || name.contains(".dpkg-") {
+        return Some("a copy that an editor, a merge or a package left");
+    }
+    if [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end) && name.len() > end.len()) {
+        return None;
+    }
+    Some("its name does not end with .yaml, .yml or .json")
+}
+
+/// Why a directory with this name is not entered.
+pub(super) fn ignored_directory(name: &str) -> Option<&'static str> {
+    if name.starts_with('.') {
+        return Some("its name begins with a dot");
+    }
+    let drop_ins = [".yaml.d", ".yml.d", ".json.d"].iter().any(|end| name.ends_with(end));
+    drop_ins.then_some("drop-in directories are not read yet")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_are_read_and_the_rest_is_not() {
+        for name in ["web.yaml", "a.yml", "x.json", "with space.yaml", "UPPER.yaml", "web.bak.yaml"] {
+            assert_eq!(ignored(name), None, "{name}");
+        }
+        for name in [
+            ".hidden.yaml",
+            "web.yaml~",
+            "#web.yaml#",
+            ".#web.yaml",
+            ".web.yaml.swp",
+            "web.yaml.swo",
+            "4913",
+            "web.yaml___jb_tmp___",
+            "web.yaml.bak",
+            "web.yaml.orig",
+            "web.yaml.rej",
+            "web.yaml.dpkg-new",
+            "web.yaml.dpkg-old",
+            "web.yaml.rpmnew",
+            "web.yaml.rpmsave",
+            "web.yaml.tmp",
+            "README.md",
+            "yaml",
+            ".yaml",
+            "web.yaml.8Fq2xK",
+        ] {
+            assert!(ignored(name).is_some(), "{name}");
+        }
+        for name in ["..data", "..2026_11_24", ".git", "web.yaml.d"] {
+            assert!(ignored_directory(name).is_some(), "{name}");
+        }
+        assert_eq!(ignored_directory("team-a"), None);
+    }
+}

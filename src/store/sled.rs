@@ -1,0 +1,267 @@
+//! Records in sled: one versioned JSON value per object, flushed before `put` returns.
+
+use super::{Store, StoreError};
+use crate::plan::Record;
+use crate::spec::{ObjectId, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io, thread};
+
+/// The shape of what is stored. A newer agent migrates; an older one refuses.
+const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_KEY: &[u8] = b"schema_version";
+const RECORDS: &[u8] = b"records";
+/// Records are small and few; sled's own default is 1 GiB.
+const CACHE_BYTES: u64 = 8 << 20;
+/// An agent that is being replaced needs a moment to let go of the lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The agent's database. One process at a time.
+#[derive(Debug)]
+pub struct SledStore {
+    database: ::sled::Db,
+    records: ::sled::Tree,
+}
+
+/// A store that has been opened, and what a person has to know about how.
+#[derive(Debug)]
+pub struct Opened {
+    pub store: SledStore,
+    /// Set when the database was damaged: what was lost, and where the damaged one is kept.
+    pub note: Option<String>,
+}
+
+/// A value as it is written.
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    v: u32,
+    record: T,
+}
+
+impl SledStore {
+    /// Opens or makes the database in `dir`.
+    ///
+    /// Waits a few seconds for another agent to leave. A damaged database is copied aside; what can
+    /// be saved of it is used, else an empty one: the records are a memory, and are rebuilt from
+    /// what runs and what the manifests say.
+    pub fn open(dir: &Path) -> Result<Opened, StoreError> {
+        let damage = match Self::open_as_is(dir) {
+            Ok(store) => return Ok(Opened { store, note: None }),
+            Err(StoreError::Open { path: _, source }) if is_damage(&source) => source,
+            Err(error) => return Err(error),
+        };
+        let aside = set_aside(dir)?;
+        let kept = aside.display();
+        // sled writes its snapshot without care; the log alone gives a prefix of what was there.
+        remove_snapshots(dir)?;
+        let saved = match Self::open_as_is(dir) {
+            Ok(store) => match store.readable() {
+                true => Some(store),
+                false => None,
+            },
+            Err(StoreError::Open { path: _, source }) if is_damage(&source) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(store) = saved {
+            let note =
+                format!("the database was damaged ({damage}): an older state of it is used, a copy is in {kept}");
+            return Ok(Opened { store, note: Some(note) });
+        }
+        fs::remove_dir_all(dir).map_err(|source| StoreError::SetAside { path: dir.to_owned(), source })?;
+        let store = Self::open_as_is(dir)?;
+        let note = format!("the database was damaged ({damage}): it begins empty, a copy is in {kept}");
+        Ok(Opened { store, note: Some(note) })
+    }
+
+    fn open_as_is(dir: &Path) -> Result<Self, StoreError> {
+        let error = |source| StoreError::Open { path: dir.to_owned(), source };
+        let config = ::sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .mode(::sled::Mode::LowSpace)
+            // Every put flushes by itself, so a timer would only wake the machine.
+            .flush_every_ms(None);
+        let patience = Instant::now() + LOCK_PATIENCE;
+        let database = loop {
+            match config.open() {
+                Ok(database) => break database,
+                Err(source) if is_locked(&source) && Instant::now() < patience => thread::sleep(LOCK_PAUSE),
+                Err(source) if is_locked(&source) => return Err(StoreError::Locked { path: dir.to_owned(), source }),
+                Err(source) => return Err(error(source)),
+            }
+        };
+        match database.get(SCHEMA_KEY).map_err(error)? {
+            Some(bytes) => {
+                let found = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse::<u32>().ok());
+                match found {
+                    Some(SCHEMA_VERSION) => {}
+                    Some(found) if found > SCHEMA_VERSION => {
+                        return Err(StoreError::Newer { path: dir.to_owned(), found, known: SCHEMA_VERSION });
+                    }
+                    Some(_) | None => {
+                        let text = String::from_utf8_lossy(&bytes).into_owned();
+                        return Err(StoreError::Schema { path: dir.to_owned(), text });
+                    }
+                }
+            }
+            None => {
+                database.insert(SCHEMA_KEY, SCHEMA_VERSION.to_string().as_bytes()).map_err(error)?;
+                database.flush().map_err(error)?;
+            }
+        }
+        let records = database.open_tree(RECORDS).map_err(error)?;
+        Ok(Self { database, records })
+    }
+
+    fn readable(&self) -> bool {
+        self.scan().is_ok()
+    }
+
+    fn flush(&self, operation: &'static str, object: &dyn std::fmt::Display) -> Result<(), StoreError> {
+        // `insert` alone is lost with the process: it only reaches the log's buffer.
+        self.database.flush().map(|_| ()).map_err(|source| StoreError::Access {
+            operation,
+            object: object.to_string(),
+            source,
+        })
+    }
+}
+
+impl Store for SledStore {
+    fn scan(&self) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        for entry in &self.records {
+            let (key, value) = entry.map_err(|source| StoreError::Access {
+                operation: "reading",
+                object: "every object".to_owned(),
+                source,
+            })?;
+            records.push(decode(&String::from_utf8_lossy(&key), &value)?);
+        }
+        Ok(records)
+    }
+
+    fn load(&self, id: &ObjectId) -> Result<Option<Record>, StoreError> {
+        let key = id.to_string();
+        let found = self.records.get(key.as_bytes()).map_err(|source| StoreError::Access {
+            operation: "reading",
+            object: key.clone(),
+            source,
+        })?;
+        found.map(|value| decode(&key, &value)).transpose()
+    }
+
+    fn put(&self, records: &[Record]) -> Result<(), StoreError> {
+        let mut batch = ::sled::Batch::default();
+        for record in records {
+            let key = record.id.to_string();
+            batch.insert(key.as_bytes(), encode(&key, record)?);
+        }
+        self.apply("writing", batch, records.iter().map(|record| &record.id))
+    }
+
+    fn forget(&self, ids: &[ObjectId]) -> Result<(), StoreError> {
+        let mut batch = ::sled::Batch::default();
+        for id in ids {
+            batch.remove(id.to_string().as_bytes());
+        }
+        self.apply("forgetting", batch, ids.iter())
+    }
+}
+
+impl SledStore {
+    fn apply<'a>(
+        &self,
+        operation: &'static str,
+        batch: ::sled::Batch,
+        mut ids: impl Iterator<Item = &'a ObjectId>,
+    ) -> Result<(), StoreError> {
+        // The first one stands for all in an error: none of them is written.
+        let Some(first) = ids.next() else { return Ok(()) };
+        self.records.apply_batch(batch).map_err(|source| StoreError::Access {
+            operation,
+            object: first.to_string(),
+            source,
+        })?;
+        self.flush(operation, first)
+    }
+}
+
+fn encode(object: &str, record: &Record) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(&Versioned { v: SCHEMA_VERSION, record })
+        .map_err(|source| StoreError::Encode { object: object.to_owned(), source })
+}
+
+fn decode(object: &str, value: &[u8]) -> Result<Record, StoreError> {
+    let Versioned { v: _, mut record }: Versioned<Record> =
+        serde_json::from_slice(value).map_err(|source| StoreError::Decode { object: object.to_owned(), source })?;
+    // Mostly the same revision; one copy of it makes every later comparison a pointer's.
+    if let Some(instance) = &mut record.instance
+        && instance.started_from == record.accepted
+    {
+        instance.started_from = Arc::clone(&record.accepted);
+    }
+    Ok(record)
+}
+
+fn is_damage(error: &::sled::Error) -> bool {
+    match error {
+        ::sled::Error::Corruption { .. } | ::sled::Error::ReportableBug(_) | ::sled::Error::Unsupported(_) => true,
+        // sled says so of a log or a configuration that ends too early.
+        ::sled::Error::Io(error) => matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData),
+        ::sled::Error::CollectionNotFound(_) => false,
+    }
+}
+
+fn is_locked(error: &::sled::Error) -> bool {
+    // sled wraps the refusal of its file lock into an error of another kind, with the kind as text.
+    match error {
+        ::sled::Error::Io(error) => {
+            error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("WouldBlock")
+        }
+        ::sled::Error::Corruption { .. }
+        | ::sled::Error::ReportableBug(_)
+        | ::sled::Error::Unsupported(_)
+        | ::sled::Error::CollectionNotFound(_) => false,
+    }
+}
+
+/// Copies `dir` to `DIR.damaged-<instant>` beside it.
+fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
+    let stamp = Timestamp::from_system(SystemTime::now()).to_string().replace(':', "");
+    let name = dir.file_name().map_or_else(|| "db".into(), |name| name.to_string_lossy().into_owned());
+    let aside = dir.with_file_name(format!("{name}.damaged-{stamp}"));
+    copy_tree(dir, &aside).map_err(|source| StoreError::SetAside { path: aside.clone(), source })?;
+    Ok(aside)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_snapshots(dir: &Path) -> Result<(), StoreError> {
+    let remove = || -> io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("snap.") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(|source| StoreError::SetAside { path: dir.to_owned(), source })
+}
+

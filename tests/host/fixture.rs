@@ -1,0 +1,314 @@
+//! An agent under a private root, and what a test may ask of it.
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Nothing that a test waits for takes this long on a machine that works.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at something that tells nobody when it changes, such as a cgroup file.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const HOME: &str = "/var/tmp";
+const MARK: &str = "plim-test-";
+
+static SWEEP: Once = Once::new();
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+pub struct Host {
+    pub dir: PathBuf,
+    pub manifests: PathBuf,
+    agent: Option<Child>,
+}
+
+impl Host {
+    /// A root and an empty directory of manifests; no agent yet.
+    pub fn prepare() -> Self {
+        SWEEP.call_once(sweep);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = Path::new(HOME).join(format!("{MARK}{}-{number}", std::process::id()));
+        let manifests = dir.join("manifests");
+        fs::create_dir_all(&manifests).unwrap();
+        // A sticky parent passes; a group-writable directory would not.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&manifests, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { dir, manifests, agent: None }
+    }
+
+    /// The same with `plim up` running on it.
+    pub fn up() -> Self {
+        let mut host = Self::prepare();
+        host.start();
+        host
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// Starts `plim up` and waits until it answers.
+    pub fn start(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.dir.join("up.log")).unwrap();
+        let agent = self
+            .command(["up"])
+            .arg(&self.manifests)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.agent = Some(agent);
+        self.until("the agent answers", || self.plim(["status"]).status.success());
+    }
+
+    pub fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().expect("a running agent").id()
+    }
+
+    /// `kill -9` to the agent.
+    pub fn kill_agent(&mut self) {
+        let mut agent = self.agent.take().expect("a running agent");
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    /// Ctrl-C, and waits for the end. Returns how long that took and what was printed in all.
+    pub fn interrupt(&mut self) -> (Duration, String) {
+        let mut agent = self.agent.take().expect("a running agent");
+        let began = Instant::now();
+        signal(agent.id(), "INT");
+        agent.wait().unwrap();
+        (began.elapsed(), fs::read_to_string(self.dir.join("up.log")).unwrap())
+    }
+
+    fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plim"));
+        command.arg("--root").arg(self.root()).args(args).env_remove("PLIM_ROOT").env("NO_COLOR", "1");
+        command
+    }
+
+    pub fn plim<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// A command that has to succeed, and its standard output.
+    pub fn ok<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> String {
+        let output = self.plim(args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// A command that has to fail with this exit code, and its standard error.
+    pub fn fails<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, code: i32, args: I) -> String {
+        let output = self.plim(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let all = format!("{}{text}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.status.code(), Some(code), "{all}");
+        all
+    }
+
+    /// Writes a manifest as an editor does: a new file, renamed into place.
+    pub fn write(&self, file: &str, text: &str) {
+        let new = self.dir.join(format!("new-{file}"));
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, self.manifests.join(file)).unwrap();
+    }
+
+    pub fn delete(&self, file: &str) {
+        fs::remove_file(self.manifests.join(file)).unwrap();
+    }
+
+    /// All objects, by name.
+    pub fn items(&self) -> Vec<Value> {
+        let list: Value = serde_json::from_str(&self.ok(["get", "containers", "-A", "-o", "json"])).unwrap();
+        assert_eq!(list["kind"], "List");
+        list["items"].as_array().unwrap().clone()
+    }
+
+    pub fn item(&self, name: &str) -> Option<Value> {
+        self.items().into_iter().find(|item| item["metadata"]["name"] == name)
+    }
+
+    /// Follows `plim get -w` until an object is as wanted, and returns it so.
+    pub fn wait(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        self.until(&format!("{name}: {what}"), || {
+            found = self.item(name).filter(|item| wanted(item));
+            found.is_some()
+        });
+        found.expect("until returns when it is found")
+    }
+
+    pub fn running(&self, name: &str) -> Value {
+        self.wait(name, "running", |item| item["status"]["phase"] == "Running" && item["status"]["sync"] == "synced")
+    }
+
+    pub fn pid(&self, name: &str) -> u32 {
+        pid(&self.running(name))
+    }
+
+    pub fn gone(&self, name: &str) {
+        self.until(&format!("{name} is gone"), || self.item(name).is_none());
+    }
+
+    /// Looks until it is so.
+    pub fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !so() {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}\n{}", self.story());
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    }
+
+    /// What the agent has said, for a failed test.
+    pub fn story(&self) -> String {
+        let up = fs::read_to_string(self.dir.join("up.log")).unwrap_or_default();
+        let get = self.plim(["get", "containers", "-A"]);
+        format!("--- up\n{up}--- get\n{}{}", String::from_utf8_lossy(&get.stdout), String::from_utf8_lossy(&get.stderr))
+    }
+
+    /// Follows a command's lines until one is as wanted.
+    pub fn follow<const N: usize>(&self, args: [&str; N], wanted: impl Fn(&str) -> bool) -> String {
+        let mut child = self.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let found = lines.map_while(Result::ok).find(|line| wanted(line));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        found.unwrap_or_else(|| panic!("{args:?} ended without it\n{}", self.story()))
+    }
+
+    /// The directories of an instance in every hierarchy of this host.
+    pub fn cgroups(&self, family: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for mount in cgroup_mounts() {
+            find(&mount.join(self.cgroup_parent().trim_start_matches('/')), family, &mut found);
+        }
+        found
+    }
+
+    /// A control file, from whichever hierarchy has it.
+    pub fn control(&self, family: &str, names: [&str; 2]) -> String {
+        let files = self.cgroups(family).into_iter().flat_map(|dir| names.map(|name| dir.join(name)));
+        let mut texts = files.filter(|file| !file.components().any(|part| part.as_os_str() == "payload"));
+        let file = texts.find(|file| file.exists()).unwrap_or_else(|| panic!("no {names:?} for {family}"));
+        fs::read_to_string(file).unwrap().trim().to_owned()
+    }
+
+    pub fn cgroup_parent(&self) -> String {
+        plimsoll::host::Paths::new(Some(&self.root())).unwrap().cgroup_parent
+    }
+
+    /// What of an object is on this host: directories, cgroups.
+    pub fn traces(&self, family: &str) -> Vec<PathBuf> {
+        let mut found = self.cgroups(family);
+        for dir in ["lib/instances", "run", "log"] {
+            find(&self.root().join(dir), family, &mut found);
+        }
+        found
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.story());
+        }
+        if self.agent.is_none() {
+            self.start();
+        }
+        let mut agent = self.agent.take().expect("started above");
+        signal(agent.id(), "INT");
+        agent.wait().unwrap();
+        fs::remove_dir_all(&self.dir).unwrap();
+        let left: Vec<PathBuf> =
+            cgroup_mounts().into_iter().map(|mount| mount.join(self.cgroup_parent().trim_start_matches('/'))).collect();
+        let left: Vec<&PathBuf> = left.iter().filter(|dir| dir.exists()).collect();
+        assert!(std::thread::panicking() || left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+/// Takes away what a test run that was killed has left.
+fn sweep() {
+    for entry in fs::read_dir(HOME).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Some(rest) = name.strip_prefix(MARK) else { continue };
+        let owner = rest.split('-').next().unwrap_or_default();
+        if Path::new("/proc").join(owner).exists() {
+            continue;
+        }
+        let mut host = Host { manifests: path.join("manifests"), dir: path, agent: None };
+        if host.root().exists() {
+            fs::create_dir_all(&host.manifests).unwrap();
+            host.start();
+        } else {
+            fs::remove_dir_all(&host.dir).unwrap();
+            std::mem::forget(host);
+        }
+    }
+}
+
+fn cgroup_mounts() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let of_cgroups = |line: &&str| matches!(line.split(' ').nth(2), Some("cgroup" | "cgroup2"));
+    mounts.lines().filter(of_cgroups).map(|line| PathBuf::from(line.split(' ').nth(1).unwrap())).collect()
+}
+
+fn find(dir: &Path, family: &str, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if name == family || name.strip_prefix(family).is_some_and(|rest| rest.starts_with('.')) {
+            found.push(entry.path());
+            inner(&entry.path(), found);
+        } else {
+            find(&entry.path(), family, found);
+        }
+    }
+}
+
+fn inner(dir: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        found.push(entry.path());
+        inner(&entry.path(), found);
+    }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+pub fn pid(item: &Value) -> u32 {
+    u32::try_from(item["status"]["pid"].as_u64().expect("a running container has a pid")).unwrap()
+}
+
+/// A line of `/proc/PID/status`.
+pub fn proc_status(pid: u32, key: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+    line.trim().to_owned()
+}
+
+pub fn alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// The shortest useful manifest, with more of `spec` in flow style where wanted.
+pub fn sleeper(name: &str, more: &str) -> String {
+    format!(
+        "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: {name}}}\nspec:\n  image: host:/\n  \
+         command: [sleep, infinity]\n  init: true\n{more}"
+    )
+}

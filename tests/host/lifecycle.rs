@@ -1,0 +1,260 @@
+//! From a file to a process, and through every kind of change.
+
+use crate::fixture::{Host, alive, pid, signal, sleeper};
+use std::fs;
+use std::time::Duration;
+
+fn limited(memory: &str) -> String {
+    sleeper("web", &format!("  resources: {{memory: {{limit: {memory}}}, pids: {{limit: 64}}}}\n"))
+}
+
+const MEMORY: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
+
+#[test]
+#[ignore = "needs root"]
+fn a_changed_limit_is_written_to_the_kernel_and_the_process_stays() {
+    let host = Host::up();
+    host.write("web.yaml", &limited("64Mi"));
+    let before = host.pid("web");
+    assert_eq!(host.control("default_web", MEMORY), (64_u64 << 20).to_string());
+
+    host.write("web.yaml", &limited("96Mi"));
+    host.until("96 MiB", || host.control("default_web", MEMORY) == (96_u64 << 20).to_string());
+
+    let item = host.wait("web", "synced", |item| item["status"]["resources"]["actuated"]["memory"]["limit"] == "96Mi");
+    assert_eq!(pid(&item), before);
+    assert_eq!(item["status"]["restarts"], 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_limit_that_this_host_has_changes_in_place() {
+    let host = Host::up();
+    let with = |cpu: &str, weight: u32, pids: u32| {
+        let text = format!(
+            "  resources: {{cpu: {{limit: {cpu}, weight: {weight}, cpuset: \"0\"}}, memory: {{limit: 64Mi, swap: 0}}, pids: {{limit: {pids}}}}}\n"
+        );
+        sleeper("knobs", &text)
+    };
+    host.write("knobs.yaml", &with("500m", 100, 32));
+    let before = host.pid("knobs");
+
+    host.write("knobs.yaml", &with("1.5", 300, 48));
+
+    host.until("pids", || host.control("default_knobs", ["pids.max", "pids.max"]) == "48");
+    let quota = host.control("default_knobs", ["cpu.cfs_quota_us", "cpu.max"]);
+    assert!(quota == "150000" || quota == "150000 100000", "{quota}");
+    assert_eq!(host.pid("knobs"), before);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_deleted_file_takes_its_container_away_with_everything_it_had() {
+    let host = Host::up();
+    host.write("web.yaml", &limited("64Mi"));
+    host.write("other.yaml", &sleeper("other", ""));
+    let (web, other) = (host.pid("web"), host.pid("other"));
+    assert!(!host.traces("default_web").is_empty());
+
+    host.delete("web.yaml");
+    host.wait("web", "deleting", |item| item["status"]["sync"] == "deleting");
+    host.gone("web");
+
+    assert!(!alive(web));
+    assert_eq!(host.traces("default_web"), Vec::<std::path::PathBuf>::new());
+    assert_eq!(host.pid("other"), other);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_file_that_comes_back_within_the_grace_keeps_its_process() {
+    let host = Host::up();
+    host.write("web.yaml", &limited("64Mi"));
+    host.write("other.yaml", &sleeper("other", ""));
+    let before = host.pid("web");
+
+    host.delete("web.yaml");
+    host.wait("web", "deleting", |item| item["status"]["sync"] == "deleting");
+    host.write("web.yaml", &limited("64Mi"));
+
+    assert_eq!(host.pid("web"), before);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_changed_command_restarts_in_the_same_root_filesystem() {
+    let host = Host::up();
+    let with = |word: &str| {
+        format!(
+            "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: job}}\nspec:\n  image: host:/\n  init: true\n  \
+             command: [sh, -c, \"echo {word} >> /var/words; sleep infinity\"]\n"
+        )
+    };
+    host.write("job.yaml", &with("one"));
+    let first = host.running("job");
+
+    host.write("job.yaml", &with("two"));
+    let second = host.wait("job", "the new process", |item| {
+        item["status"]["phase"] == "Running" && item["status"]["pid"] != first["status"]["pid"]
+    });
+
+    assert_eq!(second["status"]["instance"], first["status"]["instance"]);
+    host.until("both words", || host.ok(["exec", "job", "--", "cat", "/var/words"]) == "one\ntwo\n");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_killed_process_comes_back() {
+    let host = Host::up();
+    host.write("web.yaml", &limited("64Mi"));
+    let before = host.pid("web");
+
+    signal(before, "KILL");
+
+    let item = host.wait("web", "restarted", |item| {
+        item["status"]["phase"] == "Running" && item["status"]["pid"].as_u64() != Some(u64::from(before))
+    });
+    assert_eq!(item["status"]["restarts"], 1);
+    assert_eq!(item["status"]["lastExit"]["signal"], 9);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_container_that_keeps_failing_is_backed_off_and_says_so() {
+    let host = Host::up();
+    host.write(
+        "crash.yaml",
+        "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {name: crash}\nspec:\n  image: host:/\n  command: [sh, -c, \"exit 3\"]\n",
+    );
+
+    let item = host.wait("crash", "backing off", |item| {
+        item["status"]["phase"] == "BackingOff" && item["status"]["restarts"].as_u64() >= Some(1)
+    });
+
+    assert_eq!(item["status"]["exitCode"], 3);
+    assert!(item["status"]["nextAt"].is_string(), "{item}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_job_that_is_never_restarted_keeps_its_exit_code() {
+    let host = Host::up();
+    host.write(
+        "once.yaml",
+        "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {name: once}\nspec:\n  image: host:/\n  restart: {policy: never}\n  command: [sh, -c, \"exit 7\"]\n",
+    );
+
+    let item = host.wait("once", "ended", |item| item["status"]["phase"] == "Exited");
+
+    assert_eq!(item["status"]["exitCode"], 7);
+    assert_eq!(item["status"]["restarts"], 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_killed_agent_leaves_everything_running_and_the_next_one_adopts_it() {
+    let mut host = Host::up();
+    for number in 0..5 {
+        host.write(&format!("w{number}.yaml"), &sleeper(&format!("w{number}"), ""));
+    }
+    let before: Vec<u32> = (0..5).map(|number| host.pid(&format!("w{number}"))).collect();
+
+    host.kill_agent();
+    assert!(before.iter().all(|pid| alive(*pid)));
+    host.write("w0.yaml", &sleeper("w0", "  resources: {memory: {limit: 48Mi}}\n"));
+    host.delete("w4.yaml");
+    host.start();
+
+    host.gone("w4");
+    let after: Vec<u32> = (0..4).map(|number| host.pid(&format!("w{number}"))).collect();
+    assert_eq!(after, before[..4]);
+    host.until("the limit", || host.control("default_w0", MEMORY) == (48_u64 << 20).to_string());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_killed_keeper_leaves_everything_running_and_its_successor_goes_on() {
+    let host = Host::up();
+    host.write(
+        "talk.yaml",
+        "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {name: talk}\nspec:\n  image: host:/\n  init: true\n  \
+         command: [sh, -c, \"i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done\"]\n",
+    );
+    let before = host.pid("talk");
+    let status: serde_json::Value = serde_json::from_str(&host.ok(["status", "-o", "json"])).unwrap();
+    let keeper = u32::try_from(status["keeperPid"].as_u64().unwrap()).unwrap();
+
+    signal(keeper, "KILL");
+    host.until("a new keeper", || {
+        let status: serde_json::Value = serde_json::from_str(&host.ok(["status", "-o", "json"])).unwrap();
+        status["keeperPid"].as_u64().is_some_and(|pid| pid != u64::from(keeper))
+    });
+
+    assert_eq!(host.pid("talk"), before);
+    let last = |text: &str| text.lines().last().map(str::to_owned);
+    let now = last(&host.ok(["logs", "talk", "-n", "1"]));
+    host.until("more lines", || last(&host.ok(["logs", "talk", "-n", "1"])) != now);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn ctrl_c_stops_and_removes_everything_at_once() {
+    let mut host = Host::up();
+    for number in 0..4 {
+        // No handler for TERM and no init: PID 1 never sees the signal.
+        let text = format!(
+            "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: deaf{number}}}\nspec:\n  image: host:/\n  \
+             command: [sleep, infinity]\n  stop: {{grace: 50s}}\n"
+        );
+        host.write(&format!("deaf{number}.yaml"), &text);
+    }
+    let pids: Vec<u32> = (0..4).map(|number| host.pid(&format!("deaf{number}"))).collect();
+
+    let (took, said) = host.interrupt();
+
+    assert!(took < Duration::from_secs(25), "{took:?}: the grace of 50 s was waited for");
+    assert!(pids.iter().all(|pid| !alive(*pid)));
+    assert!(said.contains("SIGTERM"), "{said}");
+    assert_eq!(host.traces("default_deaf0"), Vec::<std::path::PathBuf>::new());
+    assert!(!fs::exists(host.root().join("run/keeper.sock")).unwrap(), "the keeper's socket is left");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn lowering_memory_below_use_is_deferred_and_kills_nothing() {
+    let host = Host::up();
+    let with = |limit: &str| {
+        format!(
+            "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: fat}}\nspec:\n  image: host:/\n  init: true\n  \
+             command: [perl, -e, \"$x = 'a' x (60 << 20); print qq(filled\\\\n); $| = 1; print qq(ready\\\\n); sleep 1000000\"]\n  \
+             resources: {{memory: {{limit: {limit}}}}}\n"
+        )
+    };
+    host.write("fat.yaml", &with("256Mi"));
+    let before = host.pid("fat");
+    host.until("it is filled", || host.ok(["logs", "fat"]).contains("ready"));
+
+    host.write("fat.yaml", &with("32Mi"));
+    let item = host.wait("fat", "deferred", |item| item["status"]["sync"] == "deferred");
+    assert_eq!(pid(&item), before);
+    assert_eq!(host.control("default_fat", MEMORY), (256_u64 << 20).to_string());
+
+    host.write("fat.yaml", &with("200Mi"));
+    host.until("200 MiB", || host.control("default_fat", MEMORY) == (200_u64 << 20).to_string());
+    assert_eq!(host.pid("fat"), before);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_limit_changed_by_hand_is_corrected() {
+    let host = Host::up();
+    host.write("web.yaml", &limited("64Mi"));
+    let before = host.pid("web");
+    let file = host.cgroups("default_web").into_iter().map(|dir| dir.join("pids.max")).find(|file| file.exists());
+
+    fs::write(file.unwrap(), "999").unwrap();
+    host.ok(["reconcile"]);
+
+    host.until("64", || host.control("default_web", ["pids.max", "pids.max"]) == "64");
+    assert_eq!(host.pid("web"), before);
+}

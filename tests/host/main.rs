@@ -1,0 +1,11 @@
+//! The whole product on this host: the real binaries, kernel, cgroups, namespaces and file system.
+//!
+//! Every test has an agent of its own under a root of its own, and takes away what it made. What a
+//! killed test left behind is taken away by the next run.
+
+mod commands;
+mod failure;
+mod fixture;
+mod isolation;
+mod lifecycle;
+mod sources;
