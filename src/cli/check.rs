@@ -6,6 +6,8 @@ use super::render::{Cell, Table};
 use super::screen::{Paint, Tone};
 use super::yaml;
 use crate::cgroup::Cgroups;
+use crate::host::{ID_RANGES, Paths};
+use crate::storage::ids_conflicts;
 use serde::Serialize;
 use std::fs::read_to_string;
 
@@ -54,7 +56,7 @@ impl Row {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let rows = rows();
+    let rows = rows(context);
     let text = match args.output {
         Format::Table => table(&rows, context.screen.paint),
         Format::Json => yaml::json(&rows)?,
@@ -77,7 +79,7 @@ fn table(rows: &[Row], paint: Paint) -> String {
     table.render(paint)
 }
 
-fn rows() -> Vec<Row> {
+fn rows(context: &Context) -> Vec<Row> {
     let sysctl = |name: &str| read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned()).ok();
     let uname = nix::sys::utsname::uname();
     let release = uname.map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
@@ -92,6 +94,7 @@ fn rows() -> Vec<Row> {
     ];
     rows.extend(capabilities(&status));
     rows.extend(cgroups());
+    rows.push(ids(context));
     rows
 }
 
@@ -187,6 +190,23 @@ fn capabilities(status: &str) -> Vec<Row> {
 
 /// Without one of these no container can be made.
 const NEEDED: [&str; 8] = ["SYS_ADMIN", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "SETPCAP", "KILL"];
+
+/// Ids of the host that containers get and somebody else claims.
+fn ids(context: &Context) -> Row {
+    let what = "ids for containers";
+    // A root that is not there yet has no ids either, and a check makes no directories.
+    let root = context.root.as_deref().filter(|root| root.is_dir());
+    let paths = match Paths::new(root) {
+        Ok(paths) => paths,
+        Err(error) => return Row::new(what, Verdict::Missing, error.to_string(), "a --root that can be read"),
+    };
+    let conflicts = ids_conflicts(paths.id_base(), ID_RANGES);
+    let remedy = "give those accounts other ids, or remove the entries in /etc/subuid and /etc/subgid";
+    match conflicts.as_slice() {
+        [] => Row::new(what, Verdict::Ok, format!("{ID_RANGES} ranges from {}", paths.id_base()), ""),
+        conflicts => Row::new(what, Verdict::Fallback, conflicts.join("; "), remedy),
+    }
+}
 
 /// The layout, and a row per hierarchy.
 fn cgroups() -> Vec<Row> {

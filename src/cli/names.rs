@@ -29,8 +29,10 @@ pub fn kind(word: &str) -> Result<Kind, CliError> {
     if KINDS.contains(&word.to_lowercase().as_str()) {
         return Ok(Kind::Container);
     }
-    let hint = nearest(&word.to_lowercase(), KINDS)
-        .map_or_else(|| "; `containers` is one".to_owned(), |known| format!(" (did you mean `{known}`?)"));
+    let hint = match nearest(&word.to_lowercase(), KINDS.into_iter().filter(|kind| kind.len() > 1)) {
+        Some(known) => format!(" (did you mean `{known}`?)"),
+        None => format!("; if it is a name, write `containers {word}` or `container/{word}`"),
+    };
     Err(CliError::Usage(format!("{word:?} is not a kind{hint}")))
 }
 

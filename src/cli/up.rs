@@ -224,18 +224,32 @@ async fn show(
                         picture.event(event)?;
                     }
                 }
-                // The agent is leaving; that comes next.
-                Err(RecvError::Closed) => (&mut left).await,
+                Err(RecvError::Closed) => {
+                    (&mut left).await;
+                    break;
+                }
             },
             line = next_line(&mut log) => picture.say(&super::screen::printable(&line))?,
             changed = view.changed() => match changed {
                 Ok(()) => picture.dirty = true,
-                Err(_) => (&mut left).await,
+                // The agent is leaving.
+                Err(_) => {
+                    (&mut left).await;
+                    break;
+                }
             },
             _ = ticks.tick(), if picture.live.is_some() => picture.draw(handle).await?,
         }
     }
     picture.end_live()?;
+    while let Ok(event) = events.try_recv() {
+        picture.event(event)?;
+    }
+    while let Ok(answer) = answered.try_recv() {
+        if let Ok(text) = answer {
+            picture.say(&text)?;
+        }
+    }
     Ok(if stops > 0 { Exit::Ok } else { Exit::Failed })
 }
 

@@ -261,12 +261,9 @@ impl<'a> Case<'a> {
         allowed
             && match self.record.instance.as_ref().map(|instance| instance.phase) {
                 None | Some(Phase::Stopping { signalled: true, .. } | Phase::Stopped | Phase::Removing) => true,
-                Some(
-                    Phase::Starting
-                    | Phase::Running
-                    | Phase::Exited
-                    | Phase::Stopping { signalled: false, .. },
-                ) => false,
+                Some(Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopping { signalled: false, .. }) => {
+                    false
+                }
             }
     }
 

@@ -264,4 +264,3 @@ fn remove_snapshots(dir: &Path) -> Result<(), StoreError> {
     };
     remove().map_err(|source| StoreError::SetAside { path: dir.to_owned(), source })
 }
-

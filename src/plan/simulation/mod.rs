@@ -48,8 +48,11 @@ fn whatever_fails_the_host_comes_to_rest_as_asked_and_nothing_healthy_is_stopped
         if let Err(panic) = outcome {
             let tail = simulation.log.len().saturating_sub(250);
             let log = simulation.log[tail..].join("\n");
-            std::io::Write::write_all(&mut std::io::stderr(), format!("{log}\nPLIM_SIM_SEED={seed} repeats this\n").as_bytes())
-                .expect("a place for words");
+            std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("{log}\nPLIM_SIM_SEED={seed} repeats this\n").as_bytes(),
+            )
+            .expect("a place for words");
             resume_unwind(panic);
         }
         total += simulation.world.effects;

@@ -95,14 +95,18 @@ impl Referee {
             Some(Asked { state: OverrideState::Stopped, .. }) => true,
             Some(Asked { state: OverrideState::Restart, since, .. }) if process.since <= *since => true,
             Some(Asked { state: OverrideState::Running, .. }) => false,
-            Some(Asked { state: OverrideState::Restart, .. }) | None => good.spec.desired_state == DesiredState::Stopped,
+            Some(Asked { state: OverrideState::Restart, .. }) | None => {
+                good.spec.desired_state == DesiredState::Stopped
+            }
         }
     }
 
     /// Is a step justified by what is known when it is planned?
     pub fn justifies(&self, world: &World, action: &Action) -> bool {
         match action {
-            Action::Note | Action::Forget | Action::Start { .. } | Action::Resize { .. } | Action::Collect { .. } => true,
+            Action::Note | Action::Forget | Action::Start { .. } | Action::Resize { .. } | Action::Collect { .. } => {
+                true
+            }
             Action::Signal { instance, .. } | Action::Kill { instance } => {
                 world.lives.get(instance).is_none_or(|life| self.may_stop(world, instance, life))
             }
@@ -128,7 +132,9 @@ impl Referee {
         assert!(
             justified_when_planned || self.justifies(world, action),
             "at {} nothing asks for this: {action:?}; orders {:?}; instances {:?}",
-            world.now.0, self.orders, world.lives.iter().map(|(id, life)| (id, &life.process)).collect::<Vec<_>>()
+            world.now.0,
+            self.orders,
+            world.lives.iter().map(|(id, life)| (id, &life.process)).collect::<Vec<_>>()
         );
         match action {
             Action::Start { instance, ids, .. } => {
@@ -148,7 +154,10 @@ impl Referee {
                 if let Some(process) = world.lives.get(instance).and_then(|life| life.process.as_ref()) {
                     let patient = process.signalled_at.is_some_and(|at| at.after(Span::from_secs(7)) <= world.now);
                     let hopeless = process.temper == Temper::Deaf;
-                    assert!(patient || hopeless || self.leaving || default_grace(process, world), "{instance} is killed without its grace");
+                    assert!(
+                        patient || hopeless || self.leaving || default_grace(process, world),
+                        "{instance} is killed without its grace"
+                    );
                 }
             }
             _ => {}
