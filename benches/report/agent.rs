@@ -57,7 +57,8 @@ impl Agent {
     }
 
     pub fn items(&self) -> Vec<Value> {
-        let list: Value = serde_json::from_str(&self.plim(&["get", "containers", "-A", "-o", "json"]).0).expect("a list");
+        let list: Value =
+            serde_json::from_str(&self.plim(&["get", "containers", "-A", "-o", "json"]).0).expect("a list");
         list["items"].as_array().expect("items").clone()
     }
 

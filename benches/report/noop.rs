@@ -95,8 +95,7 @@ impl World {
                 }
                 let outcome = match &step.action {
                     plan::Action::Start { instance, ids, .. } => {
-                        let process =
-                            ProcessSeen::Running { pid: 1, since: Timestamp(1_000_000), ignores_stop: false };
+                        let process = ProcessSeen::Running { pid: 1, since: Timestamp(1_000_000), ignores_stop: false };
                         let sighting = Sighting { process, group: None, rootfs: true, ids: *ids };
                         self.seen.instances.insert(instance.clone(), sighting);
                         Outcome::Started {

@@ -36,7 +36,12 @@ pub fn bench(table: &mut Table) {
     table.row(
         "saved limit to kernel, 100 containers, median",
         ms(median),
-        format!("20 ms window + {}; {:.1} x a bare loop's {}", ms(own), own.as_secs_f64() / bare.as_secs_f64(), ms(bare)),
+        format!(
+            "20 ms window + {}; {:.1} x a bare loop's {}",
+            ms(own),
+            own.as_secs_f64() / bare.as_secs_f64(),
+            ms(bare)
+        ),
         "window + <= 3 ms",
     );
     table.row("saved limit to kernel, 99 of 100", ms(p99), "same PID through 1000 changes", "<= 100 ms");

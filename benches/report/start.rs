@@ -17,7 +17,8 @@ const EACH: u64 = 200;
 
 pub fn bench(table: &mut Table) {
     let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
-    let floor = compile(dir.path(), "floor.c", &Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor.c"), &["-O2"]);
+    let floor =
+        compile(dir.path(), "floor.c", &Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor.c"), &["-O2"]);
     let trivial = dir.path().join("trivial.c");
     std::fs::write(&trivial, "int main(void) { return 0; }\n").expect("a source file");
     let rootfs = dir.path().join("rootfs");

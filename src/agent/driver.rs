@@ -94,7 +94,9 @@ impl Driver {
                 message = self.inbox.recv() => message,
                 () = tokio::time::sleep_until(wait.into()) => None,
             };
-            for message in first.into_iter().chain(std::iter::from_fn(|| self.inbox.try_recv().ok()).collect::<Vec<_>>()) {
+            for message in
+                first.into_iter().chain(std::iter::from_fn(|| self.inbox.try_recv().ok()).collect::<Vec<_>>())
+            {
                 leave |= tokio::task::block_in_place(|| self.take(message));
             }
             if leave {
@@ -257,11 +259,8 @@ impl Driver {
         let action = name(&step.action);
         if !step.reason.is_empty() {
             let object = step.object.to_string();
-            let text = if step.changes.is_empty() {
-                step.reason.clone()
-            } else {
-                format!("{}: {}", step.class, step.reason)
-            };
+            let text =
+                if step.changes.is_empty() { step.reason.clone() } else { format!("{}: {}", step.class, step.reason) };
             self.journal.note(now(), EventType::Normal, &object, action, text);
         }
         let decision = Decision { at: now(), class: step.class, reason: step.reason, action, result: None };
@@ -306,7 +305,11 @@ impl Driver {
             }
             Ok(Outcome::Started { pid, unsupported, .. }) => {
                 let missing = unsupported.join(", ");
-                (EventType::Warning, "Started", format!("running as process {pid}; this host has no knob for {missing}"))
+                (
+                    EventType::Warning,
+                    "Started",
+                    format!("running as process {pid}; this host has no knob for {missing}"),
+                )
             }
             Ok(Outcome::Resized { deferred: Some(deferred), .. }) => {
                 (EventType::Warning, "ResizeDeferred", deferred.message.clone())

@@ -58,6 +58,12 @@ pub enum CommandError {
     NotFound(String),
     #[error("{0}")]
     Refused(String),
+    /// Exec: the container has no such program.
+    #[error("{0}")]
+    NoSuchProgram(String),
+    /// Exec: the file is there and cannot be executed.
+    #[error("{0}")]
+    NotExecutable(String),
     #[error("{0}")]
     Failed(String),
 }

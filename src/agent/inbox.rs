@@ -18,11 +18,27 @@ pub(super) enum Message {
     /// The keeper went away.
     KeeperLost,
     /// An action ended.
-    Done { object: ObjectId, action: Action, result: Result<Outcome, Failure> },
-    Order { command: Command, by: u32, reply: oneshot::Sender<Result<String, CommandError>> },
-    Show { reply: oneshot::Sender<Arc<View>> },
-    Preview { request: PlanRequest, reply: oneshot::Sender<Result<PlanReport, CommandError>> },
-    Why { object: ObjectId, reply: oneshot::Sender<Result<String, CommandError>> },
+    Done {
+        object: ObjectId,
+        action: Action,
+        result: Result<Outcome, Failure>,
+    },
+    Order {
+        command: Command,
+        by: u32,
+        reply: oneshot::Sender<Result<String, CommandError>>,
+    },
+    Show {
+        reply: oneshot::Sender<Arc<View>>,
+    },
+    Preview {
+        request: PlanRequest,
+        reply: oneshot::Sender<Result<PlanReport, CommandError>>,
+    },
+    Why {
+        object: ObjectId,
+        reply: oneshot::Sender<Result<String, CommandError>>,
+    },
     /// Leave, and let everything run.
     Leave,
 }

@@ -42,8 +42,7 @@ impl Journal {
         }
         let mut inner = self.lock();
         inner.last += 1;
-        let event =
-            Event { id: inner.last, at, kind, object: object.to_owned(), reason: reason.to_owned(), message };
+        let event = Event { id: inner.last, at, kind, object: object.to_owned(), reason: reason.to_owned(), message };
         if inner.events.len() == REMEMBERED {
             inner.events.pop_front();
         }

@@ -66,8 +66,8 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         let path = path.to_path_buf();
         move |source| AgentError::Directory { path, source }
     };
-    let paths = Paths::new(options.root.as_deref())
-        .map_err(failed(options.root.as_deref().unwrap_or(Path::new("/"))))?;
+    let paths =
+        Paths::new(options.root.as_deref()).map_err(failed(options.root.as_deref().unwrap_or(Path::new("/"))))?;
     for dir in [&paths.lib, &paths.run, &paths.log] {
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(failed(dir))?;
     }

@@ -22,7 +22,11 @@ pub enum AgentError {
     #[error("the agent makes namespaces and cgroups, which takes root: run it with sudo")]
     NotRoot,
     #[error("preparing {}", path.display())]
-    Directory { path: PathBuf, #[source] source: std::io::Error },
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("another agent is running on {}: stop it first, or give this one a --root of its own", path.display())]
     Running { path: PathBuf },
     #[error("opening the agent's memory")]
@@ -30,7 +34,11 @@ pub enum AgentError {
     #[error("preparing the host: {0}")]
     Host(String),
     #[error("the events of {operation}")]
-    Runtime { operation: &'static str, #[source] source: std::io::Error },
+    Runtime {
+        operation: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// How the rounds are paced. One place, so that they can be measured and changed.

@@ -1,8 +1,8 @@
 //! What people order: a recorded override, a consent, a look at everything.
 
+use super::EventType;
 use super::driver::{Driver, now};
 use super::handle::{Command, CommandError};
-use super::EventType;
 use crate::plan::{Action, Override, OverrideState, ProcessSeen, Record, Sync};
 use crate::spec::{ObjectId, Timestamp};
 use std::fmt::Write as _;
@@ -14,7 +14,9 @@ type Reply = oneshot::Sender<Result<String, CommandError>>;
 impl Driver {
     pub(super) fn order(&mut self, command: Command, by: u32, reply: Reply) {
         let answer = match command {
-            Command::Stop { object, reason, until } => self.override_(&object, OverrideState::Stopped, by, reason, until),
+            Command::Stop { object, reason, until } => {
+                self.override_(&object, OverrideState::Stopped, by, reason, until)
+            }
             Command::Start { object, reason, until } => self.start(&object, by, reason, until),
             Command::Restart { object, reason } => self.override_(&object, OverrideState::Restart, by, reason, None),
             Command::Approve { objects, all } => self.approve(&objects, all),
@@ -153,12 +155,18 @@ impl Driver {
             line(format!("{object} is {:?}{dash}{}", finding.sync, finding.message).replace(" is Held", " is held"));
         }
         if let Some(record) = record {
-            line(format!("generation {} from {}:{}", record.generation, record.provenance.path, record.provenance.line));
+            line(format!(
+                "generation {} from {}:{}",
+                record.generation, record.provenance.path, record.provenance.line
+            ));
         }
         match self.decisions.get(object) {
             None => line("nothing has been decided about it since this agent started".to_owned()),
             Some(decision) => {
-                line(format!("at {}: {} (class {}): {}", decision.at, decision.action, decision.class, decision.reason));
+                line(format!(
+                    "at {}: {} (class {}): {}",
+                    decision.at, decision.action, decision.class, decision.reason
+                ));
                 let result = decision.result.clone();
                 line(format!("result: {}", result.unwrap_or_else(|| "under way".to_owned())));
             }

@@ -1,7 +1,9 @@
 //! What is shown of each object: made from the records, the sightings and the planner's findings.
 
-use super::view::{Condition, ContainerStatus, Generations, Item, Metadata, ResourcesView, StatusSource, Summary, View};
 use super::SourceView;
+use super::view::{
+    Condition, ContainerStatus, Generations, Item, Metadata, ResourcesView, StatusSource, Summary, View,
+};
 use crate::host::Machine;
 use crate::plan::{Finding, Inputs, InstanceRecord, Phase, ProcessSeen, Record, Sighting, Sync, Wish};
 use crate::spec::{API_VERSION, DesiredState, ObjectId, Timestamp};
@@ -135,7 +137,12 @@ fn status(
     }
 }
 
-fn phase(record: Option<&Record>, instance: Option<&InstanceRecord>, process: &ProcessSeen, now: Timestamp) -> &'static str {
+fn phase(
+    record: Option<&Record>,
+    instance: Option<&InstanceRecord>,
+    process: &ProcessSeen,
+    now: Timestamp,
+) -> &'static str {
     let Some(record) = record else { return "Pending" };
     let waiting = record.attempts.next_try.is_some_and(|at| at > now);
     let running = matches!(process, ProcessSeen::Running { .. });
@@ -211,7 +218,8 @@ fn next_at(inputs: &Inputs<'_>, record: Option<&Record>, instance: Option<&Insta
         Phase::Stopping { kill_at, .. } => Some(kill_at),
         Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopped | Phase::Removing => None,
     });
-    let deletion = record.and_then(|record| record.absent_since).map(|since| since.after(inputs.settings.deletion_grace));
+    let deletion =
+        record.and_then(|record| record.absent_since).map(|since| since.after(inputs.settings.deletion_grace));
     let deferred = instance.and_then(|instance| instance.deferred.as_ref()).map(|deferred| deferred.next_try);
     let retry = record.and_then(|record| record.attempts.next_try);
     [stopping, deletion, deferred, retry].into_iter().flatten().filter(|at| *at > inputs.now).min()

@@ -1,7 +1,7 @@
 //! What the agent shows of itself: the stable, versioned shapes of `-o json` and of the API.
 
-use crate::plan::{Exit, Override};
 use crate::host::Usage;
+use crate::plan::{Exit, Override};
 use crate::spec::{Container, Resources, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -6,6 +6,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+/// Reasons that `exec` turns into exit codes of its own.
+pub const NO_SUCH_PROGRAM: &str = "NoSuchProgram";
+pub const NOT_EXECUTABLE: &str = "NotExecutable";
+
 /// `{"code": 404, "reason": "NotFound", "message": "…", "details": []}`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
@@ -51,6 +55,8 @@ impl From<CommandError> for ErrorBody {
         match error {
             CommandError::NotFound(_) => Self::not_found(message),
             CommandError::Refused(_) => Self::new(StatusCode::CONFLICT, "Refused", message),
+            CommandError::NoSuchProgram(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, NO_SUCH_PROGRAM, message),
+            CommandError::NotExecutable(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, NOT_EXECUTABLE, message),
             CommandError::Failed(_) => Self::failed(message),
         }
     }

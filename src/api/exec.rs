@@ -170,3 +170,50 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
     fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
     Ok(fd)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::tcgetwinsize;
+    use std::io::{Read as _, Write as _};
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn a_terminal_gets_its_size_its_keys_and_its_end() {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let mut program = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+        let (ended, exit) = oneshot::channel();
+        let session = ExecSession { pid: 0, stdin: master.try_clone().unwrap(), stdout: master, stderr: None, exit };
+        let (mut client, server) = tokio::io::duplex(256);
+        let running = tokio::spawn(run(session, server));
+
+        frame::write(&mut client, &Frame::Resize { rows: 40, columns: 132 }).await.unwrap();
+        frame::write(&mut client, &Frame::Stdin(b"hello\n".to_vec())).await.unwrap();
+        let program = tokio::task::spawn_blocking(move || {
+            let mut line = [0; 6];
+            program.read_exact(&mut line).unwrap();
+            let size = tcgetwinsize(&program).unwrap();
+            program.write_all(format!("{}x{} {}", size.ws_row, size.ws_col, line[0]).as_bytes()).unwrap();
+            drop(program);
+            ended.send(130).unwrap();
+        });
+        let mut shown = Vec::new();
+        let code = loop {
+            match frame::read(&mut client).await.unwrap() {
+                Some(Frame::Stdout(bytes)) => shown.extend(bytes),
+                Some(Frame::Exit(code)) => break code,
+                other => panic!("{other:?}"),
+            }
+        };
+
+        program.await.unwrap();
+        running.await.unwrap().unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.ends_with("40x132 104"), "{shown:?}");
+        assert_eq!(code, 130);
+    }
+}

@@ -86,7 +86,10 @@ pub(super) async fn events<A: Agent>(state: State<A>, sink: Sink, after: u64, wa
             return;
         }
     }
-    while watch {
+    if !watch {
+        return;
+    }
+    loop {
         tokio::select! {
             event = live.recv() => match event {
                 Ok(event) => if !sink.line(&event).await { return },

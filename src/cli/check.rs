@@ -6,6 +6,8 @@ use super::render::{Cell, Table};
 use super::screen::{Paint, Tone};
 use super::yaml;
 use crate::cgroup::Cgroups;
+use crate::host::{ID_RANGES, Paths};
+use crate::storage::ids_conflicts;
 use serde::Serialize;
 use std::fs::read_to_string;
 
@@ -54,7 +56,7 @@ impl Row {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let rows = rows();
+    let rows = rows(context);
     let text = match args.output {
         Format::Table => table(&rows, context.screen.paint),
         Format::Json => yaml::json(&rows)?,
@@ -65,7 +67,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn table(rows: &[Row], paint: Paint) -> String {
-    let mut table = Table::new(&["WHAT", "", "DETAIL", "REMEDY"]);
+    let mut table = Table::new(&["WHAT", "", "DETAIL"]);
     for row in rows {
         let (tone, word) = match row.verdict {
             Verdict::Ok => (Tone::Good, "ok"),
@@ -77,7 +79,7 @@ fn table(rows: &[Row], paint: Paint) -> String {
     table.render(paint)
 }
 
-fn rows() -> Vec<Row> {
+fn rows(context: &Context) -> Vec<Row> {
     let sysctl = |name: &str| read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned()).ok();
     let uname = nix::sys::utsname::uname();
     let release = uname.map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
@@ -91,7 +93,8 @@ fn rows() -> Vec<Row> {
         sealed_copies(sysctl("vm/memfd_noexec").as_deref()),
     ];
     rows.extend(capabilities(&status));
-    rows.push(cgroups());
+    rows.extend(cgroups());
+    rows.push(ids(context));
     rows
 }
 
@@ -179,7 +182,7 @@ fn capabilities(status: &str) -> Vec<Row> {
             "capabilities",
             !mask("CapEff:"),
             needed,
-            "what is missing cannot be given to a container, nor used for it: run outside of this container or unit",
+            "what is missing can neither be used nor given to a container: run where nothing takes it away",
         ),
         row("bounding set", !mask("CapBnd:"), 0, "as above; `add` of these capabilities is refused"),
     ]
@@ -188,14 +191,36 @@ fn capabilities(status: &str) -> Vec<Row> {
 /// Without one of these no container can be made.
 const NEEDED: [&str; 8] = ["SYS_ADMIN", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "SETPCAP", "KILL"];
 
-fn cgroups() -> Row {
+/// Ids of the host that containers get and somebody else claims.
+fn ids(context: &Context) -> Row {
+    let what = "ids for containers";
+    // A root that is not there yet has no ids either, and a check makes no directories.
+    let root = context.root.as_deref().filter(|root| root.is_dir());
+    let paths = match Paths::new(root) {
+        Ok(paths) => paths,
+        Err(error) => return Row::new(what, Verdict::Missing, error.to_string(), "a --root that can be read"),
+    };
+    let conflicts = ids_conflicts(paths.id_base(), ID_RANGES);
+    let remedy = "give those accounts other ids, or remove the entries in /etc/subuid and /etc/subgid";
+    match conflicts.as_slice() {
+        [] => Row::new(what, Verdict::Ok, format!("{ID_RANGES} ranges from {}", paths.id_base()), ""),
+        conflicts => Row::new(what, Verdict::Fallback, conflicts.join("; "), remedy),
+    }
+}
+
+/// The layout, and a row per hierarchy.
+fn cgroups() -> Vec<Row> {
     match Cgroups::detect("/plimsoll") {
         Ok(cgroups) => {
             let text = cgroups.describe();
-            let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            Row::new("cgroups", Verdict::Ok, lines.join("; "), "")
+            let row = |(number, line): (usize, &str)| {
+                Row::new(if number == 0 { "cgroups" } else { "" }, Verdict::Ok, line.trim(), "")
+            };
+            text.lines().enumerate().map(row).collect()
         }
-        Err(error) => Row::new("cgroups", Verdict::Missing, error.to_string(), "mount -t cgroup2 none /sys/fs/cgroup"),
+        Err(error) => {
+            vec![Row::new("cgroups", Verdict::Missing, error.to_string(), "mount -t cgroup2 none /sys/fs/cgroup")]
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use super::exit::{CliError, Exit};
 use super::names::{Match, Target};
 use super::terminal::{self, Raw};
 use crate::agent::ExecRequest;
-use crate::api::ClientError;
 use crate::api::frame::{self, Frame};
+use crate::api::{self, ClientError};
 use crate::spec::User;
 use std::io::{self, IsTerminal as _};
 use tokio::io::AsyncWrite;
@@ -57,8 +57,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         Err(error) => {
             context.screen.complain(&format!("plim: {}", error.explain()));
             Ok(Exit::Program(match &error {
-                CliError::Client(ClientError::Answer(body)) if body.reason == "NotExecutable" => NOT_EXECUTABLE,
-                CliError::Client(ClientError::Answer(body)) if body.reason == "NoSuchProgram" => NO_PROGRAM,
+                CliError::Client(ClientError::Answer(body)) if body.reason == api::NOT_EXECUTABLE => NOT_EXECUTABLE,
+                CliError::Client(ClientError::Answer(body)) if body.reason == api::NO_SUCH_PROGRAM => NO_PROGRAM,
                 _ => NOT_RUN,
             }))
         }

@@ -29,8 +29,10 @@ pub fn kind(word: &str) -> Result<Kind, CliError> {
     if KINDS.contains(&word.to_lowercase().as_str()) {
         return Ok(Kind::Container);
     }
-    let hint = nearest(&word.to_lowercase(), KINDS)
-        .map_or_else(|| "; `containers` is one".to_owned(), |known| format!(" (did you mean `{known}`?)"));
+    let hint = match nearest(&word.to_lowercase(), KINDS.into_iter().filter(|kind| kind.len() > 1)) {
+        Some(known) => format!(" (did you mean `{known}`?)"),
+        None => format!("; if it is a name, write `containers {word}` or `container/{word}`"),
+    };
     Err(CliError::Usage(format!("{word:?} is not a kind{hint}")))
 }
 
@@ -68,7 +70,7 @@ impl Target {
     /// The object among those of the agent.
     pub async fn resolve(&self, client: &Client, namespace: Option<&str>, how: Match) -> Result<ObjectId, CliError> {
         let items = client.containers(None, "").await?;
-        self.among(&items, namespace, how).map(|item| id(item))?
+        self.among(&items, namespace, how).and_then(id)
     }
 
     /// The item that is meant. `namespace` is what `-n` says.

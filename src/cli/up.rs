@@ -224,7 +224,6 @@ async fn show(
                         picture.event(event)?;
                     }
                 }
-                // The agent is leaving; that comes next.
                 Err(RecvError::Closed) => {
                     (&mut left).await;
                     break;
@@ -233,6 +232,7 @@ async fn show(
             line = next_line(&mut log) => picture.say(&super::screen::printable(&line))?,
             changed = view.changed() => match changed {
                 Ok(()) => picture.dirty = true,
+                // The agent is leaving.
                 Err(_) => {
                     (&mut left).await;
                     break;
@@ -245,8 +245,10 @@ async fn show(
     while let Ok(event) = events.try_recv() {
         picture.event(event)?;
     }
-    while let Ok(Ok(text)) = answered.try_recv() {
-        picture.say(&text)?;
+    while let Ok(answer) = answered.try_recv() {
+        if let Ok(text) = answer {
+            picture.say(&text)?;
+        }
     }
     Ok(if stops > 0 { Exit::Ok } else { Exit::Failed })
 }

@@ -71,8 +71,12 @@ pub(super) fn ambient(spec: &Container, uid: u32) -> u64 {
 
 pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str) -> Process {
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{}={value}", name.as_str())).collect();
-    let defaults =
-        [PATH.to_owned(), format!("HOME={}", user.home), format!("HOSTNAME={hostname}"), "container=plimsoll".to_owned()];
+    let defaults = [
+        PATH.to_owned(),
+        format!("HOME={}", user.home),
+        format!("HOSTNAME={hostname}"),
+        "container=plimsoll".to_owned(),
+    ];
     for default in defaults {
         let name = default.split_once('=').map_or("", |(name, _)| name);
         if !spec.env.keys().any(|given| given.as_str() == name) {
@@ -93,10 +97,11 @@ pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str) -> 
 fn mount_plan(mount: &crate::spec::Mount) -> Option<MountPlan> {
     let at = mount.path.to_string();
     Some(match mount.source()? {
-        MountSource::Host(from) => MountPlan::Bind(BindMount { from: from.to_string(), at, read_only: mount.read_only }),
+        MountSource::Host(from) => {
+            MountPlan::Bind(BindMount { from: from.to_string(), at, read_only: mount.read_only })
+        }
         MountSource::Tmpfs(size) => {
             MountPlan::Tmpfs(TmpfsMount { at, size_bytes: size.0, read_only: mount.read_only, mode: 0o1777 })
         }
     })
 }
-

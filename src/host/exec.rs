@@ -1,9 +1,9 @@
 //! A program inside a running container: what is asked, what comes back, and how it is started.
 
 use super::blueprint::{ambient, process};
+use super::chain;
 use super::machine::{Machine, MachineError};
 use super::note::InstanceNote;
-use super::chain;
 use crate::keeper::{self, ExecStreams};
 use crate::sandbox::{self, CgroupJoin, ExecPlan, Stdio};
 use crate::spec::{InstanceId, Network, ObjectId, User};

@@ -162,12 +162,7 @@ impl KeeperLink {
     }
 
     /// Waits until what is known of an instance is as wanted. False when it is not by `deadline`.
-    pub fn wait_for(
-        &self,
-        instance: &InstanceId,
-        deadline: Instant,
-        wanted: impl Fn(Option<&Handle>) -> bool,
-    ) -> bool {
+    pub fn wait_for(&self, instance: &InstanceId, deadline: Instant, wanted: impl Fn(Option<&Handle>) -> bool) -> bool {
         let mut mirror = lock(&self.shared.mirror);
         while !wanted(mirror.get(instance)) {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };

@@ -54,7 +54,12 @@ pub enum MachineError {
     #[error("the streams of the command")]
     Streams(#[from] rustix::io::Errno),
     #[error("the mount at {at}: {from} is not there on the host")]
-    MountSource { at: String, from: String, #[source] source: std::io::Error },
+    MountSource {
+        at: String,
+        from: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the processes of {instance} did not end within 10 s of being killed")]
     Unkillable { instance: InstanceId },
     #[error("{instance} does not run")]
@@ -139,8 +144,7 @@ impl Machine {
                 continue;
             }
             let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
-            let find =
-                Whereabouts { cgroups: note.cgroup.directories(), pid: note.pid, since: note.since };
+            let find = Whereabouts { cgroups: note.cgroup.directories(), pid: note.pid, since: note.since };
             match client.adopt(&instance, find, note.output) {
                 Ok(_) => tracing::info!(container = %instance, "the keeper took it over"),
                 // Its PID 1 ended between the two looks; the next round sees a cgroup without process.

@@ -26,9 +26,18 @@ pub(super) struct InstanceNote {
 #[derive(Debug, thiserror::Error)]
 pub enum NoteError {
     #[error("{operation} {}", path.display())]
-    File { operation: &'static str, path: PathBuf, #[source] source: std::io::Error },
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the note in {} cannot be read", path.display())]
-    Content { path: PathBuf, #[source] source: serde_json::Error },
+    Content {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
 }
 
 impl InstanceNote {

@@ -87,7 +87,8 @@ fn a_plan_shows_what_would_change_and_writes_nothing() {
     assert_eq!(host.pid("web"), before);
     let calls = fs::read_to_string(&trace).unwrap();
     let changing = |line: &&str| {
-        let opened_to_write = line.contains("open") && ["O_WRONLY", "O_RDWR", "O_CREAT"].iter().any(|flag| line.contains(flag));
+        let opened_to_write =
+            line.contains("open") && ["O_WRONLY", "O_RDWR", "O_CREAT"].iter().any(|flag| line.contains(flag));
         let changes = ["mkdir", "unlink", "rename", "rmdir", "chmod", "chown", "mount", "execve", "kill("];
         opened_to_write || changes.iter().any(|call| line.contains(call))
     };

@@ -43,7 +43,14 @@ fn one_bad_document_does_not_touch_its_neighbours_in_the_file() {
     host.write("all.yaml", &format!("{}---\n{}", sleeper("one", ""), sleeper("two", "")));
     let (one, two) = (host.pid("one"), host.pid("two"));
 
-    host.write("all.yaml", &format!("{}---\n{}", sleeper("one", "  bogus: 1\n"), sleeper("two", "  labels: {}\n").replace("  labels: {}\n", "")));
+    host.write(
+        "all.yaml",
+        &format!(
+            "{}---\n{}",
+            sleeper("one", "  bogus: 1\n"),
+            sleeper("two", "  labels: {}\n").replace("  labels: {}\n", "")
+        ),
+    );
     host.wait("one", "invalid", |item| item["status"]["sync"] == "invalid");
 
     assert_eq!(host.item("one").unwrap()["status"]["pid"], one);
@@ -62,9 +69,17 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
         ("nopath", "  image: host:/\n  command: [no-such-program]\n", "no-such-program"),
         ("noimage", "  image: rootfs:/no/such/directory\n  command: [sh]\n", "/no/such/directory"),
         ("notar", "  image: tar:/no/such.tar\n  command: [sh]\n", "/no/such.tar"),
-        ("nomount", "  image: host:/\n  command: [sh]\n  mounts: [{host: /no/such/source, path: /data}]\n", "/no/such/source"),
+        (
+            "nomount",
+            "  image: host:/\n  command: [sh]\n  mounts: [{host: /no/such/source, path: /data}]\n",
+            "/no/such/source",
+        ),
         ("nouser", "  image: host:/\n  command: [sh]\n  user: nosuchuser\n", "nosuchuser"),
-        ("noprofile", "  image: host:/\n  command: [sh]\n  security: {seccomp: \"file:/no/profile.json\"}\n", "/no/profile.json"),
+        (
+            "noprofile",
+            "  image: host:/\n  command: [sh]\n  security: {seccomp: \"file:/no/profile.json\"}\n",
+            "/no/profile.json",
+        ),
     ];
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
 
@@ -72,9 +87,8 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
         host.write(&format!("{name}.yaml"), &with(name, spec));
     }
     for (name, _, words) in &cases {
-        let item = host.wait(name, "failed", |item| {
-            item["status"]["phase"] != "Starting" && item["status"]["sync"] == "failed"
-        });
+        let item = host
+            .wait(name, "failed", |item| item["status"]["phase"] != "Starting" && item["status"]["sync"] == "failed");
 
         assert!(message(&item).contains(words), "{name}: {}", message(&item));
         let traces: Vec<PathBuf> = host.cgroups(&format!("default_{name}"));

@@ -68,7 +68,8 @@ fn host_files_outside_the_allow_list_cannot_be_read() {
         .filter(|file| host.plim(["exec", "a", "--", "test", "-e", file.to_str().unwrap()]).status.success())
         .map(|file| file.display().to_string())
         .collect();
-    let secrets = host.plim(["exec", "a", "--", "sh", "-c", "cat /etc/shadow /etc/ssl/private/* /etc/ssh/* 2>/dev/null"]);
+    let secrets =
+        host.plim(["exec", "a", "--", "sh", "-c", "cat /etc/shadow /etc/ssl/private/* /etc/ssh/* 2>/dev/null"]);
     for file in &planted {
         fs::remove_file(file).unwrap();
     }
@@ -116,10 +117,8 @@ fn a_mounted_directory_of_the_host_is_shared_and_its_owner_is_kept() {
     fs::write(data.join("from-host"), "hello").unwrap();
     let mut host = host;
     host.start();
-    let more = format!(
-        "  mounts: [{{path: /data, host: {0}}}, {{path: /ro, host: {0}, readOnly: true}}]\n",
-        data.display()
-    );
+    let more =
+        format!("  mounts: [{{path: /data, host: {0}}}, {{path: /ro, host: {0}, readOnly: true}}]\n", data.display());
     host.write("m.yaml", &sleeper("m", &more));
     host.pid("m");
 

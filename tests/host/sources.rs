@@ -70,14 +70,19 @@ fn the_same_name_in_two_files_changes_nothing_and_names_both() {
 fn two_hundred_manifests_at_once_all_run() {
     let host = Host::prepare();
     for number in 0..200 {
-        let text = sleeper(&format!("m{number}"), "  resources: {memory: {limit: 16Mi}}\n").replace("  init: true\n", "");
+        let text =
+            sleeper(&format!("m{number}"), "  resources: {memory: {limit: 16Mi}}\n").replace("  init: true\n", "");
         fs::write(host.manifests.join(format!("m{number}.yaml")), text).unwrap();
     }
     let mut host = host;
     host.start();
 
     host.until("200 running", || {
-        host.items().iter().filter(|item| item["status"]["phase"] == "Running" && item["status"]["sync"] == "synced").count() == 200
+        host.items()
+            .iter()
+            .filter(|item| item["status"]["phase"] == "Running" && item["status"]["sync"] == "synced")
+            .count()
+            == 200
     });
 }
 

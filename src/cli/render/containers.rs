@@ -162,7 +162,7 @@ fn of(used: Option<String>, limit: Option<String>) -> String {
     }
 }
 
-/// What a person should know of one container.
+/// What a person should know of one container, in one line: the first one of what there is to say.
 pub fn concern(item: &Item, now: Timestamp) -> Option<String> {
     let status = &item.status;
     let (_, differs) = sync_tone(&status.sync);
@@ -170,7 +170,7 @@ pub fn concern(item: &Item, now: Timestamp) -> Option<String> {
         return None;
     }
     let next = status.next_at.filter(|at| *at > now).map(|at| span(at.since(now)));
-    let message = status.message.as_str();
+    let message = status.message.lines().next().unwrap_or_default();
     match status.sync.as_str() {
         "deleting" => {
             let when = next.map_or_else(|| "deleting".to_owned(), |next| format!("deleting in {next}"));

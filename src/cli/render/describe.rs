@@ -3,7 +3,7 @@
 use super::units::{cpus_used, span};
 use super::{Cell, Table, age, bytes, containers};
 use crate::agent::{Event, Item};
-use crate::cli::screen::{Paint, Tone, one_line};
+use crate::cli::screen::{Paint, Tone, one_line, printable};
 use crate::plan::Exit;
 use crate::spec::{Resources, Timestamp};
 use std::collections::BTreeMap;
@@ -22,6 +22,9 @@ pub fn item(item: &Item, spec: &str, events: &[Event], now: Timestamp, paint: Pa
             }
         }
     };
+    let message: Vec<String> = item.status.message.lines().map(|line| printable(line).into_owned()).collect();
+    // One line has been said above.
+    section("Message", &if message.len() > 1 { message.join("\n") } else { String::new() });
     section("Conditions", &conditions(item, paint));
     section("Limits", &limits(item, paint));
     section("Spec", spec);
@@ -111,7 +114,7 @@ fn conditions(item: &Item, paint: Paint) -> String {
             Cell::from(&condition.kind),
             Cell::from(&condition.status),
             Cell::from(&condition.reason),
-            Cell::from(&condition.message),
+            Cell::from(condition.message.lines().next().unwrap_or_default()),
         ]);
     }
     table.render(paint)

@@ -24,7 +24,8 @@ pub fn items() -> Vec<Item> {
     let mut legacy = running("legacy", 40);
     legacy.status.usage = usage(0, 31 << 20);
     legacy.status.sync = "invalid".to_owned();
-    legacy.status.message = "/etc/plimsoll/manifests/legacy.yaml:14:7: unknown field \"memroy\"".to_owned();
+    legacy.status.message =
+        "/etc/plimsoll/manifests/legacy.yaml:14:7: unknown field \"memroy\"\nerror: more of it".to_owned();
     legacy.status.generations.running = Some(6);
 
     let mut old = running("old", 0);
