@@ -12,7 +12,7 @@ impl Cgroups {
 
     /// The directories that the instance's processes are in now. A limit that was added while it ran
     /// may have brought another v1 hierarchy than those it was born into.
-    pub fn join(&self, instance: &InstanceId) -> CgroupJoinPaths {
+    pub fn present(&self, instance: &InstanceId) -> CgroupJoinPaths {
         let mut join = CgroupJoinPaths::default();
         if let Some(index) = self.unified() {
             join.unified = Some(format!("{}{}", self.hierarchies[index].mount, self.unified_payload(instance)));

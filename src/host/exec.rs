@@ -71,7 +71,7 @@ impl Machine {
             process.cwd.clone_from(cwd);
         }
         let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
-        let join = self.cgroups.join(instance);
+        let join = self.cgroups.present(instance);
         let script = sandbox::exec_script(&ExecPlan {
             capabilities: spec.security.capabilities.mask(),
             ambient: ambient(spec, process.uid),

@@ -7,6 +7,7 @@ use super::Paths;
 use crate::keeper::{self, Client, Event, Exit, Handle, HandleState, KeeperError, LogCounters, Started};
 use crate::spec::{InstanceId, ObjectId};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -22,6 +23,8 @@ pub enum HostEvent {
 
 pub(super) struct KeeperLink {
     paths: Paths,
+    /// Where a keeper that is started moves to, out of the caller's own cgroups.
+    cgroups: Vec<PathBuf>,
     connection: Mutex<Option<Connection>>,
     shared: Arc<Shared>,
 }
@@ -57,7 +60,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl KeeperLink {
-    pub fn new(paths: Paths, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Self {
+    pub fn new(paths: Paths, cgroups: Vec<PathBuf>, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Self {
         let shared = Shared {
             mirror: Mutex::default(),
             changed: Condvar::new(),
@@ -65,7 +68,7 @@ impl KeeperLink {
             alive: AtomicU64::new(0),
             notify: Box::new(notify),
         };
-        Self { paths, connection: Mutex::new(None), shared: Arc::new(shared) }
+        Self { paths, cgroups, connection: Mutex::new(None), shared: Arc::new(shared) }
     }
 
     /// The connection, made first where there is none, with a keeper started first where none runs.
@@ -118,7 +121,11 @@ impl KeeperLink {
     }
 
     fn options(&self) -> keeper::Options {
-        keeper::Options { log: Some(self.paths.log.join("keeper.log")), ..keeper::Options::new(self.paths.run.clone()) }
+        keeper::Options {
+            log: Some(self.paths.log.join("keeper.log")),
+            cgroups: self.cgroups.clone(),
+            ..keeper::Options::new(self.paths.run.clone())
+        }
     }
 
     /// The keeper's process, while there is a connection to it.

@@ -15,6 +15,7 @@ use crate::storage::{Storage, StorageError, UserError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -82,11 +83,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Machine {
     /// Prepares this host's part of the work. The keeper is looked for when it is first needed.
     pub fn new(paths: Paths, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Result<Self, MachineError> {
+        let cgroups = Cgroups::detect(&paths.cgroup_parent)?;
+        // Before the keeper is started: its own place is among what is made.
+        cgroups.prepare()?;
+        let keeper = cgroups.keeper().unified.into_iter().map(PathBuf::from).collect();
         Ok(Self {
-            cgroups: Cgroups::detect(&paths.cgroup_parent)?,
+            cgroups,
             storage: Storage::new(&paths.lib, &paths.run, &paths.log),
             images: Images::new(&paths.lib),
-            keeper: KeeperLink::new(paths, notify),
+            keeper: KeeperLink::new(paths, keeper, notify),
             seccomp: SeccompCache::default(),
             signalled: Mutex::default(),
             measured: Mutex::default(),

@@ -18,7 +18,9 @@ pub fn desired(snapshots: &[(&str, &Snapshot)]) -> Desired {
         for (file, state) in &snapshot.files {
             let hold = |reason: &Arc<str>| (((*source).to_owned(), file.clone()), Arc::clone(reason));
             match &**state {
-                FileState::Unreadable(reason) => desired.held_files.extend([hold(reason)]),
+                FileState::Unreadable(reason) => {
+                    desired.held_files.extend([hold(&format!("{file} {reason}").into())]);
+                }
                 FileState::Read(text) => {
                     desired.held_files.extend(text.held.as_ref().map(hold));
                     for (id, wish) in &text.wishes {

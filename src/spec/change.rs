@@ -4,8 +4,8 @@
 //! without `..`, so a new field does not compile until it is in [`Flat`], and a field of [`Flat`]
 //! that no row reads is reported by the compiler as never read.
 
-use super::container::Capability;
 use super::EnvName;
+use super::container::Capability;
 use super::{
     AbsolutePath, Backoff, Bytes, Capabilities, Container, ContainerType, Count, Cpu, CpuSet, DesiredState, HugePages,
     ImageRef, Io, IoLimit, Logs, Memory, MilliCpu, Mount, MountSource, Name, Network, Object, Pids, Resources, Restart,
