@@ -26,7 +26,7 @@ mod text;
 pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Overlay, Process, Root, TmpfsMount};
 pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
 pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
-pub use probe::{Probe, probe_all};
+pub use probe::{Probe, probe};
 pub use script::{Failure, Lane, Report, Script, ScriptError, script};
 pub use text::Text;
 

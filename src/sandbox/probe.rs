@@ -23,12 +23,12 @@ pub struct Probe {
     pub remedy: &'static str,
 }
 
-fn probe(name: &'static str, tried: &str, result: Result<(), Errno>, remedy: &'static str) -> Probe {
+fn tried(name: &'static str, what: &str, result: Result<(), Errno>, remedy: &'static str) -> Probe {
     match result {
-        Ok(()) => Probe { name, ok: true, detail: tried.to_owned(), remedy: "" },
+        Ok(()) => Probe { name, ok: true, detail: what.to_owned(), remedy: "" },
         Err(errno) => {
             let error = std::io::Error::from(errno);
-            Probe { name, ok: false, detail: format!("{tried}: {error}"), remedy }
+            Probe { name, ok: false, detail: format!("{what}: {error}"), remedy }
         }
     }
 }
@@ -37,45 +37,45 @@ fn probe(name: &'static str, tried: &str, result: Result<(), Errno>, remedy: &'s
 ///
 /// To be called by a process with one thread, or by one that accepts that short-lived children are
 /// copies of it.
-pub fn probe_all(dir: &Path) -> Vec<Probe> {
+pub fn probe(dir: &Path) -> Vec<Probe> {
     let mut found = vec![
-        probe(
+        tried(
             "user namespaces",
             "a process in a user namespace of its own",
             in_child(Namespaces::USER, || Ok(())),
             "raise user.max_user_namespaces, or set security.userNamespace: false",
         ),
-        probe(
+        tried(
             "proc in a user namespace",
             "a fresh proc in new user, pid and mount namespaces",
             in_child(Namespaces::USER.with(Namespaces::PID).with(Namespaces::MOUNT), || fresh(c"proc")),
             "/proc has mounts over it here, as inside a container: run the agent privileged, outside of one",
         ),
-        probe(
+        tried(
             "sysfs in a user namespace",
             "a fresh sysfs in new user, network and mount namespaces",
             in_child(Namespaces::USER.with(Namespaces::NET).with(Namespaces::MOUNT), || fresh(c"sysfs")),
             "/sys has mounts over it here, as inside a container: run the agent privileged, outside of one",
         ),
-        probe(
+        tried(
             "cgroup namespaces",
             "a process in a cgroup namespace of its own",
             in_child(Namespaces::CGROUP, || Ok(())),
             "use a kernel with CONFIG_CGROUPS",
         ),
-        probe(
+        tried(
             "seccomp",
             "a filter that allows everything",
             in_child(Namespaces::NONE, filter),
             "use a kernel with CONFIG_SECCOMP_FILTER",
         ),
-        probe(
+        tried(
             "id-mapped mounts",
             &shown("an id-mapped mount of", dir),
             idmapped(dir),
             "keep the state on ext4, xfs, btrfs or tmpfs",
         ),
-        probe(
+        tried(
             "overlay",
             "an overlay file system",
             open_filesystem(c"overlay").map(drop),
@@ -83,8 +83,8 @@ pub fn probe_all(dir: &Path) -> Vec<Probe> {
         ),
     ];
     if let Some(mount) = cgroup2() {
-        let tried = format!("a process born into a cgroup below {mount}");
-        found.push(probe("birth in a cgroup", &tried, into_cgroup(&mount), "use Linux 5.7 or later"));
+        let text = format!("a process born into a cgroup below {mount}");
+        found.push(tried("birth in a cgroup", &text, into_cgroup(&mount), "use Linux 5.7 or later"));
     }
     found
 }
