@@ -52,7 +52,7 @@ impl Referee {
         self.leaving = leaving;
         self.approved.clone_from(approved);
         for (id, wish) in &desired.objects {
-            if let Wish::Present(wanted) = wish {
+            if let (Wish::Present(wanted), false) = (wish, in_flight.contains(id)) {
                 self.last_good.insert(id.clone(), Arc::new(wanted.object.clone()));
             }
         }
