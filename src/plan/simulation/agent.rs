@@ -166,9 +166,9 @@ impl Simulation {
     }
 
     fn plan(&mut self) -> Plan {
-        let in_flight = self.in_flight.keys().cloned().collect();
+        let in_flight: BTreeSet<ObjectId> = self.in_flight.keys().cloned().collect();
         let desired = self.desired();
-        self.referee.hears(&desired, &self.world, self.settings.stop_all, &self.approved);
+        self.referee.hears(&desired, &self.world, &in_flight, self.settings.stop_all, &self.approved);
         plan(Inputs {
             settings: &self.settings,
             desired: &desired,

@@ -39,13 +39,20 @@ type Timestamp0 = Option<Timestamp>;
 
 impl Referee {
     /// What the agent is shown in a round.
-    pub fn hears(&mut self, desired: &Desired, world: &World, leaving: bool, approved: &BTreeSet<ObjectId>) {
+    pub fn hears(
+        &mut self,
+        desired: &Desired,
+        world: &World,
+        in_flight: &BTreeSet<ObjectId>,
+        leaving: bool,
+        approved: &BTreeSet<ObjectId>,
+    ) {
         let now = world.now;
         self.now = Some(now);
         self.leaving = leaving;
         self.approved.clone_from(approved);
         for (id, wish) in &desired.objects {
-            if let Wish::Present(wanted) = wish {
+            if let (Wish::Present(wanted), false) = (wish, in_flight.contains(id)) {
                 self.last_good.insert(id.clone(), Arc::new(wanted.object.clone()));
             }
         }
@@ -53,7 +60,9 @@ impl Referee {
         let held = |id: &ObjectId| desired.held_files.contains_key(&("dir".to_owned(), format!("{}.yaml", id.name)));
         let known: Vec<ObjectId> = self.last_good.keys().cloned().collect();
         for id in known {
-            if desired.objects.contains_key(&id) || held(&id) {
+            if in_flight.contains(&id) {
+                // It is busy; what is said of it now, it hears in a later round, if that is said still.
+            } else if desired.objects.contains_key(&id) || held(&id) {
                 self.absent_since.remove(&id);
             } else if !complete {
                 // A deletion that was allowed may be under way and go on; all else gets its grace again.
