@@ -80,7 +80,7 @@ impl Simulation {
         for life in self.world.lives.values_mut() {
             life.origin_unknown = true;
             if let Some(process) = &mut life.process {
-                process.order_lost = process.signalled_at.is_some();
+                process.order_lost = process.condemned;
             }
         }
     }
