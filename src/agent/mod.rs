@@ -26,7 +26,6 @@ pub use view::{
 use crate::host::{HostEvent, ID_RANGES, Machine, Paths};
 use crate::plan::{Desired, Seen};
 use crate::source::Trust;
-use crate::spec::IdRange;
 use crate::store::{SledStore, Store as _};
 use inbox::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,7 +88,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     };
     let machine = Machine::new(paths.clone(), events).map_err(|error| AgentError::Host(crate::host::chain(&error)))?;
     let machine = Arc::new(machine);
-    warnings.extend(crate::storage::ids_conflicts(paths.id_base(), ID_RANGES * IdRange::SIZE));
+    warnings.extend(crate::storage::ids_conflicts(paths.id_base(), ID_RANGES));
 
     let records = opened.store.scan()?;
     let manifests = manifests(&options);

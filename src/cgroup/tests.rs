@@ -145,6 +145,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn limits_are_in_the_kernel_before_anything_runs() {
         let ours = Ours::new();
         let want = Resources {
@@ -182,6 +183,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_hard_limit_that_the_host_lacks_is_refused_with_the_reason_and_leaves_nothing() {
         let ours = Ours::new();
         let no_such_page = BTreeMap::from([(Bytes(3 << 20), Bytes(3 << 20))]);
@@ -196,6 +198,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_value_that_the_kernel_refuses_leaves_nothing_and_names_the_file() {
         let ours = Ours::new();
         let more_than_pids = Resources { pids: pids(1 << 40), ..limit(64) };
@@ -210,6 +213,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn huge_pages_are_limited_where_the_kernel_can_and_refused_elsewhere() {
         let ours = Ours::new();
         let want = Resources { hugepages: BTreeMap::from([(Bytes(2 << 20), Bytes(64 << 20))]), ..limit(64) };
@@ -224,6 +228,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn huge_pages_can_be_limited_while_it_runs() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -240,6 +245,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_cpu_that_is_not_there_is_refused() {
         let ours = Ours::new();
         let cpuset = Some(CpuSet::try_from("0,999".to_owned()).unwrap());
@@ -252,6 +258,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_raised_limit_reaches_the_kernel_and_the_process_stays() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -267,6 +274,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn lowering_memory_below_what_is_in_use_is_deferred_and_the_rest_is_applied() {
         let ours = Ours::new();
         let from = Resources { pids: pids(32), ..limit(256) };
@@ -289,6 +297,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_deferred_limit_is_written_once_the_memory_is_free() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(256)).unwrap();
@@ -305,6 +314,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn cached_pages_give_way_to_a_lower_limit() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(256)).unwrap();
@@ -323,6 +333,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn lowering_the_limit_leaves_high_as_the_manifest_says() {
         let ours = Ours::new();
         let with = |limit: u64, high: u64| Resources {
@@ -343,6 +354,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn memory_and_swap_grow_and_shrink_together() {
         let ours = Ours::new();
         let with = |limit: u64, swap: u64| Resources {
@@ -366,6 +378,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_limit_that_is_taken_out_is_no_limit() {
         let ours = Ours::new();
         let before = ours.create(&web(1), &Resources::default()).unwrap().readback;
@@ -385,6 +398,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn cpus_and_disks_can_be_limited_while_it_runs() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -426,6 +440,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn cpus_and_disks_can_be_limited_from_the_start() {
         let ours = Ours::new();
         let mut want = limit(64);
@@ -443,6 +458,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_limit_set_by_hand_is_seen_and_set_right_by_a_resize_to_the_same() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -459,6 +475,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn another_agent_sees_what_the_first_one_made() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -472,6 +489,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn kill_reaches_every_child_and_remove_leaves_nothing() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -494,6 +512,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn remove_kills_what_still_runs_also_below_the_payload() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -510,6 +529,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn two_instances_of_an_object_live_apart() {
         let ours = Ours::new();
         let one = ours.create(&web(1), &limit(64)).unwrap();
@@ -526,6 +546,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_place_with_processes_is_not_taken_over_and_an_empty_one_is() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -541,6 +562,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn an_out_of_memory_kill_is_counted() {
         let ours = Ours::new();
         let want =
@@ -554,6 +576,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn usage_is_what_the_kernel_counts() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(128)).unwrap();
@@ -570,6 +593,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn looking_makes_nothing() {
         let ours = Ours::new();
 
@@ -584,6 +608,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn devices_outside_the_default_set_are_denied_by_a_v1_host() {
         let ours = Ours::new();
         let created = ours.create(&web(1), &limit(64)).unwrap();
@@ -600,6 +625,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_process_in_the_way_is_named_as_the_reason_and_may_leave() {
         let ours = Ours::new();
         let Some(unified) = ours.unified() else { return };

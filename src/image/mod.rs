@@ -229,6 +229,7 @@ mod tests {
         }
 
         #[test]
+        #[ignore = "needs root"]
         fn what_is_used_or_current_is_kept() {
             let dir = tempfile::tempdir().unwrap();
             let images = Images::new(dir.path().join("lib"));

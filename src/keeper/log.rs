@@ -211,6 +211,7 @@ mod tests {
         use nix::sched::{CloneFlags, unshare};
 
         #[test]
+        #[ignore = "needs root"]
         fn a_full_disk_drops_and_counts_and_recovers() {
             // A thread may have mounts of its own, and they go with it.
             let checked = std::thread::spawn(|| {

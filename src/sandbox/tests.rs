@@ -195,6 +195,7 @@ mod root {
     use super::*;
 
     #[test]
+    #[ignore = "needs root"]
     fn a_command_runs_as_pid_1_in_its_own_world() {
         let ground = Ground::new(
             "echo pid $$; id -u; cat /proc/self/uid_map; hostname; cat /sys/class/net/lo/flags; \
@@ -229,6 +230,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn nothing_but_standard_descriptors_is_inherited() {
         let ended = Ground::new("for fd in /proc/self/fd/*; do echo ${fd##*/}; done").run();
 
@@ -237,6 +239,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn masked_and_read_only_paths_are() {
         let ground = Ground::new(
             "wc -c < /proc/keys; ls /sys/firmware | wc -l; \
@@ -247,6 +250,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_read_only_root_is_and_its_mounts_are_not() {
         let mut ground = Ground::new(
             "touch /etc/x 2>/dev/null || echo no; touch /usr/x 2>/dev/null || echo graft; \
@@ -270,6 +274,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_link_of_the_image_leads_nowhere_outside() {
         let mut ground = Ground::new("ls -a /trap/x");
         let outside = ground.dir.path().join("outside");
@@ -289,6 +294,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_missing_program_is_said_by_name() {
         let mut ground = Ground::new("");
         ground.blueprint.process.argv = vec!["/bin/nope".to_owned()];
@@ -304,6 +310,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_program_is_looked_up_in_its_path() {
         let mut ground = Ground::new("");
         ground.blueprint.process.argv = vec!["echo".to_owned(), "hi".to_owned()];
@@ -312,6 +319,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_working_directory_outside_is_refused_and_a_missing_one_made() {
         let mut ground = Ground::new("pwd");
         ground.blueprint.process.cwd = "/srv/new".to_owned();
@@ -327,6 +335,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn another_user_keeps_only_ambient_capabilities() {
         let mut ground = Ground::new("id -u; id -G; grep -E 'Cap(Eff|Amb|Bnd)' /proc/self/status");
         ground.blueprint.process.uid = 1000;
@@ -341,6 +350,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn init_reaps_orphans_and_passes_the_code_on() {
         let mut ground = Ground::new(
             "echo $$; (true & exec true); \
@@ -355,6 +365,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn init_forwards_signals() {
         let mut ground = Ground::new("trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.01; done");
         ground.blueprint.init = true;
@@ -375,6 +386,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn the_host_network_shows_the_hosts_devices_read_only() {
         let mut ground = Ground::new(
             "ls /sys/class/net | head -c 1 | wc -c; ls /sys/fs/cgroup | wc -l; \
@@ -386,6 +398,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn it_also_runs_without_a_user_namespace() {
         let ended =
             Ground::with("cat /proc/self/uid_map; cat /proc/sys/kernel/hostname; touch /x && echo w", None).run();
@@ -394,6 +407,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn cgroups_of_all_hierarchies_are_joined_before_the_program() {
         let mut ground = Ground::new("cat /proc/self/cgroup; ls /sys/fs/cgroup; wc -l < /sys/fs/cgroup/memory/tasks");
         let name = format!("plimsoll-test-{}", std::process::id());
@@ -418,6 +432,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_failed_launch_leaves_nothing() {
         let mut ground = Ground::new("true");
         if let Root::Overlay { grafts, .. } = &mut ground.blueprint.root {
@@ -436,6 +451,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_child_ends_when_nobody_waits_for_its_report() {
         let ground = Ground::new("true");
         let mut script = script(&ground.blueprint).unwrap();
@@ -452,6 +468,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_failure_before_the_pivot_is_said_and_ends_the_child() {
         let mut ground = Ground::new("true");
         ground.blueprint.hostname = "h".repeat(65);
@@ -462,6 +479,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn another_command_enters_a_running_container() {
         let ground = Ground::new("echo ready; exec sleep 1000");
         let (mut reader, writer) = std::io::pipe().unwrap();
@@ -536,6 +554,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn every_probe_gives_an_answer() {
         let dir = TempDir::with_prefix("plimsoll-probe-").unwrap();
 

@@ -311,6 +311,7 @@ mod tests {
         use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 
         #[test]
+        #[ignore = "needs root"]
         fn what_the_container_deleted_is_gone() {
             let layers = Layers::new();
             fs::create_dir(layers.path("upper/etc")).unwrap();

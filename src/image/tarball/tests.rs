@@ -103,6 +103,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn plain_gzip_and_zstd_are_told_by_their_content() {
         let plain = sample();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -130,6 +131,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn the_same_content_is_unpacked_once() {
         let place = Place::new();
         let (first, _) = place.unpack(&sample()).unwrap();
@@ -142,6 +144,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_link_leads_nowhere_but_into_the_image() {
         let place = Place::new();
         let out = place.0.path().to_str().unwrap().to_owned();
@@ -162,6 +165,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_file_over_a_link_replaces_the_link() {
         let place = Place::new();
         let out = place.0.path().join("canary");
@@ -174,6 +178,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn names_that_lead_out_are_refused() {
         for name in ["../canary", "a/../../canary", "/canary"] {
             let text = Place::new().refused(&Builder::new().file("fine", "x").file(name, "overwritten").bytes());
@@ -182,6 +187,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn hard_links_that_lead_out_are_refused() {
         let place = Place::new();
         let out = place.0.path().join("canary");
@@ -195,6 +201,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn bombs_are_refused() {
         let mut header = tar::Header::new_gnu();
         header.set_path("zeros").unwrap();
@@ -219,6 +226,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_sparse_file_of_nothing_is_a_bomb_too() {
         let mut header = tar::Header::new_gnu();
         header.set_path("sparse").unwrap();
@@ -246,6 +254,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn what_is_no_tarball_is_refused() {
         let good = sample();
         for (bytes, word) in [
@@ -261,6 +270,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_missing_file_and_a_directory_are_named() {
         let dir = tempfile::tempdir().unwrap();
 

@@ -528,6 +528,7 @@ mod root {
     use std::os::unix::fs::chown;
 
     #[test]
+    #[ignore = "needs root"]
     fn a_file_of_somebody_else_holds_its_objects() {
         let mut place = Place::new();
         place.write("web.yaml", manifest("web", "64Mi"));
@@ -561,6 +562,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn an_unmounted_directory_removes_nothing() {
         let mut place = Place::new();
         let mounted = Mounted::new(&place.root);
@@ -576,6 +578,7 @@ mod root {
     }
 
     #[test]
+    #[ignore = "needs root"]
     fn a_mount_over_a_part_hides_nothing_silently() {
         let mut place = Place::new();
         place.write("web.yaml", manifest("web", "64Mi"));

@@ -32,6 +32,7 @@ impl Drop for Group {
 const NEW_PID: u64 = 0x2000_0000;
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_outlives_its_keeper_and_is_heard_again() {
     let (place, id, group) = (Place::new(), instance(1), Group::new("outlives"));
     let (go, said) = (place.path().join("go"), place.path().join("said"));
@@ -69,6 +70,7 @@ fn a_container_outlives_its_keeper_and_is_heard_again() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_first_process_of_a_pid_namespace_is_found_by_its_cgroup_alone() {
     let (place, id, group) = (Place::new(), instance(1), Group::new("pidns"));
     let command = format!("echo $$ > {}/cgroup.procs; sleep 1000 & sleep 1000 & echo up; wait", group.0.display());
@@ -91,6 +93,7 @@ fn the_first_process_of_a_pid_namespace_is_found_by_its_cgroup_alone() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_process_outside_of_the_cgroup_is_not_adopted() {
     let (place, id, group) = (Place::new(), instance(1), Group::new("outside"));
     let keeper = place.keeper();
@@ -102,6 +105,7 @@ fn a_process_outside_of_the_cgroup_is_not_adopted() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_start_that_is_half_done_ends_with_its_keeper() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();

@@ -101,6 +101,7 @@ fn master(socket: &OwnedFd) -> File {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_whole_container_and_commands_in_it() {
     let place = Place::new();
     let Some(options) = options(&place) else { return };

@@ -21,6 +21,7 @@ pub(super) fn options(place: &Place) -> Option<Options> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn it_runs_from_sealed_memory_in_a_session_of_its_own() {
     let place = Place::new();
     let Some(options) = options(&place) else { return };
@@ -50,6 +51,7 @@ fn it_runs_from_sealed_memory_in_a_session_of_its_own() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_reason_not_to_start_is_told() {
     let place = Place::new();
     let Some(mut options) = options(&place) else { return };
@@ -61,6 +63,7 @@ fn a_reason_not_to_start_is_told() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_missing_program_is_told() {
     let place = Place::new();
     let mut options = Options::new(place.path().to_owned());
@@ -70,6 +73,7 @@ fn a_missing_program_is_told() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_begins_at_once_after_a_kill() {
     let (place, id) = (Place::new(), instance(1));
     let Some(options) = options(&place) else { return };

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 
 #[test]
+#[ignore = "needs root"]
 fn a_command_runs_with_the_callers_streams_and_its_end_is_told() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -38,6 +39,7 @@ fn a_command_runs_with_the_callers_streams_and_its_end_is_told() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_command_that_is_not_there_is_told_and_the_container_runs_on() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();

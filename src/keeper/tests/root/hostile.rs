@@ -23,6 +23,7 @@ fn answer(socket: &OwnedFd) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn nonsense_ends_its_connection_and_no_other() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -41,6 +42,7 @@ fn nonsense_ends_its_connection_and_no_other() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_unknown_request_is_refused_by_its_number() {
     let place = Place::new();
     let keeper = place.keeper();
@@ -63,6 +65,7 @@ fn an_unknown_request_is_refused_by_its_number() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_agent_that_reads_nothing_is_cut_off_and_holds_nobody_up() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -88,6 +91,7 @@ fn an_agent_that_reads_nothing_is_cut_off_and_holds_nobody_up() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_second_agent_hears_the_same() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -99,6 +103,7 @@ fn a_second_agent_hears_the_same() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_keeper_that_dies_fails_the_calls_that_wait() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();

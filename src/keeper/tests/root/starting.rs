@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Duration;
 
 #[test]
+#[ignore = "needs root"]
 fn a_container_starts_ends_and_is_kept_until_it_is_released() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -31,6 +32,7 @@ fn a_container_starts_ends_and_is_kept_until_it_is_released() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_fifos_belong_to_the_containers_user() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -49,6 +51,7 @@ fn the_fifos_belong_to_the_containers_user() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_start_that_fails_says_why_and_leaves_nothing() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -65,6 +68,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_there_is_not_started_again_and_what_runs_is_not_released() {
     let (place, id) = (Place::new(), instance(1));
     let mut keeper = place.keeper();
@@ -85,6 +89,7 @@ fn what_is_there_is_not_started_again_and_what_runs_is_not_released() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_end_that_nobody_listened_to_is_kept() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -104,6 +109,7 @@ fn an_end_that_nobody_listened_to_is_kept() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn fifty_start_at_once() {
     let place = Place::new();
     let keeper = place.keeper();
@@ -132,6 +138,7 @@ fn fifty_start_at_once() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn two_hundred_lives_leave_no_descriptor() {
     let place = Place::new();
     let keeper = place.keeper();
@@ -155,6 +162,7 @@ fn two_hundred_lives_leave_no_descriptor() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_start_that_hangs_is_ended() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = Keeper::begin(place.path(), Duration::from_millis(200));
@@ -168,6 +176,7 @@ fn a_start_that_hangs_is_ended() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn at_rest_the_keeper_sleeps() {
     let (place, id, ended) = (Place::new(), instance(1), instance(2));
     let keeper = place.keeper();
@@ -192,6 +201,7 @@ fn at_rest_the_keeper_sleeps() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn real_time_signals_arrive() {
     let (place, id) = (Place::new(), instance(1));
     let keeper = place.keeper();
@@ -205,6 +215,7 @@ fn real_time_signals_arrive() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn shutting_down_takes_the_fifos_of_what_has_ended() {
     let (place, id) = (Place::new(), instance(1));
     let mut keeper = place.keeper();
