@@ -3,6 +3,8 @@
 //! Absolute times differ between machines and moments; each goal is therefore printed with what it
 //! is measured against in the same run. Needs root, and a C compiler for the floor.
 
+#![allow(clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "a program of its own, for a person")]
+
 mod agent;
 mod idle;
 mod noop;

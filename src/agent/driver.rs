@@ -1,6 +1,6 @@
 //! The loop: wait, read, look, plan, write down, act. It decides nothing.
 
-use super::inbox::{Message, Sender};
+use super::inbox::{Done, Message, Sender};
 use super::journal::Journal;
 use super::options::Pace;
 use super::sources::Sources;
@@ -132,7 +132,10 @@ impl Driver {
                 self.journal.note(now(), EventType::Warning, "agent", "KeeperLost", text);
                 self.look = None;
             }
-            Message::Done { object, action, result } => self.done(object, &action, result),
+            Message::Done(done) => {
+                let Done { object, action, result } = *done;
+                self.done(object, &action, result);
+            }
             Message::Order { command, by, reply } => self.order(command, by, reply),
             Message::Show { reply } => {
                 // A reader that has gone needs no answer; the same below.
@@ -289,7 +292,7 @@ impl Driver {
             if let Ok((action, result)) = task.await {
                 drop(permit);
                 // The driver has left: the next one will look for itself.
-                drop(sender.send(Message::Done { object, action, result }));
+                drop(sender.send(Message::Done(Box::new(Done { object, action, result }))));
             }
         });
     }
@@ -421,7 +424,7 @@ impl Driver {
     }
 
     fn view(&self) -> View {
-        status::view(&self.inputs(), &self.findings, &self.facts, self.sources.views(&self.desired), &*self.machine)
+        status::view(&self.inputs(), &self.findings, &self.facts, self.sources.views(&self.desired), &self.machine)
     }
 }
 

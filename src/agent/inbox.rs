@@ -18,11 +18,7 @@ pub(super) enum Message {
     /// The keeper went away.
     KeeperLost,
     /// An action ended.
-    Done {
-        object: ObjectId,
-        action: Action,
-        result: Result<Outcome, Failure>,
-    },
+    Done(Box<Done>),
     Order {
         command: Command,
         by: u32,
@@ -41,6 +37,13 @@ pub(super) enum Message {
     },
     /// Leave, and let everything run.
     Leave,
+}
+
+/// An action that ended, and how.
+pub(super) struct Done {
+    pub object: ObjectId,
+    pub action: Action,
+    pub result: Result<Outcome, Failure>,
 }
 
 pub(super) type Sender = mpsc::UnboundedSender<Message>;

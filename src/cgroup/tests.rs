@@ -628,13 +628,18 @@ mod root {
     #[ignore = "needs root"]
     fn a_process_in_the_way_is_named_as_the_reason_and_may_leave() {
         let ours = Ours::new();
-        let Some(unified) = ours.unified() else { return };
         let two_mib = BTreeMap::from([(Bytes(2 << 20), Bytes(64 << 20))]);
-        let want = match (ours.version(Controller::Memory), ours.version(Controller::Hugetlb)) {
-            (Some(Version::V2), _) => limit(64),
-            (_, Some(Version::V2)) => Resources { hugepages: two_mib, ..Resources::default() },
-            // Nothing is handed down on this host, so nothing can be in the way.
-            _ => return,
+        let handed_down = (ours.version(Controller::Memory), ours.version(Controller::Hugetlb));
+        let (unified, want) = match (ours.unified(), handed_down) {
+            (Some(unified), (Some(Version::V2), _)) => (unified, limit(64)),
+            (Some(unified), (_, Some(Version::V2))) => {
+                (unified, Resources { hugepages: two_mib, ..Resources::default() })
+            }
+            // Nothing is handed down on this host, so nothing is ever in the way.
+            _ => {
+                ours.create(&web(1), &limit(64)).unwrap();
+                return;
+            }
         };
         let parent = format!("{}{}", ours.hierarchies[unified].mount, ours.parent);
         std::fs::create_dir(&parent).unwrap();

@@ -43,7 +43,7 @@ pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
         read_only_root: spec.security.read_only_root,
         ids,
         network: spec.network,
-        mounts: spec.mounts.iter().filter_map(|mount| mount_plan(mount)).collect(),
+        mounts: spec.mounts.iter().filter_map(mount_plan).collect(),
         masked_paths: MASKED.map(str::to_owned).to_vec(),
         readonly_paths: READ_ONLY.map(str::to_owned).to_vec(),
         process: process(spec, user, &hostname),

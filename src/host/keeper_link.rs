@@ -80,10 +80,9 @@ impl KeeperLink {
     ) -> Result<Arc<Client>, E> {
         let mut connection = lock(&self.connection);
         let number = connection.as_ref().map_or(0, |connection| connection.number);
-        if let Some(connection) = connection.as_ref() {
-            if self.shared.alive.load(Ordering::Acquire) == number {
-                return Ok(connection.client.clone());
-            }
+        let alive = self.shared.alive.load(Ordering::Acquire) == number;
+        if let Some(connection) = connection.as_ref().filter(|_| alive) {
+            return Ok(connection.client.clone());
         }
         let number = number + 1;
         self.shared.alive.store(number, Ordering::Release);

@@ -6,25 +6,21 @@ use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// The program that cargo has built beside the tests; without it a test has nothing to test, and says so.
-pub(super) fn options(place: &Place) -> Option<Options> {
+/// The program that cargo has built beside the tests: `make test` builds it first.
+pub(super) fn options(place: &Place) -> Options {
     let binary = std::env::current_exe().unwrap().parent().unwrap().with_file_name("plim-keeper");
-    if !binary.exists() {
-        use std::io::Write;
-        writeln!(std::io::stderr(), "skipped: {} is not built", binary.display()).unwrap();
-        return None;
-    }
+    assert!(binary.exists(), "{} is not built: run cargo build --bins first", binary.display());
     let mut options = Options::new(place.path().to_owned());
     options.binary = Some(binary);
     options.log = Some(place.path().join("keeper.log"));
-    Some(options)
+    options
 }
 
 #[test]
 #[ignore = "needs root"]
 fn it_runs_from_sealed_memory_in_a_session_of_its_own() {
     let place = Place::new();
-    let Some(options) = options(&place) else { return };
+    let options = options(&place);
 
     spawn(&options).unwrap();
     let client = Client::connect(&options.socket(), |_| {}).unwrap();
@@ -54,7 +50,7 @@ fn it_runs_from_sealed_memory_in_a_session_of_its_own() {
 #[ignore = "needs root"]
 fn a_reason_not_to_start_is_told() {
     let place = Place::new();
-    let Some(mut options) = options(&place) else { return };
+    let mut options = options(&place);
     options.cgroups.push(PathBuf::from("/nowhere"));
 
     let error = spawn(&options).unwrap_err();
@@ -76,7 +72,7 @@ fn a_missing_program_is_told() {
 #[ignore = "needs root"]
 fn another_begins_at_once_after_a_kill() {
     let (place, id) = (Place::new(), instance(1));
-    let Some(options) = options(&place) else { return };
+    let options = options(&place);
     spawn(&options).unwrap();
     let (send, events) = channel();
     let client = Client::connect(&options.socket(), move |event| send.send(event).unwrap_or_default()).unwrap();
