@@ -11,7 +11,7 @@ mod paths;
 mod seccomp_cache;
 mod usage;
 
-pub use exec::{ExecRequest, ExecSession};
+pub use exec::{ExecError, ExecRequest, ExecSession};
 pub use keeper_link::HostEvent;
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};
