@@ -13,7 +13,7 @@ mod seccomp_cache;
 mod simulation;
 mod usage;
 
-pub use exec::{ExecRequest, ExecSession};
+pub use exec::{ExecError, ExecRequest, ExecSession};
 pub use keeper_link::HostEvent;
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};
