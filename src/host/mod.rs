@@ -8,6 +8,7 @@ mod logs;
 mod machine;
 mod note;
 mod paths;
+mod privileges;
 mod seccomp_cache;
 #[cfg(test)]
 mod simulation;
@@ -17,6 +18,7 @@ pub use exec::{ExecError, ExecRequest, ExecSession};
 pub use keeper_link::HostEvent;
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};
+pub use privileges::{PrivilegeError, check as check_privileges};
 pub use usage::Usage;
 
 use crate::plan::{Action, Failure, Outcome, Seen};
