@@ -8,6 +8,7 @@ mod logs;
 mod machine;
 mod note;
 mod paths;
+mod references;
 mod seccomp_cache;
 mod usage;
 
@@ -15,6 +16,7 @@ pub use exec::{ExecRequest, ExecSession};
 pub use keeper_link::HostEvent;
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};
+pub use references::{Missing, missing, missing_beside, pointed};
 pub use usage::Usage;
 
 use crate::plan::{Action, Failure, Outcome, Seen};

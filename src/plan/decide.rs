@@ -70,6 +70,7 @@ fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
         restarts: 0,
         last_exit: None,
         override_: None,
+        checked: 0,
         absent_since: None,
     }
 }
@@ -598,7 +599,11 @@ impl<'a> Case<'a> {
     fn running(&mut self, goal: Goal, sighting: &Sighting) -> Next {
         match &sighting.process {
             ProcessSeen::Running { .. } => {
-                if goal != Goal::Run || self.restart_asked().is_some() || self.pending_class() >= Class::Restart {
+                let pending = self.pending_class() >= Class::Restart;
+                if goal == Goal::Run && pending && self.record.checked != self.record.generation {
+                    return self.check();
+                }
+                if goal != Goal::Run || self.restart_asked().is_some() || pending {
                     self.stop(goal, sighting)
                 } else {
                     self.adjust(sighting)
@@ -621,6 +626,17 @@ impl<'a> Case<'a> {
                 Goal::Stand | Goal::Gone => self.settle_down(goal, sighting),
             },
         }
+    }
+
+    /// Whether the new revision could be started at all: what runs is not stopped for less.
+    fn check(&mut self) -> Next {
+        if let Some(Next::Rest { until, sync, message }) = self.pausing() {
+            let running = self.record.instance.as_ref().map_or(0, |instance| instance.generation);
+            let message = format!("{message} — running last good generation {running}");
+            return Next::Rest { until, sync, message };
+        }
+        let reason = self.pending_change().map_or_else(String::new, |(_, reason)| reason);
+        Next::act(Action::Check { instance: self.id(), object: self.record.accepted.clone() }, reason)
     }
 
     /// Brings the limits of a running process to what is asked, and back to it.
@@ -1021,7 +1037,9 @@ fn step_class(action: &Action, changes: &[FieldChange], pending: Class, old: Opt
             let standing = old.and_then(|record| record.instance.as_ref()).map(|old| &old.id);
             if standing == Some(instance) { Class::Restart } else { Class::Recreate }
         }
-        Action::Signal { .. } | Action::Kill { .. } | Action::Collect { .. } => pending.max(Class::Restart),
+        Action::Check { .. } | Action::Signal { .. } | Action::Kill { .. } | Action::Collect { .. } => {
+            pending.max(Class::Restart)
+        }
         Action::Remove { .. } => Class::Recreate,
     }
 }
