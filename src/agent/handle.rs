@@ -3,7 +3,7 @@
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
 use super::{Event, View};
-use crate::host::{ExecRequest, ExecSession, Machine};
+use crate::host::{ExecError, ExecRequest, ExecSession, Machine};
 use crate::spec::change::{Class, FieldChange};
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,16 @@ pub enum CommandError {
     NotExecutable(String),
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<ExecError> for CommandError {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::NoSuchProgram(text) => Self::NoSuchProgram(text),
+            ExecError::NotExecutable(text) => Self::NotExecutable(text),
+            ExecError::Failed(text) => Self::Failed(text),
+        }
+    }
 }
 
 /// What `plim plan` asks: with paths, as if their objects replaced those of the same names.
@@ -159,7 +169,7 @@ impl Handle {
         let machine = self.machine.clone();
         let session = tokio::task::spawn_blocking(move || machine.exec(&instance, &request)).await;
         let session = session.map_err(|error| CommandError::Failed(error.to_string()))?;
-        session.map_err(CommandError::Failed)
+        Ok(session?)
     }
 
     /// Ends the agent and leaves everything running.

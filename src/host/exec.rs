@@ -4,7 +4,7 @@ use super::blueprint::{ambient, process};
 use super::chain;
 use super::machine::{Machine, MachineError};
 use super::note::InstanceNote;
-use crate::keeper::{self, ExecStreams};
+use crate::keeper::{self, ExecStreams, Fault};
 use crate::sandbox::{self, CgroupJoin, ExecPlan, Stdio};
 use crate::spec::{InstanceId, Network, ObjectId, User};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -44,13 +44,37 @@ pub struct ExecSession {
     pub exit: oneshot::Receiver<i32>,
 }
 
+/// Why a program was not started inside a container.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecError {
+    #[error("{0}")]
+    NoSuchProgram(String),
+    #[error("{0}")]
+    NotExecutable(String),
+    /// For any other reason.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<MachineError> for ExecError {
+    fn from(error: MachineError) -> Self {
+        let text = chain(&error);
+        let fault = if let MachineError::Keeper(error) = &error { error.fault() } else { None };
+        match fault {
+            Some(Fault::NoSuchProgram) => Self::NoSuchProgram(text),
+            Some(Fault::NotExecutable) => Self::NotExecutable(text),
+            _ => Self::Failed(text),
+        }
+    }
+}
+
 /// Until a person's own size arrives.
 const ROWS_COLUMNS: (u16, u16) = (24, 80);
 
 impl Machine {
     /// Starts a program inside a running container, with the container's own restrictions.
-    pub fn exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, String> {
-        self.try_exec(instance, request).map_err(|error| chain(&error))
+    pub fn exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, ExecError> {
+        Ok(self.try_exec(instance, request)?)
     }
 
     fn try_exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, MachineError> {

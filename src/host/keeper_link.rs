@@ -6,6 +6,8 @@
 use super::Paths;
 use crate::keeper::{self, Client, Event, Exit, Handle, HandleState, KeeperError, LogCounters, Started};
 use crate::spec::{InstanceId, ObjectId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +52,9 @@ struct Execs {
     waiting: BTreeMap<u64, oneshot::Sender<i32>>,
     ended: BTreeMap<u64, i32>,
 }
+
+/// How long a keeper that was told to end may take.
+const GONE_WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// The shell's word for "killed": what a program has whose end only a dead keeper saw.
 const UNKNOWN_EXIT: i32 = 137;
@@ -190,14 +195,21 @@ impl KeeperLink {
         receiver
     }
 
-    /// Ends the keeper, if it keeps nothing any more.
+    /// Ends the keeper, if it keeps nothing any more, and waits until its process has gone: it stands
+    /// in a cgroup that is to be removed.
     pub fn shutdown(&self) -> Result<(), KeeperError> {
-        let taken = lock(&self.connection).take();
+        let Some(Connection { client, number: _, keeper }) = lock(&self.connection).take() else { return Ok(()) };
         self.shared.alive.store(0, Ordering::Release);
-        match taken {
-            Some(connection) => connection.client.shutdown(false),
-            None => Ok(()),
+        // Taken while it certainly lives, so the number is its own.
+        let pid = i32::try_from(keeper).ok().and_then(Pid::from_raw);
+        let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        client.shutdown(false)?;
+        if let Some(process) = process {
+            let mut ended = [PollFd::new(&process, PollFlags::IN)];
+            // Whatever comes of the wait, what is left of its cgroup is said by who removes it.
+            let _bounded = poll(&mut ended, Some(&GONE_WITHIN));
         }
+        Ok(())
     }
 }
 

@@ -121,14 +121,12 @@ impl Machine {
 
     /// Ends the keeper and takes away what all containers shared, after the last one has gone.
     pub fn leave_clean(&self) {
-        for failure in [
-            self.keeper.shutdown().err().map(|error| chain(&error)),
-            self.cgroups.remove_parent().err().map(|error| chain(&error)),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            tracing::warn!(error = %failure, "leaving the host clean failed");
+        let shutdown = self.keeper.shutdown().map_err(MachineError::from);
+        let removed = shutdown.and_then(|()| Ok(self.cgroups.remove_parent()?));
+        match removed {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("something of ours is still in use in the cgroup hierarchies"),
+            Err(error) => tracing::warn!(error = %chain(&error), "leaving the host clean failed"),
         }
     }
 

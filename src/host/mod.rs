@@ -1,5 +1,5 @@
 //! The machine, as the reconciler sees it. The real one, [`Machine`], composes cgroups, sandbox,
-//! keeper, images and storage; the simulated one lives in the tests of the planner.
+//! keeper, images and storage; the simulated one, `simulation`, judges the planner in the tests.
 
 mod blueprint;
 mod exec;
@@ -10,9 +10,11 @@ mod note;
 mod paths;
 mod references;
 mod seccomp_cache;
+#[cfg(test)]
+mod simulation;
 mod usage;
 
-pub use exec::{ExecRequest, ExecSession};
+pub use exec::{ExecError, ExecRequest, ExecSession};
 pub use keeper_link::HostEvent;
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};

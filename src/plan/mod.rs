@@ -10,8 +10,6 @@ mod presence;
 mod record;
 mod seen;
 mod settle;
-#[cfg(test)]
-mod simulation;
 mod step;
 mod words;
 
@@ -104,4 +102,4 @@ fn rank(action: &Action) -> u8 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,12 +1,24 @@
-use super::simulation::{container, id, object};
 use super::*;
 use crate::spec::change::Class;
-use crate::spec::{Bytes, Object, Provenance};
+use crate::spec::{Bytes, Container, Object, ObjectId, Provenance};
 use std::sync::Arc;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const WEB: &str =
     "{image: 'host:/', command: [c], resources: {memory: {limit: 512Mi}}, restart: {backoff: {min: 1s, max: 8s}}}";
+
+pub(crate) fn container(yaml: &str) -> Container {
+    serde_yaml::from_str(yaml).expect("a container")
+}
+
+pub(crate) fn id(name: &str) -> ObjectId {
+    format!("Container/default/{name}").try_into().expect("an id")
+}
+
+pub(crate) fn object(name: &str, yaml: &str) -> Object {
+    let (labels, annotations) = Default::default();
+    Object { id: id(name), labels, annotations, spec: container(yaml) }
+}
 
 /// A host with one object, driven without faults: every action succeeds at once.
 struct Host {

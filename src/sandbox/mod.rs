@@ -27,7 +27,7 @@ pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Ove
 pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
 pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
 pub use probe::{Probe, probe};
-pub use script::{Failure, Lane, Report, Script, ScriptError, script};
+pub use script::{Failure, Lane, Report, Script, ScriptError, Unfit, script};
 pub use text::Text;
 
 #[cfg(test)]

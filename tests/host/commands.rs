@@ -54,6 +54,10 @@ fn exec_passes_input_output_and_the_exit_code_through() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "out\n");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "err\n");
     assert_eq!(host.plim(["exec", "web", "--", "/no/such"]).status.code(), Some(127));
+    assert_eq!(host.plim(["exec", "web", "--", "no-such"]).status.code(), Some(127));
+    assert_eq!(host.plim(["exec", "web", "--", "/etc/passwd"]).status.code(), Some(126));
+    assert_eq!(host.plim(["exec", "-t", "web", "--", "/etc"]).status.code(), Some(126));
+    assert_eq!(host.plim(["exec", "-w", "/etc/passwd", "web", "--", "/bin/true"]).status.code(), Some(125));
 }
 
 #[test]

@@ -8,22 +8,10 @@ mod agent;
 mod referee;
 mod world;
 
-use crate::spec::{Container, Object, ObjectId, Span};
+use crate::plan::tests::{id, object};
+use crate::spec::Span;
 use agent::Simulation;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-pub(super) fn container(yaml: &str) -> Container {
-    serde_yaml::from_str(yaml).expect("a container")
-}
-
-pub(super) fn id(name: &str) -> ObjectId {
-    format!("Container/default/{name}").try_into().expect("an id")
-}
-
-pub(super) fn object(name: &str, yaml: &str) -> Object {
-    let (labels, annotations) = Default::default();
-    Object { id: id(name), labels, annotations, spec: container(yaml) }
-}
 
 fn effects() -> u64 {
     std::env::var("PLIM_SIM_EFFECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(15_000)
