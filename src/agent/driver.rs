@@ -5,7 +5,7 @@ use super::journal::Journal;
 use super::options::Pace;
 use super::sources::Sources;
 use super::{EventType, View, preview, status};
-use crate::host::{Host, Machine, Scope};
+use crate::host::{Host, Machine, Missing, Scope};
 use crate::plan::{Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step};
 use crate::spec::{ObjectId, Timestamp};
 use crate::store::Store;
@@ -277,6 +277,7 @@ impl Driver {
             // The host is not asked: what is to be forgotten was seen to be gone.
             Action::Forget => return self.done(step.object, &step.action, Ok(Outcome::Done)),
             Action::Start { .. }
+            | Action::Check { .. }
             | Action::Resize { .. }
             | Action::Signal { .. }
             | Action::Kill { .. }
@@ -306,6 +307,7 @@ impl Driver {
         self.look_at(object.clone());
         self.dirty_view = true;
         let id = object.to_string();
+        let result = result.map_err(|failure| self.located(&object, failure));
         let (kind, reason, text) = match &result {
             Ok(Outcome::Started { pid, unsupported, .. }) if unsupported.is_empty() => {
                 (EventType::Normal, "Started", format!("running as process {pid}"))
@@ -353,6 +355,16 @@ impl Driver {
             // finds it so does the step again, which is harmless.
             self.store_failed(&error);
         }
+    }
+
+    /// With the place in the manifest that the failure is about.
+    fn located(&self, object: &ObjectId, failure: Failure) -> Failure {
+        let Failure { message, field } = failure;
+        let place = field.as_ref().zip(self.records.get(object)).and_then(|(field, record)| {
+            let missing = Missing { field: field.clone(), message: message.clone() };
+            crate::host::pointed(&record.provenance, &missing)
+        });
+        Failure { message: place.map_or(message, |place| place.to_string()), field }
     }
 
     fn store_failed(&mut self, error: &crate::store::StoreError) {
@@ -467,6 +479,7 @@ fn jittered(period: Duration, round: u64) -> Duration {
 pub(super) fn name(action: &Action) -> &'static str {
     match action {
         Action::Note => "Noted",
+        Action::Check { .. } => "Checking",
         Action::Start { .. } => "Starting",
         Action::Resize { .. } => "Resizing",
         Action::Signal { .. } => "Stopping",

@@ -4,6 +4,7 @@ use super::blueprint::{Prepared, blueprint};
 use super::keeper_link::{HostEvent, KeeperLink};
 use super::note::InstanceNote;
 use super::privileges::{PrivilegeError, grantable};
+use super::references::{self, Missing};
 use super::seccomp_cache::{FilterError, SeccompCache};
 use super::{Host, Paths, Scope, Usage, chain};
 use crate::cgroup::{CgroupError, Cgroups};
@@ -57,13 +58,8 @@ pub enum MachineError {
     Script(#[from] sandbox::ScriptError),
     #[error("the streams of the command")]
     Streams(#[from] rustix::io::Errno),
-    #[error("the mount at {at}: {from} is not there on the host")]
-    MountSource {
-        at: String,
-        from: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Missing(#[from] Missing),
     #[error("the processes of {instance} did not end within 10 s of being killed")]
     Unkillable { instance: InstanceId },
     #[error("{instance} does not run")]
@@ -217,14 +213,8 @@ impl Machine {
         // What a crash left of an earlier try.
         self.cgroups.remove(instance)?;
         let spec = &object.spec;
-        for mount in &spec.mounts {
-            if let Some(from) = &mount.host {
-                std::fs::symlink_metadata(from.as_str()).map_err(|source| MachineError::MountSource {
-                    at: mount.path.to_string(),
-                    from: from.to_string(),
-                    source,
-                })?;
-            }
+        if let Some(missing) = references::missing(spec, None).filter(|missing| missing.field != references::COMMAND) {
+            return Err(missing.into());
         }
         let image = self.images.prepare(&spec.image)?;
         let capabilities = grantable(spec.security.capabilities.mask(), ids.is_some())?;
@@ -308,6 +298,19 @@ impl Machine {
 
     fn cgroup_view(&self) -> CgroupView {
         if self.cgroups.is_unified() { CgroupView::Unified } else { CgroupView::Nothing }
+    }
+
+    /// Whether the object could be started in place of what runs.
+    fn check(&self, instance: &InstanceId, object: &Object) -> Result<Outcome, MachineError> {
+        // What was installed in its root is there for the next process too.
+        let pid = self.keeper.handle(instance).map(|handle| handle.pid);
+        if let Some(missing) = references::missing_beside(&object.spec, pid) {
+            return Err(missing.into());
+        }
+        self.images.prepare(&object.spec.image)?;
+        let security = &object.spec.security;
+        self.seccomp.filter(&security.seccomp, security.capabilities.mask())?;
+        Ok(Outcome::Done)
     }
 
     fn resize(&self, instance: &InstanceId, from: &Resources, to: &Resources) -> Result<Outcome, MachineError> {
@@ -415,6 +418,7 @@ impl Machine {
             // The record alone changes.
             Action::Note | Action::Forget => Ok(Outcome::Done),
             Action::Start { instance, run, object, ids } => self.start(instance, *run, object, *ids),
+            Action::Check { instance, object } => self.check(instance, object),
             Action::Resize { instance, from, to } => self.resize(instance, from, to),
             Action::Signal { instance, signal } => self.signal(instance, *signal),
             Action::Kill { instance } => {
@@ -438,7 +442,11 @@ impl Host for Machine {
 }
 
 fn failure(error: &MachineError) -> Failure {
-    Failure { message: chain(error) }
+    let field = match error {
+        MachineError::Missing(missing) => Some(missing.field.clone()),
+        _ => None,
+    };
+    Failure { message: chain(error), field }
 }
 
 fn now() -> Timestamp {

@@ -29,6 +29,9 @@ pub struct Record {
     /// A person's word that stands above the manifest's `desiredState`.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub override_: Option<Override>,
+    /// The last generation that was found startable, so that what runs may be stopped for it.
+    #[serde(default)]
+    pub checked: u64,
     /// Since when a complete listing has not contained it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent_since: Option<Timestamp>,

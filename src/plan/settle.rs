@@ -26,6 +26,12 @@ pub fn settle(record: &Record, action: &Action, result: Result<Outcome, Failure>
 fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timestamp) {
     match action {
         Action::Note | Action::Forget => {}
+        Action::Check { instance: _, object } => {
+            if record.accepted == *object {
+                record.checked = record.generation;
+            }
+            succeeded_after_all(record);
+        }
         Action::Start { instance, object, .. } => {
             let Some(current) = current(record, instance) else { return };
             current.phase = Phase::Running;

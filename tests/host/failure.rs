@@ -123,3 +123,30 @@ fn a_name_that_would_leave_a_directory_is_refused() {
         assert!(said.contains("name"), "{name}: {said}");
     }
 }
+
+#[test]
+#[ignore = "needs root"]
+fn what_runs_goes_on_when_its_new_image_or_command_is_missing() {
+    let host = Host::up();
+    let text = sleeper("kept", "");
+    host.write("kept.yaml", &text);
+    let before = host.pid("kept");
+    let file = host.manifests.join("kept.yaml").display().to_string();
+
+    for (broken, said) in [
+        (text.replace("host:/", "rootfs:/no/place"), "rootfs:/no/place: there is no such directory"),
+        (text.replace("[sleep", "[/bin/no-such"), "the command /bin/no-such is not there in host:/"),
+    ] {
+        assert_ne!(broken, text);
+        host.write("kept.yaml", &broken);
+        let item = host.wait("kept", "failed", |item| {
+            [said, "kept.yaml:", "running last good"].iter().all(|words| message(item).contains(words))
+        });
+
+        assert_eq!(item["status"]["pid"], before);
+        assert!(host.fails(4, ["validate", file.as_str()]).contains(said));
+        assert!(host.fails(4, ["plan", file.as_str()]).contains(said));
+    }
+    host.write("kept.yaml", &text);
+    assert_eq!(host.pid("kept"), before);
+}

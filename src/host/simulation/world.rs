@@ -80,7 +80,7 @@ pub(super) enum Fate {
 }
 
 fn failure(message: &str) -> Failure {
-    Failure { message: message.to_owned() }
+    Failure { message: message.to_owned(), field: None }
 }
 
 impl World {
@@ -151,7 +151,7 @@ impl World {
     fn effect(&mut self, action: &Action, half: bool, condemns: bool) -> Result<Outcome, Failure> {
         let now = self.now;
         match action {
-            Action::Note | Action::Forget => {}
+            Action::Note | Action::Forget | Action::Check { .. } => {}
             Action::Start { instance, run: _, object, ids } => {
                 let life = self.lives.entry(instance.clone()).or_default();
                 assert!(life.process.is_none(), "{instance} is started and runs already");

@@ -76,6 +76,7 @@ fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
         restarts: 0,
         last_exit: None,
         override_: None,
+        checked: 0,
         absent_since: None,
     }
 }

@@ -56,7 +56,11 @@ impl<'a> Case<'a> {
     pub(super) fn running(&mut self, goal: Goal, sighting: &Sighting) -> Next {
         match &sighting.process {
             ProcessSeen::Running { .. } => {
-                if goal != Goal::Run || self.restart_asked().is_some() || self.pending_class() >= Class::Restart {
+                let pending = self.pending_class() >= Class::Restart;
+                if goal == Goal::Run && pending && self.record.checked != self.record.generation {
+                    return self.check();
+                }
+                if goal != Goal::Run || self.restart_asked().is_some() || pending {
                     self.stop(goal, sighting)
                 } else {
                     self.adjust(sighting)
@@ -79,6 +83,17 @@ impl<'a> Case<'a> {
                 Goal::Stand | Goal::Gone => self.settle_down(goal, sighting),
             },
         }
+    }
+
+    /// Whether the new revision could be started at all: what runs is not stopped for less.
+    fn check(&mut self) -> Next {
+        if let Some(Next::Rest { until, sync, message }) = self.pausing() {
+            let running = self.record.instance.as_ref().map_or(0, |instance| instance.generation);
+            let message = format!("{message} — running last good generation {running}");
+            return Next::Rest { until, sync, message };
+        }
+        let reason = self.pending_change().map_or_else(String::new, |(_, reason)| reason);
+        Next::act(Action::Check { instance: self.id(), object: self.record.accepted.clone() }, reason)
     }
 
     /// Brings the limits of a running process to what is asked, and back to it.

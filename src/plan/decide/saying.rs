@@ -80,7 +80,9 @@ fn step_class(action: &Action, changes: &[FieldChange], pending: Class, old: Opt
             let standing = old.and_then(|record| record.instance.as_ref()).map(|old| &old.id);
             if standing == Some(instance) { Class::Restart } else { Class::Recreate }
         }
-        Action::Signal { .. } | Action::Kill { .. } | Action::Collect { .. } => pending.max(Class::Restart),
+        Action::Check { .. } | Action::Signal { .. } | Action::Kill { .. } | Action::Collect { .. } => {
+            pending.max(Class::Restart)
+        }
         Action::Remove { .. } => Class::Recreate,
     }
 }
