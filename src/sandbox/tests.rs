@@ -634,8 +634,8 @@ mod root {
         let dir = TempDir::with_prefix("plimsoll-probe-").unwrap();
 
         for probe in probe(dir.path()) {
-            assert_eq!(probe.ok, probe.remedy.is_empty(), "{probe:?}");
-            assert!(probe.ok, "{probe:?}");
+            assert_eq!(probe.found == Found::Yes, probe.remedy.is_empty(), "{probe:?}");
+            assert!(probe.found != Found::No, "{probe:?}");
         }
     }
 
