@@ -111,7 +111,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let seccomp = blueprint.seccomp.then_some(filter.as_fd());
         let launched = launch(&script, stdio, seccomp)?;
         let back = Instant::now();
-        if let Report::Failed(failure) = read_report(launched.report.as_fd())? {
+        if let Report::Failed(failure) = read_report(launched.report.as_fd(), launched.pid)? {
             return Err(script.explain(&failure).into());
         }
         let executed = Instant::now();

@@ -489,8 +489,10 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 pub enum Report {
     /// Its program runs.
     Executed,
-    /// It ended before.
+    /// It ended before, and says why.
     Failed(Failure),
+    /// It ended before, and could not say why: somebody killed it.
+    Ended,
 }
 
 /// Where and why a lane stopped. [`Script::explain`] has the words.
