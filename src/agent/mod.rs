@@ -61,6 +61,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
+    crate::host::check_privileges()?;
     let failed = |path: &Path| {
         let path = path.to_path_buf();
         move |source| AgentError::Directory { path, source }

@@ -31,13 +31,14 @@ pub(super) struct Prepared<'a> {
     pub cgroup_view: CgroupView,
     pub stdout: String,
     pub stderr: String,
+    /// What the container may have of what it asks for.
+    pub capabilities: u64,
     pub seccomp: bool,
 }
 
 pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
-    let Prepared { instance, root, ids, user, cgroup, cgroup_view, stdout, stderr, seccomp } = prepared;
+    let Prepared { instance, root, ids, user, cgroup, cgroup_view, stdout, stderr, capabilities, seccomp } = prepared;
     let hostname = spec.hostname.as_ref().unwrap_or(&instance.name).to_string();
-    let capabilities = spec.security.capabilities.mask();
     Blueprint {
         root,
         read_only_root: spec.security.read_only_root,

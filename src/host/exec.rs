@@ -4,6 +4,7 @@ use super::blueprint::{ambient, process};
 use super::chain;
 use super::machine::{Machine, MachineError};
 use super::note::InstanceNote;
+use super::privileges::grantable;
 use crate::keeper::{self, ExecStreams, Fault};
 use crate::sandbox::{self, CgroupJoin, ExecPlan, Stdio};
 use crate::spec::{InstanceId, Network, ObjectId, User};
@@ -94,10 +95,11 @@ impl Machine {
         if let Some(cwd) = &request.cwd {
             process.cwd.clone_from(cwd);
         }
-        let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
+        let capabilities = grantable(spec.security.capabilities.mask(), note.ids.is_some())?;
+        let filter = self.seccomp.filter(&spec.security.seccomp, capabilities)?;
         let join = self.cgroups.present(instance);
         let script = sandbox::exec_script(&ExecPlan {
-            capabilities: spec.security.capabilities.mask(),
+            capabilities,
             ambient: ambient(spec, process.uid),
             process,
             no_new_privileges: spec.security.no_new_privileges,

@@ -3,6 +3,7 @@
 use super::blueprint::{Prepared, blueprint};
 use super::keeper_link::{HostEvent, KeeperLink};
 use super::note::InstanceNote;
+use super::privileges::{PrivilegeError, grantable};
 use super::references::{self, Missing};
 use super::seccomp_cache::{FilterError, SeccompCache};
 use super::{Host, Paths, Scope, Usage, chain};
@@ -49,6 +50,8 @@ pub enum MachineError {
     Keeper(#[from] KeeperError),
     #[error(transparent)]
     Filter(#[from] FilterError),
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     #[error(transparent)]
     Note(#[from] super::note::NoteError),
     #[error(transparent)]
@@ -214,7 +217,8 @@ impl Machine {
             return Err(missing.into());
         }
         let image = self.images.prepare(&spec.image)?;
-        let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
+        let capabilities = grantable(spec.security.capabilities.mask(), ids.is_some())?;
+        let filter = self.seccomp.filter(&spec.security.seccomp, capabilities)?;
         let existed = self.storage.look(instance)?.is_some();
         let result = (|| {
             let root = self.storage.create(instance, &image, ids)?;
@@ -255,6 +259,7 @@ impl Machine {
                 cgroup_view: self.cgroup_view(),
                 stdout: output.stdout.display().to_string(),
                 stderr: output.stderr.display().to_string(),
+                capabilities,
                 seccomp: filter.is_some(),
             };
             let script = sandbox::script(&blueprint(spec, prepared))?;

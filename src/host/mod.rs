@@ -8,6 +8,7 @@ mod logs;
 mod machine;
 mod note;
 mod paths;
+mod privileges;
 mod references;
 mod seccomp_cache;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use exec::{ExecError, ExecRequest, ExecSession};
 pub use keeper_link::HostEvent;
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};
+pub use privileges::{PrivilegeError, check as check_privileges};
 pub use references::{Missing, missing, missing_beside, pointed};
 pub use usage::Usage;
 

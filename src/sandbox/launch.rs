@@ -3,6 +3,7 @@
 use super::Text;
 use super::child::{Child, Io, Table};
 use super::ops::{ChildOp, ParentOp, Slot};
+use super::overlay::Way;
 use super::parent::Parent;
 use super::script::{Failure, Lane, Report, Script};
 use crate::sys::{self, Errno, Instruction};
@@ -57,7 +58,7 @@ fn prepare(what: &'static str) -> impl FnOnce(Errno) -> LaunchError {
 /// process with one thread and little memory: the child starts as a copy of it.
 pub fn launch(script: &Script, stdio: Stdio<'_>, seccomp: Option<BorrowedFd<'_>>) -> Result<Launched, LaunchError> {
     let Stdio { stdin, stdout, stderr } = stdio;
-    run(script, Io::Descriptors([stdin, stdout, stderr]), None, seccomp)
+    run(script, Io::Descriptors([stdin, stdout, stderr]), None, seccomp, Way::Any)
 }
 
 pub(super) fn run(
@@ -65,6 +66,7 @@ pub(super) fn run(
     io: Io<'_>,
     target: Option<BorrowedFd<'_>>,
     seccomp: Option<BorrowedFd<'_>>,
+    way: Way,
 ) -> Result<Launched, LaunchError> {
     let Some((ParentOp::Clone { namespaces, cgroup }, rest)) = script.parent.split_first() else {
         return Err(LaunchError::Script("it does not start with a clone"));
@@ -99,7 +101,7 @@ pub(super) fn run(
         .map_err(|errno| fail(0, errno))?
     };
     drop(theirs);
-    let mut parent = Parent::new(cloned.pid, cloned.pidfd.as_fd(), ours.as_fd());
+    let mut parent = Parent::new(cloned.pid, cloned.pidfd.as_fd(), ours.as_fd(), way);
     for (position, op) in rest.iter().enumerate() {
         if let Err(errno) = parent.perform(op) {
             let failure = abandon(&cloned.pidfd, &ours);

@@ -5,7 +5,8 @@
 //! list there; nothing is decided on the way.
 //!
 //! - `ops`: the operations and their words; `script`: their order.
-//! - `launch`, `exec`: the clone, and what came of it; `parent`, `child`: the two lanes.
+//! - `launch`, `exec`: the clone, and what came of it; `parent`, `child`: the two lanes; `overlay`: layers
+//!   by descriptor, and by name where the kernel is older.
 //! - `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
 //! - `seccomp`: profiles to filters, for who plans; `probe`: what this host can do.
 
@@ -15,6 +16,7 @@ mod exec;
 mod init;
 mod launch;
 mod ops;
+mod overlay;
 mod parent;
 mod path;
 mod probe;

@@ -1,3 +1,5 @@
+use super::child::Io;
+use super::overlay::Way;
 use super::*;
 use crate::spec::{Capabilities, IdRange, Network};
 use std::fs;
@@ -112,11 +114,17 @@ fn filter(blueprint: &Blueprint) -> Option<fs::File> {
 }
 
 fn run(script: &Script, blueprint: &Blueprint) -> Ended {
+    run_on(script, blueprint, Way::Any)
+}
+
+/// With layers in this way.
+fn run_on(script: &Script, blueprint: &Blueprint, way: Way) -> Ended {
     let filter = filter(blueprint);
     let (mut reader, writer) = std::io::pipe().unwrap();
     let null = null();
     let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
-    let launched = launch(script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+    let io = Io::Descriptors([stdio.stdin, stdio.stdout, stdio.stderr]);
+    let launched = launch::run(script, io, None, filter.as_ref().map(AsFd::as_fd), way).unwrap();
     drop(writer);
     let report = read_report(launched.report.as_fd()).unwrap();
     let mut output = String::new();
@@ -133,7 +141,17 @@ fn wait(launched: &Launched) -> Option<i32> {
 /// The mounts, descriptors and children that a failed launch might leave behind.
 fn explain(ground: &Ground) -> String {
     let script = script(&ground.blueprint).unwrap();
-    match run(&script, &ground.blueprint).report {
+    let null = null();
+    let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+    let filter = filter(&ground.blueprint);
+    // A child may fail before its parent has done its part, or after.
+    let launched = match launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)) {
+        Ok(launched) => launched,
+        Err(error) => return error.to_string(),
+    };
+    let report = read_report(launched.report.as_fd()).unwrap();
+    wait(&launched);
+    match report {
         Report::Failed(failure) => script.explain(&failure),
         Report::Executed => panic!("it was executed"),
     }
@@ -448,6 +466,63 @@ mod root {
         assert_eq!(words, "taking /nonexistent, id-mapped as #2: No such file or directory");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&text(ground.dir.path().to_owned())));
+    }
+
+    /// As Linux 6.1 takes layers.
+    #[test]
+    #[ignore = "needs root"]
+    fn layers_by_name_make_the_same_container() {
+        let mut ground = Ground::new(
+            "cat /etc/motto; stat -c '%u %g' /etc/motto; echo x > /etc/motto; cat /etc/motto; \
+             grep ' - overlay ' /proc/self/mountinfo | cut -d' ' -f4-6",
+        );
+        // A path with all that has a meaning in a list of options.
+        let odd = ground.dir.path().join("a,b:c\\d");
+        let second = ground.dir.path().join("second");
+        for path in [&odd, &second, &second.join("etc")] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(second.join("etc/motto"), "higher\n").unwrap();
+        if let Root::Overlay { base, .. } = &mut ground.blueprint.root {
+            base.lower.insert(0, text(second));
+        }
+        let outputs = [(Way::Any, "any"), (Way::ByName, "name")].map(|(way, name)| {
+            if let Root::Overlay { base, .. } = &mut ground.blueprint.root {
+                let path = |part: &str| {
+                    let path = odd.join(format!("{name}-{part}"));
+                    fs::create_dir(&path).unwrap();
+                    own(&path, BASE);
+                    text(path)
+                };
+                (base.upper, base.work) = (path("upper"), path("work"));
+            }
+            run_on(&script(&ground.blueprint).unwrap(), &ground.blueprint, way).output
+        });
+
+        let overlays = "/ / rw,nodev,relatime\n/ /usr rw,nodev,relatime\n";
+        assert_eq!(outputs, [(); 2].map(|()| format!("higher\n0 0\nx\n{overlays}")));
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&text(ground.dir.path().to_owned())), "{mounts}");
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn layers_by_name_that_do_not_fit_leave_nothing() {
+        let mut ground = Ground::new("true");
+        if let Root::Overlay { base, .. } = &mut ground.blueprint.root {
+            base.work = text(ground.dir.path().join("nowhere"));
+        }
+        let before = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        let null = null();
+        let io = Io::Descriptors([null.as_fd(); 3]);
+        let filter = filter(&ground.blueprint);
+        let script = script(&ground.blueprint).unwrap();
+
+        let error = launch::run(&script, io, None, filter.as_ref().map(AsFd::as_fd), Way::ByName).unwrap_err();
+
+        assert!(error.to_string().ends_with("No such file or directory"), "{error}");
+        assert!(error.to_string().starts_with("making an overlay of #0"), "{error}");
+        assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(), before);
     }
 
     #[test]
