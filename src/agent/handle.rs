@@ -165,7 +165,7 @@ impl Handle {
 
     /// Starts a program inside a running container.
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecSession, CommandError> {
-        let instance = self.instance(&request.object).await?;
+        let instance = self.running(&request.object).await?;
         let machine = self.machine.clone();
         let session = tokio::task::spawn_blocking(move || machine.exec(&instance, &request)).await;
         let session = session.map_err(|error| CommandError::Failed(error.to_string()))?;
@@ -176,6 +176,19 @@ impl Handle {
     pub fn leave(&self) {
         // A driver that is gone has left already.
         drop(self.inbox.send(Message::Leave));
+    }
+
+    /// Its instance, if a process of it runs.
+    async fn running(&self, object: &ObjectId) -> Result<InstanceId, CommandError> {
+        let instance = self.instance(object).await?;
+        let view = self.view(false).await;
+        let own = |item: &&super::Item| item.status.instance.as_deref() == Some(instance.to_string().as_str());
+        match view.items.iter().find(own) {
+            Some(item) if item.status.pid.is_none() => {
+                Err(CommandError::Refused(format!("{object} does not run: {}", item.status.phase.to_lowercase())))
+            }
+            _ => Ok(instance),
+        }
     }
 
     async fn instance(&self, object: &ObjectId) -> Result<InstanceId, CommandError> {

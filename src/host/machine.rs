@@ -30,8 +30,8 @@ pub struct Machine {
     pub(super) keeper: KeeperLink,
     pub(super) seccomp: SeccompCache,
     images: Images,
-    /// The stop signal that was sent to an instance, to tell whether its PID 1 has a handler for it.
-    signalled: Mutex<BTreeMap<InstanceId, i32>>,
+    /// Instances that were sent their stop signal, and whether it was lost on their PID 1.
+    signalled: Mutex<BTreeMap<InstanceId, bool>>,
     /// CPU time when usage was last asked, to tell the rate.
     measured: Mutex<BTreeMap<InstanceId, (Instant, u64)>>,
 }
@@ -168,7 +168,7 @@ impl Machine {
                 HandleState::Running => ProcessSeen::Running {
                     pid: handle.pid,
                     since: handle.since,
-                    ignores_stop: self.ignores_stop(instance, handle.pid),
+                    ignores_stop: lock(&self.signalled).get(instance) == Some(&true),
                 },
                 HandleState::Exited(exit) => ProcessSeen::Exited(Exit {
                     code: exit.code,
@@ -181,10 +181,10 @@ impl Machine {
         Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten() })
     }
 
-    /// Whether a stop signal was sent that PID 1 neither handles nor blocks to fetch it itself: the
-    /// kernel then drops it, even from outside (pid_namespaces(7)).
-    fn ignores_stop(&self, instance: &InstanceId, pid: u32) -> bool {
-        let Some(signal) = lock(&self.signalled).get(instance).copied() else { return false };
+    /// Whether PID 1 neither handles the signal nor blocks it to fetch it itself: the kernel then drops
+    /// it, even from outside (pid_namespaces(7)). Asked before it is sent: many a program takes its
+    /// handler away as the first thing it does when it is asked to end.
+    fn ignores(pid: u32, signal: i32) -> bool {
         let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
         let mask = |key: &str| {
             let text = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -277,6 +277,7 @@ impl Machine {
             Ok(Outcome::Started {
                 pid: started.pid,
                 at: started.since,
+                digest: image.digest.clone(),
                 readback: group.readback,
                 unsupported: group.unsupported,
             })
@@ -330,7 +331,8 @@ impl Machine {
     }
 
     fn signal(&self, instance: &InstanceId, signal: i32) -> Result<Outcome, MachineError> {
-        lock(&self.signalled).insert(instance.clone(), signal);
+        let ignored = self.keeper.handle(instance).is_some_and(|handle| Self::ignores(handle.pid, signal));
+        lock(&self.signalled).insert(instance.clone(), ignored);
         match self.client()?.signal(instance, signal) {
             // It has ended meanwhile: what the signal was for.
             Err(error) if error.fault() == Some(Fault::NotFound) => Ok(Outcome::Done),

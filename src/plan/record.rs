@@ -51,6 +51,9 @@ pub struct InstanceRecord {
     pub generation: u64,
     /// How often a process was started in it: names the log file of the run.
     pub run: u64,
+    /// `sha256:…` of the image that it runs; an image without an identity has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The limits last written successfully.
     #[serde(default)]
     pub actuated: Resources,

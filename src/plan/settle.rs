@@ -38,8 +38,9 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
             current.actuated = object.spec.resources.clone();
             current.deferred = None;
             current.started_at = Some(now);
-            if let Outcome::Started { pid: _, at, readback, unsupported } = outcome {
+            if let Outcome::Started { pid: _, at, digest, readback, unsupported } = outcome {
                 current.started_at = Some(at);
+                current.digest = digest;
                 current.readback = readback;
                 current.unsupported = unsupported;
             }

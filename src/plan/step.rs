@@ -64,6 +64,7 @@ pub enum Outcome {
     Started {
         pid: u32,
         at: Timestamp,
+        digest: Option<String>,
         readback: BTreeMap<String, String>,
         unsupported: Vec<String>,
     },

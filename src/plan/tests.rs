@@ -108,7 +108,7 @@ impl Host {
                 let sighting = Sighting { process, group, rootfs: true, ids: *ids };
                 self.seen.instances.insert(instance.clone(), sighting);
                 let (readback, unsupported) = (limits(object), Vec::new());
-                outcome = Outcome::Started { pid: 7, at: self.now, readback, unsupported };
+                outcome = Outcome::Started { pid: 7, at: self.now, digest: None, readback, unsupported };
             }
             Action::Resize { to, .. } => {
                 let limits = limits(&self.records[&step.object].accepted);

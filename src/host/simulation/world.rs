@@ -182,7 +182,13 @@ impl World {
                     order_lost: false,
                     uses: 0,
                 });
-                return Ok(Outcome::Started { pid: self.last_pid, at: now, readback: limits, unsupported: Vec::new() });
+                return Ok(Outcome::Started {
+                    pid: self.last_pid,
+                    at: now,
+                    digest: None,
+                    readback: limits,
+                    unsupported: Vec::new(),
+                });
             }
             Action::Resize { instance, from: _, to } => {
                 let Some(life) = self.lives.get_mut(instance) else { return Err(failure("no such cgroup")) };
