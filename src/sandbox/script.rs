@@ -546,6 +546,11 @@ impl Script {
         let words = words.unwrap_or_else(|| format!("operation {position}, which this script does not have"));
         let error = std::io::Error::from_raw_os_error(failure.errno).to_string();
         let error = error.split(" (os error").next().unwrap_or_default();
+        if let (Lane::Parent, Some(ParentOp::Tree { idmap: true, .. }), libc::EINVAL) =
+            (failure.lane, self.parent.get(position), failure.errno)
+        {
+            return format!("{words}: this kernel has no id-mapped mounts of its file system");
+        }
         match self.child.get(position) {
             Some(ChildOp::Execute(program)) if failure.lane == Lane::Child => {
                 explain_execute(program, failure.errno, error)

@@ -441,7 +441,8 @@ mod root {
             use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
             mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-            mount("none", &here, "tmpfs", MountFlags::empty(), None).unwrap();
+            // A mount of its own, of a kind that can be id-mapped since Linux 5.12.
+            mount(&here, &here, "", MountFlags::BIND, None).unwrap();
             mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
             fs::create_dir(Path::new(&here).join("inner")).unwrap();
             let mounts = || {
@@ -582,6 +583,19 @@ mod root {
         assert!(error.to_string().ends_with("No such file or directory"), "{error}");
         assert!(error.to_string().starts_with("making an overlay of #0"), "{error}");
         assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(), before);
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_file_system_that_cannot_be_mapped_is_said() {
+        let mut ground = Ground::new("true");
+        let proc = BindMount { from: "/proc/sys".to_owned(), at: "/data".to_owned(), read_only: true };
+        ground.blueprint.mounts = vec![MountPlan::Bind(proc)];
+
+        let words = explain(&ground);
+
+        let expected = "taking /proc/sys, recursive, read-only, id-mapped as #5: this kernel has no id-mapped mounts of its file system";
+        assert_eq!(words, expected);
     }
 
     #[test]
