@@ -178,8 +178,10 @@ fn decode(record: [u8; RECORD]) -> Failure {
 /// The position in the record of an init whose command has executed its program.
 pub(super) const EXECUTED: u32 = u32::MAX;
 
-/// Reads what came of the child `pid`, which nobody has collected yet. Blocks until there is something,
-/// unless `report` is non-blocking: then `WouldBlock` means "not yet".
+/// Reads what came of the child `pid`. Blocks until there is something, unless `report` is
+/// non-blocking: then `WouldBlock` means "not yet".
+///
+/// One that somebody else has collected meanwhile counts as executed: a parent reads before it collects.
 pub fn read_report(report: BorrowedFd<'_>, pid: Pid) -> io::Result<Report> {
     let mut record = [0; RECORD];
     match rustix::io::retry_on_intr(|| rustix::io::read(report, &mut record)) {
@@ -196,11 +198,15 @@ pub fn read_report(report: BorrowedFd<'_>, pid: Pid) -> io::Result<Report> {
     }
 }
 
-/// Whether a child of ours is a program of its own by now, be it ended or not (`flags` of
+/// Whether a child is a program of its own by now, be it ended or not (`flags` of
 /// proc_pid_stat(5)). The kernel says so before it closes descriptors for `execve`.
 fn has_executed(pid: Pid) -> io::Result<bool> {
     const FORKED_BUT_NOT_EXECUTED: u32 = 0x40;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
+        stat => stat?,
+    };
     // The name before the bracket may hold anything.
     let flags = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6));
     let flags = flags.and_then(|flags| flags.parse::<u32>().ok()).ok_or(io::ErrorKind::InvalidData)?;
