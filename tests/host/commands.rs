@@ -12,9 +12,8 @@ fn a_stop_is_a_recorded_word_that_a_start_takes_back() {
     let before = host.pid("web");
 
     host.ok(["stop", "web", "--reason", "disk swap"]);
-    let item = host.wait("web", "stopped", |item| {
-        item["status"]["phase"] == "Stopped" && item["status"]["sync"] == "overridden"
-    });
+    let item = host
+        .wait("web", "stopped", |item| item["status"]["phase"] == "Stopped" && item["status"]["sync"] == "overridden");
     assert!(!alive(before));
     assert_eq!(item["status"]["override"]["reason"], "disk swap");
     host.ok(["reconcile"]);
