@@ -66,6 +66,9 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         let path = path.to_path_buf();
         move |source| AgentError::Directory { path, source }
     };
+    if let Some(root) = &options.root {
+        std::fs::create_dir_all(root).map_err(failed(root))?;
+    }
     let paths =
         Paths::new(options.root.as_deref()).map_err(failed(options.root.as_deref().unwrap_or(Path::new("/"))))?;
     for dir in [&paths.lib, &paths.run, &paths.log] {

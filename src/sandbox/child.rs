@@ -263,7 +263,7 @@ impl Child<'_> {
             Err(errno) => return Err(errno),
         };
         let tree = clone_tree(target.as_fd())?;
-        sys::mount_setattr(tree.as_fd(), MountChange { read_only: true, recursive: true, idmap: None })?;
+        sys::mount_setattr(tree.as_fd(), MountChange { read_only: true, recursive: true, ..MountChange::default() })?;
         move_onto(tree.as_fd(), target.as_fd())
     }
 

@@ -28,7 +28,7 @@ mod text;
 pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Overlay, Process, Root, TmpfsMount};
 pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
 pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
-pub use probe::{Probe, probe};
+pub use probe::{Found, Probe, probe};
 pub use script::{Failure, Lane, Report, Script, ScriptError, Unfit, script};
 pub use text::Text;
 

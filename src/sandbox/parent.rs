@@ -88,9 +88,8 @@ impl<'a> Parent<'a> {
         }
         let tree = rustix::mount::open_tree(CWD, path.as_c_str(), flags)?;
         let idmap = if idmap { Some(self.user_namespace()?.as_fd()) } else { None };
-        if read_only || idmap.is_some() {
-            sys::mount_setattr(tree.as_fd(), MountChange { read_only, idmap, recursive })?;
-        }
+        // A copy of a shared mount is its peer: what the child mounts in it would show on the host.
+        sys::mount_setattr(tree.as_fd(), MountChange { read_only, private: true, idmap, recursive })?;
         Ok(tree)
     }
 

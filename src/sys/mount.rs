@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MountChange<'a> {
     pub read_only: bool,
+    /// What is mounted below shows nowhere else, and nothing from elsewhere shows here.
+    pub private: bool,
     /// Ids of the file system are taken for ids inside this user namespace.
     pub idmap: Option<BorrowedFd<'a>>,
     pub recursive: bool,
@@ -17,6 +19,9 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange<'_>) -> Result<(
     let mut attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
     if change.read_only {
         attr.attr_set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    if change.private {
+        attr.propagation = libc::MS_PRIVATE;
     }
     if let Some(namespace) = change.idmap {
         attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
