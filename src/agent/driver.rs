@@ -49,6 +49,8 @@ pub(super) struct Driver {
     pub next_resync: Instant,
     pub wake_at: Option<Timestamp>,
     pub retry_at: Option<Instant>,
+    /// A write to the store has failed since the last one that went well.
+    pub unsaved: bool,
     /// What the agent itself fails at, said once until it is something else.
     pub trouble: Option<String>,
     pub workers: Arc<Semaphore>,
@@ -238,21 +240,31 @@ impl Driver {
     fn execute(&mut self, plan: Plan) -> bool {
         self.note_findings(plan.findings);
         self.wake_at = plan.wake_at;
-        if self.retry_at.is_some_and(|at| at > Instant::now()) {
+        if self.retry_at.is_some_and(|at| at > Instant::now()) && !self.settings.stop_all {
             return false;
         }
         self.retry_at = None;
         let intents: Vec<Record> = plan.steps.iter().filter_map(|step| step.record.clone()).collect();
-        if !intents.is_empty() {
-            if let Err(error) = self.store.put(&intents) {
-                self.store_failed(&error);
-                return false;
+        if !intents.is_empty() || self.unsaved {
+            // After a failure what is in memory may be newer than what is stored, of any object.
+            let older = self.records.values().filter(|record| intents.iter().all(|intent| intent.id != record.id));
+            let behind: Vec<Record> = if self.unsaved { older.cloned().collect() } else { Vec::new() };
+            match self.store.put(&[behind, intents.clone()].concat()) {
+                Ok(()) => self.unsaved = false,
+                // Whoever leaves and takes everything along needs no memory of it.
+                Err(error) if self.settings.stop_all => self.store_failed(&error),
+                Err(error) => {
+                    self.store_failed(&error);
+                    return false;
+                }
             }
             for record in intents {
                 self.records.insert(record.id.clone(), record);
             }
         }
-        self.recovered();
+        if !self.unsaved {
+            self.recovered();
+        }
         let mut noted = false;
         for step in plan.steps {
             self.dirty_view = true;
@@ -369,6 +381,7 @@ impl Driver {
 
     fn store_failed(&mut self, error: &crate::store::StoreError) {
         let text = format!("{}; nothing is changed on the host until it can be written", crate::host::chain(error));
+        self.unsaved = true;
         self.fail("StoreFailed", text);
     }
 

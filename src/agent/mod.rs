@@ -147,6 +147,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         next_resync: Instant::now(),
         wake_at: None,
         retry_at: None,
+        unsaved: false,
         trouble: None,
         workers: Arc::new(Semaphore::new(pace.workers)),
         reconciled: Vec::new(),
