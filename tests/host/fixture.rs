@@ -88,7 +88,7 @@ impl Host {
     }
 
     fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plim"));
+        let mut command = Command::new(plim_bin());
         command.arg("--root").arg(self.root()).args(args).env_remove("PLIM_ROOT").env("NO_COLOR", "1");
         command
     }
@@ -232,6 +232,12 @@ impl Drop for Host {
         let left: Vec<&PathBuf> = left.iter().filter(|dir| dir.exists()).collect();
         assert!(std::thread::panicking() || left.is_empty(), "left behind: {left:?}");
     }
+}
+
+/// The program under test. `PLIM_BIN` names it where it is not at the place that cargo built it in,
+/// as in the machine that `deploy/test-v2` boots; its keeper stands beside it.
+pub fn plim_bin() -> PathBuf {
+    std::env::var_os("PLIM_BIN").map_or_else(|| env!("CARGO_BIN_EXE_plim").into(), PathBuf::from)
 }
 
 /// Takes away what a test run that was killed has left.
