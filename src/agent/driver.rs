@@ -276,7 +276,9 @@ impl Driver {
 
     fn begin(&mut self, step: Step) {
         let action = name(&step.action);
-        if !step.reason.is_empty() {
+        // What follows them is said; they are bookkeeping.
+        let quiet = matches!(step.action, Action::Forget | Action::Check { .. });
+        if !step.reason.is_empty() && !quiet {
             let object = step.object.to_string();
             let text =
                 if step.changes.is_empty() { step.reason.clone() } else { format!("{}: {}", step.class, step.reason) };

@@ -195,9 +195,11 @@ impl Host {
 
     /// A control file, from whichever hierarchy has it.
     pub fn control(&self, family: &str, names: [&str; 2]) -> String {
-        let files = self.cgroups(family).into_iter().flat_map(|dir| names.map(|name| dir.join(name)));
-        let mut texts = files.filter(|file| !file.components().any(|part| part.as_os_str() == "payload"));
-        let file = texts.find(|file| file.exists()).unwrap_or_else(|| panic!("no {names:?} for {family}"));
+        // Limits are on the instance: below the family's directory in a v2 hierarchy, beside it in a v1.
+        let instances =
+            self.cgroups(family).into_iter().filter(|dir| !dir.ends_with(family) && !dir.ends_with("payload"));
+        let mut files = instances.flat_map(|dir| names.map(|name| dir.join(name)));
+        let file = files.find(|file| file.exists()).unwrap_or_else(|| panic!("no {names:?} for {family}"));
         fs::read_to_string(file).unwrap().trim().to_owned()
     }
 
