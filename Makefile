@@ -1,5 +1,6 @@
 # make run    installs what is missing, builds, and runs the examples in manifests/
 # make test   installs what is missing, builds, and runs every test
+# make test-v2  runs those that need root also in a virtual machine that is all cgroup v2 (TESTVM=its harness)
 # make bench  prints the figures and ratios of benches/
 
 CARGO ?= cargo
@@ -7,7 +8,7 @@ CARGO ?= cargo
 PLIM_ROOT ?= $(CURDIR)/.plim
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run test bench check deps
+.PHONY: run test test-v2 bench check deps
 
 run: deps
 	$(CARGO) build --release --bins
@@ -16,6 +17,9 @@ run: deps
 test:
 	@deploy/deps test
 	deploy/test
+
+test-v2: deps
+	deploy/test-v2
 
 bench: deps
 	$(CARGO) build --release --bins --benches

@@ -60,7 +60,7 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     builder.birth(*ids, *network, cgroup, *oom_score_adj)?;
     builder.handed_over(root, *network)?;
     builder.own_namespaces(*ids, *network, hostname)?;
-    builder.tree(mounts, *network, cgroup_view)?;
+    builder.tree(mounts, cgroup_view)?;
     builder.hide(masked_paths, readonly_paths)?;
     if *read_only_root {
         let trees = std::iter::once(builder.root).chain(builder.grafts.iter().map(|(graft, _)| *graft));
@@ -316,9 +316,10 @@ impl Builder {
         self.handed.push(self.devices);
         if self.idmap && network == Network::Host {
             // A fresh sysfs shows the network namespace, which then has to be the user namespace's own.
+            // Without what the host has mounted in it: its cgroups, the pinned programs of BPF, tracing.
             let into = self.slots.take()?;
             let path = "/sys".try_into()?;
-            self.parent.push(ParentOp::Tree { path, recursive: true, read_only: true, idmap: false, into });
+            self.parent.push(ParentOp::Tree { path, recursive: false, read_only: true, idmap: false, into });
             self.handed.push(into);
             self.host_sysfs = Some(into);
         }
@@ -337,7 +338,7 @@ impl Builder {
         Ok(())
     }
 
-    fn tree(&mut self, mounts: &[MountPlan], network: Network, view: &CgroupView) -> Result<(), ScriptError> {
+    fn tree(&mut self, mounts: &[MountPlan], view: &CgroupView) -> Result<(), ScriptError> {
         let root = self.root;
         let mut binds = Vec::new();
         for mount in mounts {
@@ -376,7 +377,7 @@ impl Builder {
             self.child.push(ChildOp::Attach { root, mount, what: what.try_into()?, at: at.try_into()? });
         }
         self.devices()?;
-        self.cgroups(network, view)?;
+        self.cgroups(view)?;
         let mut binds = binds.into_iter();
         for mount in mounts {
             match mount {
@@ -417,17 +418,17 @@ impl Builder {
         self.here("mqueue", "mqueue", "", false, SetIds::Nothing)
     }
 
-    fn cgroups(&mut self, network: Network, view: &CgroupView) -> Result<(), ScriptError> {
-        let of_host = self.host_sysfs.is_some() && network == Network::Host;
-        if *view == CgroupView::Nothing && !of_host {
-            return Ok(());
-        }
-        self.child.push(ChildOp::Enter { tree: self.sysfs, at: "/sys".try_into()? });
+    fn cgroups(&mut self, view: &CgroupView) -> Result<(), ScriptError> {
+        let enter = ChildOp::Enter { tree: self.sysfs, at: "/sys".try_into()? };
         let at = "fs/cgroup";
         match view {
-            CgroupView::Nothing => self.child.push(ChildOp::MaskHere { path: at.try_into()? }),
-            CgroupView::Unified => self.here("cgroup2", at, "", true, SetIds::Nothing)?,
+            CgroupView::Nothing => {}
+            CgroupView::Unified => {
+                self.child.push(enter);
+                self.here("cgroup2", at, "", true, SetIds::Nothing)?;
+            }
             CgroupView::V1(hierarchies) => {
+                self.child.push(enter);
                 self.here("tmpfs", at, "mode=755,size=64k", false, SetIds::Nothing)?;
                 for controllers in hierarchies {
                     let path = format!("{at}/{}", controllers.strip_prefix("name=").unwrap_or(controllers));

@@ -477,6 +477,19 @@ mod root {
 
     #[test]
     #[ignore = "needs root"]
+    fn on_the_host_network_it_sees_its_own_cgroups_and_no_other_mount_of_the_hosts_sysfs() {
+        let mut ground = Ground::new(
+            "while read -r id up dev root at options rest; do case $at in /sys/fs/*|/sys/kernel/*) \
+             echo $root $at ${options%%,*};; esac; done < /proc/self/mountinfo; [ -e /sys/fs/cgroup/cgroup.procs ] && echo own",
+        );
+        ground.blueprint.network = Network::Host;
+        ground.blueprint.cgroup_view = CgroupView::Unified;
+
+        assert_eq!(ground.run().output, "/ /sys/fs/cgroup ro\nown\n");
+    }
+
+    #[test]
+    #[ignore = "needs root"]
     fn it_also_runs_without_a_user_namespace() {
         let ended =
             Ground::with("cat /proc/self/uid_map; cat /proc/sys/kernel/hostname; touch /x && echo w", None).run();

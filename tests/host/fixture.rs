@@ -193,14 +193,17 @@ impl Host {
         found
     }
 
-    /// A control file, from whichever hierarchy has it.
+    /// What a control file says, from whichever hierarchy has it.
     pub fn control(&self, family: &str, names: [&str; 2]) -> String {
+        fs::read_to_string(self.control_file(family, names)).unwrap().trim().to_owned()
+    }
+
+    pub fn control_file(&self, family: &str, names: [&str; 2]) -> PathBuf {
         // Limits are on the instance: below the family's directory in a v2 hierarchy, beside it in a v1.
         let instances =
             self.cgroups(family).into_iter().filter(|dir| !dir.ends_with(family) && !dir.ends_with("payload"));
         let mut files = instances.flat_map(|dir| names.map(|name| dir.join(name)));
-        let file = files.find(|file| file.exists()).unwrap_or_else(|| panic!("no {names:?} for {family}"));
-        fs::read_to_string(file).unwrap().trim().to_owned()
+        files.find(|file| file.exists()).unwrap_or_else(|| panic!("no {names:?} for {family}"))
     }
 
     pub fn cgroup_parent(&self) -> String {

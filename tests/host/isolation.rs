@@ -41,11 +41,11 @@ fn a_container_sees_loopback_and_its_own_name() {
     host.pid("a");
 
     assert_eq!(host.ok(["exec", "a", "--", "cat", "/proc/sys/kernel/hostname"]), "chosen\n");
-    let devices = host.ok(["exec", "a", "--", "cat", "/proc/net/dev"]);
-    assert!(devices.contains("lo:"), "{devices}");
-    assert_eq!(devices.lines().count(), 3, "{devices}");
-    let flags = host.ok(["exec", "a", "--", "cat", "/sys/class/net/lo/flags"]);
-    assert_eq!(flags.trim(), "0x9", "up and loopback");
+    let script = "for dev in /sys/class/net/*; do echo ${dev##*/} $(cat $dev/flags); done";
+    let devices = host.ok(["exec", "a", "--", "sh", "-c", script]);
+    // Some kernels put the ends of tunnels in every network namespace; those are down.
+    let is_up = |line: &&str| line.chars().last().is_some_and(|digit| "13579bdf".contains(digit));
+    assert_eq!(devices.lines().filter(is_up).collect::<Vec<_>>(), ["lo 0x9"], "up and loopback: {devices}");
 }
 
 #[test]

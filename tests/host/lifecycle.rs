@@ -270,9 +270,9 @@ fn a_limit_changed_by_hand_is_corrected() {
     let host = Host::up();
     host.write("web.yaml", &limited("64Mi"));
     let before = host.pid("web");
-    let file = host.cgroups("default_web").into_iter().map(|dir| dir.join("pids.max")).find(|file| file.exists());
+    let file = host.control_file("default_web", ["pids.max", "pids.max"]);
 
-    fs::write(file.unwrap(), "999").unwrap();
+    fs::write(file, "999").unwrap();
     host.ok(["reconcile"]);
 
     host.until("64", || host.control("default_web", ["pids.max", "pids.max"]) == "64");
