@@ -264,6 +264,7 @@ fn began(report: &OwnedFd, script: &Script) -> Began {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Began::NotYet,
         Ok(Report::Executed) => Began::Executed,
         Ok(Report::Failed(failure)) => Began::Failed(script.explain(&failure)),
+        Ok(Report::Waiting) => Began::Failed("it waits for a start, and the keeper knows of none".to_owned()),
         // Killed with a message of the parent's unread: long before its program.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Began::Failed(UNREPORTED.to_owned()),
         Err(error) => Began::Failed(format!("reading how the start went: {error}")),
