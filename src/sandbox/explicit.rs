@@ -239,12 +239,13 @@ pub fn explicit_script(wish: &Explicit) -> Result<Script, ScriptError> {
     lanes.parent.push(ParentOp::HandOver { slots: lanes.handed.clone() });
 
     lanes.names(own, hostname.as_deref(), domainname.as_deref())?;
-    for (path, value) in sysctl {
-        lanes.child.push(ChildOp::WriteFile { path: text(path)?, value: text(value)? });
-    }
     lanes.child.push(ChildOp::Receive { slots: lanes.handed.clone() });
     if ids.is_some() {
         lanes.child.push(ChildOp::BecomeRoot);
+    }
+    // While `/proc` is still the host's, and as whom the new namespaces belong to.
+    for (path, value) in sysctl {
+        lanes.child.push(ChildOp::WriteFile { path: text(path)?, value: text(value)? });
     }
     lanes.child.push(ChildOp::AttachRoot { root });
     lanes.mount(root, mounts, &trees)?;
