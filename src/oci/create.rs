@@ -10,7 +10,7 @@ use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Controller;
 use crate::sandbox::{
-    ExplicitIo, ExplicitProcess, Launched, Namespace, Report, Script, Stdio, explicit_script, launch_explicit,
+    ExplicitIo, Launched, Namespace, Report, Script, Stdio, explicit_script, launch_explicit,
     read_report,
 };
 use nix::sys::signal::{SigSet, Signal};
@@ -59,7 +59,6 @@ struct Container {
     record: Record,
     config: Config,
     script: Script,
-    process: ExplicitProcess,
     filter: Option<(String, std::fs::File)>,
     waits: Waits,
 }
@@ -119,7 +118,7 @@ impl Container {
         };
         record.put_place(&place);
         let home = Home::make(root, &wish.id)?;
-        let container = Self { home, place, record, config, script, process: explicit.process, filter, waits };
+        let container = Self { home, place, record, config, script, filter, waits };
         container.home.save(&container.record).inspect_err(|_| container.undo())?;
         Ok(container)
     }
@@ -139,6 +138,10 @@ impl Container {
         let finished = self.finish(&launched, wish);
         if finished.is_err() {
             end(&launched);
+            if let Some(path) = &wish.pid_file {
+                // Not there, when that was what failed.
+                let _ = std::fs::remove_file(path);
+            }
         }
         finished.map(|()| launched)
     }

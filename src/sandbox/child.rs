@@ -54,18 +54,18 @@ impl Child<'_> {
     pub(super) fn run(mut self) {
         for (position, op) in self.ops.iter().enumerate() {
             if *op == ChildOp::AwaitStart {
-                self.report(position, Errno::from_raw_os_error(0));
+                self.report(position, READY);
             }
             if let Err(errno) = self.perform(op) {
-                self.report(position, errno);
+                self.report(position, errno.raw_os_error());
                 return;
             }
         }
     }
 
-    fn report(&self, position: usize, errno: Errno) {
+    fn report(&self, position: usize, errno: i32) {
         let position = u32::try_from(position).unwrap_or(u32::MAX).to_ne_bytes();
-        let errno = errno.raw_os_error().to_ne_bytes();
+        let errno = errno.to_ne_bytes();
         let mut record = [0; 8];
         for (to, from) in record.iter_mut().zip(position.iter().chain(errno.iter())) {
             *to = *from;
@@ -344,6 +344,9 @@ impl Child<'_> {
         Ok(mount)
     }
 }
+
+/// In place of an error: it waits for its start.
+const READY: i32 = 0;
 
 /// Ended because the parent has.
 const ABANDONED: i32 = 254;

@@ -396,7 +396,7 @@ impl Lanes {
                 }
                 ExplicitMount::Devices { at, options, flags, nodes } => {
                     let into = self.slots.take()?;
-                    let mut given = Vec::new();
+                    let mut given = vec![(text("source")?, text("tmpfs")?)];
                     for (name, value) in options {
                         given.push((text(name)?, text(value)?));
                     }
