@@ -393,7 +393,11 @@ impl Hierarchy {
 }
 
 /// Enables controllers for what is below `path`; why not, for those that could not be.
-pub(super) fn enable(mount: &str, path: &str, wanted: &[Controller]) -> Result<BTreeMap<Controller, String>, CgroupError> {
+pub(super) fn enable(
+    mount: &str,
+    path: &str,
+    wanted: &[Controller],
+) -> Result<BTreeMap<Controller, String>, CgroupError> {
     let mut nodes: Vec<String> = vec![mount.to_owned()];
     for part in path.split('/').filter(|part| !part.is_empty()) {
         nodes.push(format!("{}/{part}", nodes[nodes.len() - 1]));

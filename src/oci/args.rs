@@ -139,8 +139,7 @@ fn flag(words: &Words, name: &str, inline: Option<&str>) -> Result<bool, UsageEr
 
 /// Takes the words apart.
 pub fn parse(words: Vec<String>) -> Result<(Global, Command), UsageError> {
-    let mut global =
-        Global { root: PathBuf::from("/run/plim-oci"), log: None, log_json: false, debug: false };
+    let mut global = Global { root: PathBuf::from("/run/plim-oci"), log: None, log_json: false, debug: false };
     let mut words = Words { rest: words.into(), command: "plim-oci".to_owned() };
     loop {
         let Some(word) = words.next() else { return Ok((global, Command::Help)) };
@@ -154,7 +153,10 @@ pub fn parse(words: Vec<String>) -> Result<(Global, Command), UsageError> {
         };
         match name.as_str() {
             "--root" => global.root = words.value(&name, inline)?.into(),
-            "--log" => global.log = Some(words.value(&name, inline)?.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty()),
+            "--log" => {
+                global.log =
+                    Some(words.value(&name, inline)?.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty())
+            }
             "--log-format" => match words.value(&name, inline)?.as_str() {
                 "json" => global.log_json = true,
                 "text" => global.log_json = false,
@@ -490,7 +492,14 @@ mod tests {
 
     #[test]
     fn signals_have_numbers_and_names() {
-        let cases = [("9", Some(9)), ("kill", Some(9)), ("SIGRTMIN+3", Some(37)), ("RTMAX-1", Some(63)), ("0", None), ("FOO", None)];
+        let cases = [
+            ("9", Some(9)),
+            ("kill", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("0", None),
+            ("FOO", None),
+        ];
         for (text, expected) in cases {
             assert_eq!(signal_number(text), expected, "{text}");
         }

@@ -21,7 +21,8 @@ pub(super) struct Context<'a> {
 
 /// What a container with a configuration is.
 pub(super) fn explicit(config: &Config, context: &Context<'_>) -> Result<Explicit, Invalid> {
-    let Config { oci_version: _, root, mounts, process, hostname, domainname, annotations: _, linux, hooks: _ } = config;
+    let Config { oci_version: _, root, mounts, process, hostname, domainname, annotations: _, linux, hooks: _ } =
+        config;
     let (own, join) = namespaces(&linux.namespaces)?;
     let root = root.as_ref().ok_or_else(|| Invalid::new("root", "missing"))?;
     let process = process.as_ref().ok_or_else(|| Invalid::new("process", "missing"))?;
@@ -175,8 +176,22 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Res
 fn limits(rlimits: &[config::Rlimit], place: &str) -> Result<Vec<ResourceLimit>, Invalid> {
     /// In the order of their numbers (getrlimit(2)).
     const NAMES: [&str; 16] = [
-        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
-        "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+        "CPU",
+        "FSIZE",
+        "DATA",
+        "STACK",
+        "CORE",
+        "RSS",
+        "NPROC",
+        "NOFILE",
+        "MEMLOCK",
+        "AS",
+        "LOCKS",
+        "SIGPENDING",
+        "MSGQUEUE",
+        "NICE",
+        "RTPRIO",
+        "RTTIME",
     ];
     let mut limits: Vec<ResourceLimit> = Vec::new();
     for (index, config::Rlimit { kind, hard, soft }) in rlimits.iter().enumerate() {
@@ -359,7 +374,17 @@ fn sysctl(linux: &config::Linux, own: &[Namespace], join: &Joined) -> Result<Vec
         let file = if slashes {
             name.clone()
         } else {
-            name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
+            name.chars()
+                .map(|c| {
+                    if c == '.' {
+                        '/'
+                    } else if c == '/' {
+                        '.'
+                    } else {
+                        c
+                    }
+                })
+                .collect()
         };
         let invalid = |what: &str| Invalid::new(format!("linux.sysctl[{name:?}]"), what);
         if file.split('/').any(|part| matches!(part, "" | "." | "..")) {

@@ -10,8 +10,7 @@ use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Controller;
 use crate::sandbox::{
-    ExplicitIo, Launched, Namespace, Report, Script, Stdio, explicit_script, launch_explicit,
-    read_report,
+    ExplicitIo, Launched, Namespace, Report, Script, Stdio, explicit_script, launch_explicit, read_report,
 };
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -149,7 +148,8 @@ impl Container {
     /// What is on record before the child gets to its program.
     fn finish(&mut self, launched: &Launched, wish: &Create) -> Result<(), OciError> {
         let pid = launched.pid.as_raw_nonzero().get();
-        let start_time = state::start_time(pid).ok_or_else(|| io("reading the start time of the process", Errno::SRCH))?;
+        let start_time =
+            state::start_time(pid).ok_or_else(|| io("reading the start time of the process", Errno::SRCH))?;
         self.record.init = Some(Init {
             pid,
             start_time,
@@ -344,7 +344,8 @@ pub(super) fn supervise(launched: &Launched, signals: &SigSet) -> Result<u8, Oci
 
 fn pass_on(process: BorrowedFd<'_>, signal: i32) {
     // Our own children's affair, and ours.
-    if [Signal::SIGCHLD as i32, Signal::SIGURG as i32, Signal::SIGTTOU as i32, Signal::SIGTTIN as i32].contains(&signal) {
+    if [Signal::SIGCHLD as i32, Signal::SIGURG as i32, Signal::SIGTTOU as i32, Signal::SIGTTIN as i32].contains(&signal)
+    {
         return;
     }
     // One that has just ended needs no signal.

@@ -17,7 +17,9 @@ pub(super) fn exec(root: &Path, wish: &Exec) -> Result<ExitCode, OciError> {
     let keep_descriptors = descriptors(wish.preserve_fds, 0)?;
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
-    signals.thread_block().map_err(|errno| OciError::Io { what: "blocking signals".to_owned(), source: errno.into() })?;
+    signals
+        .thread_block()
+        .map_err(|errno| OciError::Io { what: "blocking signals".to_owned(), source: errno.into() })?;
     let home = Home::of(root, &wish.id);
     let record = home.load(&wish.id)?;
     let status = home.status(&record);
@@ -43,11 +45,8 @@ pub(super) fn exec(root: &Path, wish: &Exec) -> Result<ExitCode, OciError> {
         Namespace::Mount,
     ];
     let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
-    let given = Given {
-        seccomp: init.filter.is_some(),
-        user_namespace: enter.contains(&Namespace::User),
-        keep_descriptors,
-    };
+    let given =
+        Given { seccomp: init.filter.is_some(), user_namespace: enter.contains(&Namespace::User), keep_descriptors };
     let join = record.place().join();
     let explicit = ExplicitExec {
         enter,

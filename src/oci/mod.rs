@@ -31,7 +31,7 @@ pub enum OciError {
     Usage(#[from] args::UsageError),
     #[error(transparent)]
     Config(#[from] config::ConfigError),
-    #[error("config.json: {0}")]
+    #[error("config.json")]
     Invalid(#[from] config::Invalid),
     #[error(transparent)]
     Limit(#[from] resources::LimitError),

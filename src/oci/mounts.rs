@@ -317,9 +317,13 @@ impl Options {
         let mut parsed = Self::default();
         let mut all = Flags::default();
         for (number, option) in options.iter().enumerate() {
-            let refuse = || Invalid::new(format!("{place}.options[{number}]"), format!("{option:?} is not supported yet"));
-            if matches!(option.as_str(), "remount" | "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink" | "src-nofollow" | "dest-nofollow")
-                || option.starts_with("idmap=") || option.starts_with("ridmap=")
+            let refuse =
+                || Invalid::new(format!("{place}.options[{number}]"), format!("{option:?} is not supported yet"));
+            if matches!(
+                option.as_str(),
+                "remount" | "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink" | "src-nofollow" | "dest-nofollow"
+            ) || option.starts_with("idmap=")
+                || option.starts_with("ridmap=")
             {
                 return Err(refuse());
             }
@@ -348,7 +352,8 @@ impl Options {
                     let plain = option.strip_prefix('r').and_then(|rest| {
                         let of_mount = ATTRIBUTES.map(|(flag, _)| flag);
                         FLAGS.iter().find(|(name, bits, _)| {
-                            name == &rest && (of_mount.contains(bits) || [NOATIME, RELATIME, STRICTATIME].contains(bits))
+                            name == &rest
+                                && (of_mount.contains(bits) || [NOATIME, RELATIME, STRICTATIME].contains(bits))
                         })
                     });
                     match plain {

@@ -31,7 +31,8 @@ pub enum LimitError {
 
 /// The controllers that these limits take.
 pub(super) fn controllers(resources: &Resources) -> BTreeSet<Controller> {
-    let Resources { devices, memory, cpu, pids, block_io, hugepage_limits, unified: _, network: _, rdma: _ } = resources;
+    let Resources { devices, memory, cpu, pids, block_io, hugepage_limits, unified: _, network: _, rdma: _ } =
+        resources;
     let cpuset = !cpu.cpus.is_empty() || !cpu.mems.is_empty();
     let asked = [
         (Controller::Devices, !devices.is_empty()),
@@ -337,7 +338,9 @@ fn block_io(all: &mut Vec<Setting>, version: Version, io: &BlockIo) {
     if let Some(weight) = weight.filter(|weight| *weight != 0) {
         match version {
             Version::V1 => push(all, "blockIO.weight", controller, "blkio.weight", weight.to_string()),
-            Version::V2 => push(all, "blockIO.weight", controller, "io.weight", format!("default {}", io_weight(weight))),
+            Version::V2 => {
+                push(all, "blockIO.weight", controller, "io.weight", format!("default {}", io_weight(weight)))
+            }
         }
     }
     for (index, device) in weight_device.iter().enumerate() {
@@ -412,13 +415,19 @@ const ALWAYS: [&str; 11] = [
 
 fn devices(place: &Place, rules: &[DeviceRule]) -> Result<(), LimitError> {
     let Some(directory) = place.home(Controller::Devices) else {
-        let what = "device rules take the v1 devices hierarchy, and this host has none; rules for v2 are not supported yet";
+        let what =
+            "device rules take the v1 devices hierarchy, and this host has none; rules for v2 are not supported yet";
         return Err(Invalid::new("linux.resources.devices", what).into());
     };
     let full = directory.full();
     let put = |file: &str, value: &str, field: String| {
         let path = format!("{full}/{file}");
-        write_file(&path, value).map_err(|source| LimitError::Write { field, file: path, value: value.to_owned(), source })
+        write_file(&path, value).map_err(|source| LimitError::Write {
+            field,
+            file: path,
+            value: value.to_owned(),
+            source,
+        })
     };
     for (index, rule) in rules.iter().enumerate() {
         let file = if rule.allow { "devices.allow" } else { "devices.deny" };
@@ -473,10 +482,7 @@ mod tests {
                 ("memory.soft_limit_in_bytes", "50")
             ])
         );
-        assert_eq!(
-            pairs(Version::V2),
-            own(&[("memory.max", "100"), ("memory.swap.max", "200"), ("memory.low", "50")])
-        );
+        assert_eq!(pairs(Version::V2), own(&[("memory.max", "100"), ("memory.swap.max", "200"), ("memory.low", "50")]));
     }
 
     #[test]

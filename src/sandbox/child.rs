@@ -505,7 +505,8 @@ fn find<'a>(candidates: impl Iterator<Item = &'a CStr>) -> Result<(), Errno> {
         match rustix::fs::statat(CWD, candidate, rustix::fs::AtFlags::empty()) {
             Ok(stat) => {
                 let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
-                let may = rustix::fs::accessat(CWD, candidate, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS);
+                let may =
+                    rustix::fs::accessat(CWD, candidate, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS);
                 if is_file && may.is_ok() {
                     return Ok(());
                 }

@@ -53,7 +53,11 @@ pub(super) fn mount_point_of(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> R
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let itself = rustix::fs::openat2(root, path, flags, Mode::empty(), within)?;
     let (place_is, itself_is) = (rustix::fs::fstat(&place)?, rustix::fs::fstat(&itself)?);
-    if (place_is.st_dev, place_is.st_ino) == (itself_is.st_dev, itself_is.st_ino) { Ok(place) } else { Err(Errno::LOOP) }
+    if (place_is.st_dev, place_is.st_ino) == (itself_is.st_dev, itself_is.st_ino) {
+        Ok(place)
+    } else {
+        Err(Errno::LOOP)
+    }
 }
 
 /// The directory that `path` is in, made if it is missing, and the last part of `path`.

@@ -44,7 +44,8 @@ impl Bundle {
         let text = fs::read(bundle.path("config.json")).unwrap();
         let mut config: Value = serde_json::from_slice(&text).unwrap();
         config["process"]["args"] = json!(["/bin/sh", "-c", script]);
-        let usr = json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro", "rprivate"]});
+        let usr =
+            json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro", "rprivate"]});
         config["mounts"].as_array_mut().unwrap().push(usr);
         Self { config, ..bundle }
     }

@@ -120,7 +120,9 @@ fn mounts_have_the_options_that_were_asked_for() {
 
     let answer = bundle.run();
 
-    let line = |at: &str| answer.out.lines().find(|line| line.contains(&format!(" {at} "))).unwrap_or_else(|| panic!("{at} {answer:?}"));
+    let line = |at: &str| {
+        answer.out.lines().find(|line| line.contains(&format!(" {at} "))).unwrap_or_else(|| panic!("{at} {answer:?}"))
+    };
     assert!(line("/data").contains(" ro,nosuid,nodev,noexec,"), "{}", line("/data"));
     assert!(line("/scratch").contains(" ro,") && line("/scratch").contains("mode=700"), "{}", line("/scratch"));
     assert!(line("/scratch/inner").contains("shared:"), "{}", line("/scratch/inner"));
@@ -131,7 +133,9 @@ fn mounts_have_the_options_that_were_asked_for() {
 #[test]
 #[ignore = "needs root"]
 fn links_of_the_root_lead_nowhere_outside() {
-    for (link, to, expected) in [("proc", "/tmp", "mounting proc at /proc"), ("sys", "../../../tmp", "mounting sysfs at /sys")] {
+    for (link, to, expected) in
+        [("proc", "/tmp", "mounting proc at /proc"), ("sys", "../../../tmp", "mounting sysfs at /sys")]
+    {
         let bundle = Bundle::new("true");
         let place = bundle.path("rootfs").join(link);
         fs::remove_dir(&place).unwrap();
@@ -209,7 +213,18 @@ fn exec_has_the_containers_namespaces_and_its_own_words() {
     let exec = |words: &[&str]| bundle.call(&[&["exec"], words].concat());
     bundle.on(&["start"]);
 
-    let answer = exec(&["--user", "12:13", "--cwd", "/etc", "-e", "A=b", &id, "sh", "-c", "id -u; id -g; pwd; echo $A; hostname; exit 9"]);
+    let answer = exec(&[
+        "--user",
+        "12:13",
+        "--cwd",
+        "/etc",
+        "-e",
+        "A=b",
+        &id,
+        "sh",
+        "-c",
+        "id -u; id -g; pwd; echo $A; hostname; exit 9",
+    ]);
     assert_eq!((answer.code, answer.out.as_str()), (Some(9), "12\n13\n/etc\nb\nplim"), "{answer:?}");
 
     let missing = exec(&[&id, "nope"]);

@@ -8,9 +8,7 @@ mod linux;
 mod process;
 mod resources;
 
-pub use linux::{
-    Arch, Device, DeviceKind, IdMapping, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp,
-};
+pub use linux::{Arch, Device, DeviceKind, IdMapping, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp};
 pub use process::{Capabilities, ConsoleSize, Process, Rlimit, User};
 pub use resources::{
     BlockIo, Cpu, DeviceRule, DeviceRuleKind, HugePageLimit, Memory, Pids, Resources, Throttle, WeightDevice,
@@ -104,7 +102,9 @@ impl Later {
 }
 
 /// Programs written in Go say `null` for an empty list.
-pub(super) fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub(super) fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
