@@ -38,7 +38,7 @@ impl Bundle {
         for name in ["bin", "sbin", "lib", "lib64"] {
             symlink(format!("usr/{name}"), root.join(name)).unwrap();
         }
-        let bundle = Self { config: Value::Null, dir };
+        let mut bundle = Self { config: Value::Null, dir };
         let answer = bundle.call(&["spec", "--bundle", bundle.path("").to_str().unwrap()]);
         assert_eq!(answer.code, Some(0), "{answer:?}");
         let text = fs::read(bundle.path("config.json")).unwrap();
@@ -47,7 +47,8 @@ impl Bundle {
         let usr =
             json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro", "rprivate"]});
         config["mounts"].as_array_mut().unwrap().push(usr);
-        Self { config, ..bundle }
+        bundle.config = config;
+        bundle
     }
 
     pub fn path(&self, below: &str) -> PathBuf {
