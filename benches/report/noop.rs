@@ -101,6 +101,7 @@ impl World {
                         Outcome::Started {
                             pid: 1,
                             at: Timestamp(1_000_000),
+                            digest: None,
                             readback: BTreeMap::new(),
                             unsupported: Vec::new(),
                         }

@@ -5,7 +5,7 @@ use super::journal::Journal;
 use super::options::Pace;
 use super::sources::Sources;
 use super::{EventType, View, preview, status};
-use crate::host::{Host, Machine, Scope};
+use crate::host::{Host, Machine, Missing, Scope};
 use crate::plan::{Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step};
 use crate::spec::{ObjectId, Timestamp};
 use crate::store::Store;
@@ -19,8 +19,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 const NOTES_IN_A_ROW: usize = 64;
 /// The shown state is renewed at most this often.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
-/// After the store refused a write, the next try.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+/// After the store refused a write or the host could not be looked at, the next try.
+const RETRY: Duration = Duration::from_secs(1);
+/// A deadline that is over is not waited for in a circle.
+const SHORTEST: Duration = Duration::from_millis(5);
 
 pub(super) struct Driver {
     pub host: Arc<dyn Host>,
@@ -46,7 +48,9 @@ pub(super) struct Driver {
     pub look: Option<BTreeSet<ObjectId>>,
     pub next_resync: Instant,
     pub wake_at: Option<Timestamp>,
-    pub retry_store: Option<Instant>,
+    pub retry_at: Option<Instant>,
+    /// What the agent itself fails at, said once until it is something else.
+    pub trouble: Option<String>,
     pub workers: Arc<Semaphore>,
     /// People who wait for a round that reads and looks at everything.
     pub reconciled: Vec<oneshot::Sender<Result<String, super::CommandError>>>,
@@ -110,8 +114,8 @@ impl Driver {
         let mut wait = self.next_resync;
         let polling = self.sources.polling().then(|| Instant::now() + Duration::from_secs(1));
         let shown = self.dirty_view.then(|| self.last_shown + SHOW_EVERY);
-        let planned = self.wake_at.map(|at| Instant::now() + at.since(now()).duration());
-        for at in [self.sources.due(), polling, shown, planned, self.retry_store].into_iter().flatten() {
+        let planned = self.wake_at.map(|at| Instant::now() + at.since(now()).duration().max(SHORTEST));
+        for at in [self.sources.due(), polling, shown, planned, self.retry_at].into_iter().flatten() {
             wait = wait.min(at);
         }
         wait
@@ -188,9 +192,8 @@ impl Driver {
             }
         }
         if let Err(error) = self.observe() {
-            self.journal.note(now(), EventType::Warning, "agent", "ObserveFailed", error.message);
+            self.fail("ObserveFailed", error.message);
             self.look = None;
-            self.retry_store = Some(Instant::now() + STORE_RETRY);
             return false;
         }
         self.facts.rounds += 1;
@@ -235,10 +238,10 @@ impl Driver {
     fn execute(&mut self, plan: Plan) -> bool {
         self.note_findings(plan.findings);
         self.wake_at = plan.wake_at;
-        if self.retry_store.is_some_and(|at| at > Instant::now()) {
+        if self.retry_at.is_some_and(|at| at > Instant::now()) {
             return false;
         }
-        self.retry_store = None;
+        self.retry_at = None;
         let intents: Vec<Record> = plan.steps.iter().filter_map(|step| step.record.clone()).collect();
         if !intents.is_empty() {
             if let Err(error) = self.store.put(&intents) {
@@ -249,6 +252,7 @@ impl Driver {
                 self.records.insert(record.id.clone(), record);
             }
         }
+        self.recovered();
         let mut noted = false;
         for step in plan.steps {
             self.dirty_view = true;
@@ -273,6 +277,7 @@ impl Driver {
             // The host is not asked: what is to be forgotten was seen to be gone.
             Action::Forget => return self.done(step.object, &step.action, Ok(Outcome::Done)),
             Action::Start { .. }
+            | Action::Check { .. }
             | Action::Resize { .. }
             | Action::Signal { .. }
             | Action::Kill { .. }
@@ -302,6 +307,7 @@ impl Driver {
         self.look_at(object.clone());
         self.dirty_view = true;
         let id = object.to_string();
+        let result = result.map_err(|failure| self.located(&object, failure));
         let (kind, reason, text) = match &result {
             Ok(Outcome::Started { pid, unsupported, .. }) if unsupported.is_empty() => {
                 (EventType::Normal, "Started", format!("running as process {pid}"))
@@ -351,10 +357,36 @@ impl Driver {
         }
     }
 
+    /// With the place in the manifest that the failure is about.
+    fn located(&self, object: &ObjectId, failure: Failure) -> Failure {
+        let Failure { message, field } = failure;
+        let place = field.as_ref().zip(self.records.get(object)).and_then(|(field, record)| {
+            let missing = Missing { field: field.clone(), message: message.clone() };
+            crate::host::pointed(&record.provenance, &missing)
+        });
+        Failure { message: place.map_or(message, |place| place.to_string()), field }
+    }
+
     fn store_failed(&mut self, error: &crate::store::StoreError) {
         let text = format!("{}; nothing is changed on the host until it can be written", crate::host::chain(error));
-        self.journal.note(now(), EventType::Warning, "agent", "StoreFailed", text);
-        self.retry_store = Some(Instant::now() + STORE_RETRY);
+        self.fail("StoreFailed", text);
+    }
+
+    /// The agent itself cannot go on: said once, tried again in a moment.
+    fn fail(&mut self, reason: &str, text: String) {
+        self.retry_at = Some(Instant::now() + RETRY);
+        if self.trouble.as_ref() != Some(&text) {
+            self.journal.note(now(), EventType::Warning, "agent", reason, text.clone());
+            self.trouble = Some(text);
+            self.dirty_view = true;
+        }
+    }
+
+    fn recovered(&mut self) {
+        if self.trouble.take().is_some() {
+            self.journal.note(now(), EventType::Normal, "agent", "Recovered", "it works again".to_owned());
+            self.dirty_view = true;
+        }
     }
 
     /// Says what became different about an object's standing, once.
@@ -424,7 +456,10 @@ impl Driver {
     }
 
     fn view(&self) -> View {
-        status::view(&self.inputs(), &self.findings, &self.facts, self.sources.views(&self.desired), &self.machine)
+        let sources = self.sources.views(&self.desired);
+        let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine);
+        view.summary.warnings.extend(self.trouble.clone());
+        view
     }
 }
 
@@ -444,6 +479,7 @@ fn jittered(period: Duration, round: u64) -> Duration {
 pub(super) fn name(action: &Action) -> &'static str {
     match action {
         Action::Note => "Noted",
+        Action::Check { .. } => "Checking",
         Action::Start { .. } => "Starting",
         Action::Resize { .. } => "Resizing",
         Action::Signal { .. } => "Stopping",

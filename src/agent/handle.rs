@@ -3,7 +3,7 @@
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
 use super::{Event, View};
-use crate::host::{ExecRequest, ExecSession, Machine};
+use crate::host::{ExecError, ExecRequest, ExecSession, Machine};
 use crate::spec::change::{Class, FieldChange};
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,16 @@ pub enum CommandError {
     NotExecutable(String),
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<ExecError> for CommandError {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::NoSuchProgram(text) => Self::NoSuchProgram(text),
+            ExecError::NotExecutable(text) => Self::NotExecutable(text),
+            ExecError::Failed(text) => Self::Failed(text),
+        }
+    }
 }
 
 /// What `plim plan` asks: with paths, as if their objects replaced those of the same names.
@@ -155,17 +165,30 @@ impl Handle {
 
     /// Starts a program inside a running container.
     pub async fn exec(&self, request: ExecRequest) -> Result<ExecSession, CommandError> {
-        let instance = self.instance(&request.object).await?;
+        let instance = self.running(&request.object).await?;
         let machine = self.machine.clone();
         let session = tokio::task::spawn_blocking(move || machine.exec(&instance, &request)).await;
         let session = session.map_err(|error| CommandError::Failed(error.to_string()))?;
-        session.map_err(CommandError::Failed)
+        Ok(session?)
     }
 
     /// Ends the agent and leaves everything running.
     pub fn leave(&self) {
         // A driver that is gone has left already.
         drop(self.inbox.send(Message::Leave));
+    }
+
+    /// Its instance, if a process of it runs.
+    async fn running(&self, object: &ObjectId) -> Result<InstanceId, CommandError> {
+        let instance = self.instance(object).await?;
+        let view = self.view(false).await;
+        let own = |item: &&super::Item| item.status.instance.as_deref() == Some(instance.to_string().as_str());
+        match view.items.iter().find(own) {
+            Some(item) if item.status.pid.is_none() => {
+                Err(CommandError::Refused(format!("{object} does not run: {}", item.status.phase.to_lowercase())))
+            }
+            _ => Ok(instance),
+        }
     }
 
     async fn instance(&self, object: &ObjectId) -> Result<InstanceId, CommandError> {

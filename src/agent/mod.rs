@@ -61,10 +61,14 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
+    crate::host::check_privileges()?;
     let failed = |path: &Path| {
         let path = path.to_path_buf();
         move |source| AgentError::Directory { path, source }
     };
+    if let Some(root) = &options.root {
+        std::fs::create_dir_all(root).map_err(failed(root))?;
+    }
     let paths =
         Paths::new(options.root.as_deref()).map_err(failed(options.root.as_deref().unwrap_or(Path::new("/"))))?;
     for dir in [&paths.lib, &paths.run, &paths.log] {
@@ -142,7 +146,8 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         look: None,
         next_resync: Instant::now(),
         wake_at: None,
-        retry_store: None,
+        retry_at: None,
+        trouble: None,
         workers: Arc::new(Semaphore::new(pace.workers)),
         reconciled: Vec::new(),
         stopping: Vec::new(),

@@ -21,6 +21,8 @@ pub struct Options {
 pub enum AgentError {
     #[error("the agent makes namespaces and cgroups, which takes root: run it with sudo")]
     NotRoot,
+    #[error(transparent)]
+    Privileges(#[from] crate::host::PrivilegeError),
     #[error("preparing {}", path.display())]
     Directory {
         path: PathBuf,

@@ -152,7 +152,8 @@ impl Driver {
         };
         if let Some(finding) = finding {
             let dash = if finding.message.is_empty() { "" } else { " — " };
-            line(format!("{object} is {:?}{dash}{}", finding.sync, finding.message).replace(" is Held", " is held"));
+            let message = finding.message.lines().next().unwrap_or_default();
+            line(format!("{object} is {}{dash}{message}", super::status::word(Some(finding))));
         }
         if let Some(record) = record {
             line(format!(
@@ -165,7 +166,10 @@ impl Driver {
             Some(decision) => {
                 line(format!(
                     "at {}: {} (class {}): {}",
-                    decision.at, decision.action, decision.class, decision.reason
+                    decision.at,
+                    decision.action.to_lowercase(),
+                    decision.class,
+                    decision.reason
                 ));
                 let result = decision.result.clone();
                 line(format!("result: {}", result.unwrap_or_else(|| "under way".to_owned())));

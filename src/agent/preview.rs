@@ -1,7 +1,7 @@
 //! `plim plan`: what would be done, from the same inputs as a round. Reads, and never writes.
 
 use super::handle::{CommandError, PlanReport, PlanRequest, PlannedChange};
-use crate::plan::{Desired, Inputs, Record, SourceState, Sync, Wish};
+use crate::plan::{Desired, Inputs, ProcessSeen, Record, SourceState, Sync, Wanted, Wish};
 use crate::source::{Directory, Snapshot, Trust};
 use crate::spec::change::{self, Class};
 use crate::spec::{DesiredState, ObjectId};
@@ -27,9 +27,14 @@ pub(super) fn report(inputs: &Inputs<'_>, request: &PlanRequest) -> Result<PlanR
         match (desired.objects.get(id), inputs.records.get(id)) {
             (Some(Wish::Invalid { message, .. }), _) => problems.push(message.to_string()),
             (Some(Wish::Present(wanted)), Some(record)) => {
-                changes.extend(changed(id, record, &wanted.object));
+                let change = changed(id, record, &wanted.object);
+                if change.is_some() {
+                    problems.extend(missing(wanted, running_pid(&inputs, record)));
+                }
+                changes.extend(change);
             }
             (Some(Wish::Present(wanted)), None) => {
+                problems.extend(missing(wanted, None));
                 let reason = match wanted.object.spec.desired_state {
                     DesiredState::Running => "new",
                     DesiredState::Stopped => "new, stopped",
@@ -50,6 +55,22 @@ pub(super) fn report(inputs: &Inputs<'_>, request: &PlanRequest) -> Result<PlanR
     }
     problems.extend(desired.held_files.values().map(ToString::to_string));
     Ok(PlanReport { changes, problems })
+}
+
+fn running_pid(inputs: &Inputs<'_>, record: &Record) -> Option<u32> {
+    match inputs.seen.instances.get(&record.instance.as_ref()?.id)?.process {
+        ProcessSeen::Running { pid, .. } => Some(pid),
+        ProcessSeen::None | ProcessSeen::Exited(_) => None,
+    }
+}
+
+/// What it names and this host does not have.
+fn missing(wanted: &Wanted, pid: Option<u32>) -> Option<String> {
+    let missing = crate::host::missing_beside(&wanted.object.spec, pid)?;
+    Some(match crate::host::pointed(&wanted.provenance, &missing) {
+        Some(place) => format!("{place}\n{}", place.render().trim_end()),
+        None => format!("{}: {missing}", wanted.provenance.path),
+    })
 }
 
 fn planned(

@@ -102,7 +102,10 @@ fn status(
         image: record
             .map(|record| {
                 let reference = Some(record.accepted.spec.image.to_string());
-                BTreeMap::from([("ref".to_owned(), reference), ("digest".to_owned(), None)])
+                BTreeMap::from([
+                    ("ref".to_owned(), reference),
+                    ("digest".to_owned(), instance.and_then(|instance| instance.digest.clone())),
+                ])
             })
             .unwrap_or_default(),
         addresses: Vec::new(),
@@ -162,7 +165,7 @@ fn phase(
     }
 }
 
-fn word(finding: Option<&Finding>) -> &'static str {
+pub(super) fn word(finding: Option<&Finding>) -> &'static str {
     match finding.map(|finding| finding.sync) {
         None | Some(Sync::Pending) => "pending",
         Some(Sync::Synced) => "synced",

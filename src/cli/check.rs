@@ -7,9 +7,11 @@ use super::screen::{Paint, Tone};
 use super::yaml;
 use crate::cgroup::Cgroups;
 use crate::host::{ID_RANGES, Paths};
+use crate::sandbox::{self, Found, Probe};
 use crate::storage::ids_conflicts;
 use serde::Serialize;
 use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
@@ -80,18 +82,11 @@ fn table(rows: &[Row], paint: Paint) -> String {
 }
 
 fn rows(context: &Context) -> Vec<Row> {
-    let sysctl = |name: &str| read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned()).ok();
     let uname = nix::sys::utsname::uname();
     let release = uname.map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
     let status = read_to_string("/proc/self/status").unwrap_or_default();
-    let mut rows = vec![
-        kernel(&release),
-        root(nix::unistd::geteuid().as_raw()),
-        user_namespaces(sysctl("user/max_user_namespaces").as_deref()),
-        overlay(&read_to_string("/proc/filesystems").unwrap_or_default()),
-        seccomp(sysctl("kernel/seccomp/actions_avail").as_deref()),
-        sealed_copies(sysctl("vm/memfd_noexec").as_deref()),
-    ];
+    let mut rows = vec![kernel(&release), root(nix::unistd::geteuid().as_raw())];
+    rows.extend(sandbox::probe(&place(context)).into_iter().map(tried));
     rows.extend(capabilities(&status));
     rows.extend(cgroups());
     rows.push(ids(context));
@@ -110,45 +105,30 @@ fn root(uid: u32) -> Row {
     Row::new("root", verdict, format!("user {uid}"), "run it with sudo; the rows below are of your own user")
 }
 
-fn user_namespaces(most: Option<&str>) -> Row {
-    let what = "user namespaces";
-    let remedy = "sysctl -w user.max_user_namespaces=65536; or `security: {userNamespace: false}`";
-    match most {
-        None => Row::new(what, Verdict::Missing, "the kernel has none", "a kernel with CONFIG_USER_NS"),
-        Some("0") => Row::new(what, Verdict::Missing, "user.max_user_namespaces is 0", remedy),
-        Some(most) => Row::new(what, Verdict::Ok, format!("at most {most}"), remedy),
-    }
+/// What was tried, and what came of it.
+fn tried(probe: Probe) -> Row {
+    let Probe { name, found, detail, remedy } = probe;
+    let verdict = match found {
+        Found::Yes => Verdict::Ok,
+        Found::Instead => Verdict::Fallback,
+        Found::No => Verdict::Missing,
+    };
+    Row::new(name, verdict, detail, remedy)
 }
 
-fn overlay(filesystems: &str) -> Row {
-    let there = filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
-    let (verdict, detail) =
-        if there { (Verdict::Ok, "known to the kernel") } else { (Verdict::Missing, "not known to the kernel") };
-    Row::new("overlay", verdict, detail, "modprobe overlay")
+/// The directory that is there and that the state is in or will be in.
+fn place(context: &Context) -> PathBuf {
+    let lib = match &context.root {
+        Some(root) => root.join("lib"),
+        None => PathBuf::from(STATE),
+    };
+    // Without a working directory there is nothing that a relative name could mean.
+    let lib = std::path::absolute(&lib).unwrap_or(lib);
+    lib.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
 }
 
-fn seccomp(actions: Option<&str>) -> Row {
-    let what = "seccomp";
-    match actions {
-        Some(actions) if actions.split(' ').any(|action| action == "errno") => {
-            Row::new(what, Verdict::Ok, format!("actions: {actions}"), "")
-        }
-        _ => Row::new(what, Verdict::Missing, "no filters", "a kernel with CONFIG_SECCOMP_FILTER"),
-    }
-}
-
-/// vm.memfd_noexec (Linux 6.3): 2 forbids to execute what is only in memory.
-fn sealed_copies(noexec: Option<&str>) -> Row {
-    match noexec {
-        Some("2") => Row::new(
-            "programs in memory",
-            Verdict::Fallback,
-            "vm.memfd_noexec is 2: a read-only mount is used instead",
-            "sysctl -w vm.memfd_noexec=1",
-        ),
-        _ => Row::new("programs in memory", Verdict::Ok, "the keeper runs from a sealed copy", ""),
-    }
-}
+/// Where the system's own agent keeps its state.
+const STATE: &str = "/var/lib/plimsoll";
 
 /// What this process may do, which is the most that it can give to a container.
 fn capabilities(status: &str) -> Vec<Row> {
@@ -249,11 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_lacks_has_a_remedy() {
-        let rows =
-            [user_namespaces(Some("0")), overlay("nodev\tproc\n\text4\n"), seccomp(None), sealed_copies(Some("2"))];
+    fn what_is_done_instead_is_no_failure_and_has_a_remedy() {
+        let probe = |found, remedy| Probe { name: "x", found, detail: "tried".to_owned(), remedy };
 
-        assert!(rows.iter().all(|row| row.verdict != Verdict::Ok && !row.remedy.is_empty()), "{rows:?}");
-        assert_eq!(overlay("nodev\toverlay\n").verdict, Verdict::Ok);
+        let rows = [(Found::Yes, ""), (Found::Instead, "newer"), (Found::No, "other")]
+            .map(|(found, remedy)| tried(probe(found, remedy)));
+
+        let verdicts = rows.each_ref().map(|row| row.verdict);
+        assert_eq!(verdicts, [Verdict::Ok, Verdict::Fallback, Verdict::Missing]);
+        assert_eq!(rows.map(|row| row.remedy), ["", "newer", "other"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::context::{Context, now};
 use super::exit::{CliError, Exit};
-use super::names::{Match, Target, kind};
+use super::names::{Match, Target, is_kind};
 use super::render::containers::{self, Width};
 use super::yaml;
 use crate::agent::{Item, List};
@@ -23,9 +23,9 @@ enum Format {
 /// Whatever needs attention stands below the table, with the place in its file. Names may be
 /// shortened to a unique beginning.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  plim get\n  plim get containers web -o yaml\n  plim get -A -l app=web -w")]
+#[command(after_help = "Example:\n  plim get\n  plim get web -o yaml\n  plim get -A -l app=web -w")]
 pub struct Args {
-    /// KIND [NAME…] or KIND/NAME…; all containers when not given
+    /// [KIND] NAME… or KIND/NAME…; all containers when not given
     #[arg(value_name = "KIND|NAME")]
     objects: Vec<String>,
     /// In all namespaces
@@ -56,7 +56,7 @@ impl Args {
             None => Ok(Vec::new()),
             Some((first, _)) if first.contains('/') => self.objects.iter().map(|word| Target::parse(word)).collect(),
             Some((first, names)) => {
-                kind(first)?;
+                let names = if is_kind(first)? { names } else { &self.objects };
                 names.iter().map(|word| Target::parse(word)).collect()
             }
         }

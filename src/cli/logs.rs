@@ -69,15 +69,15 @@ fn instant(text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
 }
 
 /// A record of a log: `<time> stdout F text`.
-struct Record<'a> {
+pub struct Record<'a> {
     time: &'a [u8],
     /// The line goes on in the next record.
     partial: bool,
-    text: &'a [u8],
+    pub text: &'a [u8],
 }
 
 impl<'a> Record<'a> {
-    fn parse(record: &'a [u8]) -> Option<Self> {
+    pub fn parse(record: &'a [u8]) -> Option<Self> {
         let mut parts = record.splitn(4, |byte| *byte == b' ');
         let (time, _stream, tag) = (parts.next()?, parts.next()?, parts.next()?);
         Some(Self { time, partial: tag == b"P", text: parts.next().unwrap_or_default() })

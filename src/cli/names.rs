@@ -36,6 +36,17 @@ pub fn kind(word: &str) -> Result<Kind, CliError> {
     Err(CliError::Usage(format!("{word:?} is not a kind{hint}")))
 }
 
+/// Whether a word stands for a kind; else it is a name, unless it looks like a kind with a mistake.
+pub fn is_kind(word: &str) -> Result<bool, CliError> {
+    match kind(word) {
+        Ok(_) => Ok(true),
+        Err(error) if nearest(&word.to_lowercase(), KINDS.into_iter().filter(|kind| kind.len() > 1)).is_some() => {
+            Err(error)
+        }
+        Err(_) => Ok(false),
+    }
+}
+
 impl Target {
     /// `NAME`, `KIND/NAME` or `KIND/NAMESPACE/NAME`.
     pub fn parse(word: &str) -> Result<Self, CliError> {

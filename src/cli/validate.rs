@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use crate::host::Missing;
 use crate::manifest::{self, Content, Diagnostic, MAX_FILE_BYTES};
 use crate::spec::ObjectId;
 use std::collections::BTreeMap;
@@ -11,13 +12,18 @@ use std::path::{Path, PathBuf};
 /// Check manifests without an agent
 ///
 /// Prints what is wrong as a compiler does, with the line and a suggestion. In directories every
-/// *.yaml, *.yml and *.json is read; `-` is standard input. Exit code 4 when something is wrong.
+/// *.yaml, *.yml and *.json is read; `-` is standard input. Images, programs and directories that a
+/// manifest names are looked for on this host, unless --portable. Exit code 4 when something is
+/// wrong.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  plim validate manifests/\n  git show HEAD:web.yaml | plim validate -")]
 pub struct Args {
     /// Files or directories
     #[arg(required = true)]
     paths: Vec<PathBuf>,
+    /// The manifests are for another host: do not look for what they name
+    #[arg(long)]
+    portable: bool,
 }
 
 /// What was found, over all files.
@@ -38,7 +44,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     for path in &files {
         let bytes = read(path)?;
         let name = if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() };
-        findings.file(&name, &bytes, context);
+        findings.file(&name, &bytes, args, context);
     }
     let Findings { files, errors, objects } = findings;
     let counted = format!("{}, {}", count(files, "file"), count(objects.len(), "object"));
@@ -55,7 +61,7 @@ fn count(number: usize, word: &str) -> String {
 }
 
 impl Findings {
-    fn file(&mut self, name: &str, bytes: &[u8], context: &Context) {
+    fn file(&mut self, name: &str, bytes: &[u8], args: &Args, context: &Context) {
         self.files += 1;
         let content = manifest::read(name, bytes);
         let mut said: Vec<Diagnostic> = Vec::new();
@@ -71,6 +77,13 @@ impl Findings {
             match document.content {
                 Content::Invalid { id: _, diagnostics } => diagnostics.into_iter().for_each(&mut error),
                 Content::Valid(object) => {
+                    if let Some(Missing { field, message }) =
+                        crate::host::missing(&object.spec, None).filter(|_| !args.portable)
+                    {
+                        manifest::point(name, bytes, &document.revision, &field, &message)
+                            .into_iter()
+                            .for_each(&mut error);
+                    }
                     let here = format!("{name}:{}", document.line);
                     if let Some(first) = self.objects.get(&object.id) {
                         self.errors += 1;

@@ -19,7 +19,7 @@ const MASKED: [&str; 11] = [
     "/sys/firmware",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What is known about an instance once its parts are prepared.
 pub(super) struct Prepared<'a> {
@@ -31,13 +31,14 @@ pub(super) struct Prepared<'a> {
     pub cgroup_view: CgroupView,
     pub stdout: String,
     pub stderr: String,
+    /// What the container may have of what it asks for.
+    pub capabilities: u64,
     pub seccomp: bool,
 }
 
 pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
-    let Prepared { instance, root, ids, user, cgroup, cgroup_view, stdout, stderr, seccomp } = prepared;
+    let Prepared { instance, root, ids, user, cgroup, cgroup_view, stdout, stderr, capabilities, seccomp } = prepared;
     let hostname = spec.hostname.as_ref().unwrap_or(&instance.name).to_string();
-    let capabilities = spec.security.capabilities.mask();
     Blueprint {
         root,
         read_only_root: spec.security.read_only_root,

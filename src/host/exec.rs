@@ -4,7 +4,8 @@ use super::blueprint::{ambient, process};
 use super::chain;
 use super::machine::{Machine, MachineError};
 use super::note::InstanceNote;
-use crate::keeper::{self, ExecStreams};
+use super::privileges::grantable;
+use crate::keeper::{self, ExecStreams, Fault};
 use crate::sandbox::{self, CgroupJoin, ExecPlan, Stdio};
 use crate::spec::{InstanceId, Network, ObjectId, User};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -44,13 +45,37 @@ pub struct ExecSession {
     pub exit: oneshot::Receiver<i32>,
 }
 
+/// Why a program was not started inside a container.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecError {
+    #[error("{0}")]
+    NoSuchProgram(String),
+    #[error("{0}")]
+    NotExecutable(String),
+    /// For any other reason.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<MachineError> for ExecError {
+    fn from(error: MachineError) -> Self {
+        let text = chain(&error);
+        let fault = if let MachineError::Keeper(error) = &error { error.fault() } else { None };
+        match fault {
+            Some(Fault::NoSuchProgram) => Self::NoSuchProgram(text),
+            Some(Fault::NotExecutable) => Self::NotExecutable(text),
+            _ => Self::Failed(text),
+        }
+    }
+}
+
 /// Until a person's own size arrives.
 const ROWS_COLUMNS: (u16, u16) = (24, 80);
 
 impl Machine {
     /// Starts a program inside a running container, with the container's own restrictions.
-    pub fn exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, String> {
-        self.try_exec(instance, request).map_err(|error| chain(&error))
+    pub fn exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, ExecError> {
+        Ok(self.try_exec(instance, request)?)
     }
 
     fn try_exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, MachineError> {
@@ -70,10 +95,11 @@ impl Machine {
         if let Some(cwd) = &request.cwd {
             process.cwd.clone_from(cwd);
         }
-        let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
+        let capabilities = grantable(spec.security.capabilities.mask(), note.ids.is_some())?;
+        let filter = self.seccomp.filter(&spec.security.seccomp, capabilities)?;
         let join = self.cgroups.present(instance);
         let script = sandbox::exec_script(&ExecPlan {
-            capabilities: spec.security.capabilities.mask(),
+            capabilities,
             ambient: ambient(spec, process.uid),
             process,
             no_new_privileges: spec.security.no_new_privileges,

@@ -3,6 +3,8 @@
 use super::blueprint::{Prepared, blueprint};
 use super::keeper_link::{HostEvent, KeeperLink};
 use super::note::InstanceNote;
+use super::privileges::{PrivilegeError, grantable};
+use super::references::{self, Missing};
 use super::seccomp_cache::{FilterError, SeccompCache};
 use super::{Host, Paths, Scope, Usage, chain};
 use crate::cgroup::{CgroupError, Cgroups};
@@ -28,8 +30,8 @@ pub struct Machine {
     pub(super) keeper: KeeperLink,
     pub(super) seccomp: SeccompCache,
     images: Images,
-    /// The stop signal that was sent to an instance, to tell whether its PID 1 has a handler for it.
-    signalled: Mutex<BTreeMap<InstanceId, i32>>,
+    /// Instances that were sent their stop signal, and whether it was lost on their PID 1.
+    signalled: Mutex<BTreeMap<InstanceId, bool>>,
     /// CPU time when usage was last asked, to tell the rate.
     measured: Mutex<BTreeMap<InstanceId, (Instant, u64)>>,
 }
@@ -49,18 +51,15 @@ pub enum MachineError {
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    #[error(transparent)]
     Note(#[from] super::note::NoteError),
     #[error(transparent)]
     Script(#[from] sandbox::ScriptError),
     #[error("the streams of the command")]
     Streams(#[from] rustix::io::Errno),
-    #[error("the mount at {at}: {from} is not there on the host")]
-    MountSource {
-        at: String,
-        from: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Missing(#[from] Missing),
     #[error("the processes of {instance} did not end within 10 s of being killed")]
     Unkillable { instance: InstanceId },
     #[error("{instance} does not run")]
@@ -169,7 +168,7 @@ impl Machine {
                 HandleState::Running => ProcessSeen::Running {
                     pid: handle.pid,
                     since: handle.since,
-                    ignores_stop: self.ignores_stop(instance, handle.pid),
+                    ignores_stop: lock(&self.signalled).get(instance) == Some(&true),
                 },
                 HandleState::Exited(exit) => ProcessSeen::Exited(Exit {
                     code: exit.code,
@@ -182,10 +181,10 @@ impl Machine {
         Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten() })
     }
 
-    /// Whether a stop signal was sent that PID 1 neither handles nor blocks to fetch it itself: the
-    /// kernel then drops it, even from outside (pid_namespaces(7)).
-    fn ignores_stop(&self, instance: &InstanceId, pid: u32) -> bool {
-        let Some(signal) = lock(&self.signalled).get(instance).copied() else { return false };
+    /// Whether PID 1 neither handles the signal nor blocks it to fetch it itself: the kernel then drops
+    /// it, even from outside (pid_namespaces(7)). Asked before it is sent: many a program takes its
+    /// handler away as the first thing it does when it is asked to end.
+    fn ignores(pid: u32, signal: i32) -> bool {
         let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
         let mask = |key: &str| {
             let text = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -214,17 +213,12 @@ impl Machine {
         // What a crash left of an earlier try.
         self.cgroups.remove(instance)?;
         let spec = &object.spec;
-        for mount in &spec.mounts {
-            if let Some(from) = &mount.host {
-                std::fs::symlink_metadata(from.as_str()).map_err(|source| MachineError::MountSource {
-                    at: mount.path.to_string(),
-                    from: from.to_string(),
-                    source,
-                })?;
-            }
+        if let Some(missing) = references::missing(spec, None).filter(|missing| missing.field != references::COMMAND) {
+            return Err(missing.into());
         }
         let image = self.images.prepare(&spec.image)?;
-        let filter = self.seccomp.filter(&spec.security.seccomp, spec.security.capabilities.mask())?;
+        let capabilities = grantable(spec.security.capabilities.mask(), ids.is_some())?;
+        let filter = self.seccomp.filter(&spec.security.seccomp, capabilities)?;
         let existed = self.storage.look(instance)?.is_some();
         let result = (|| {
             let root = self.storage.create(instance, &image, ids)?;
@@ -265,6 +259,7 @@ impl Machine {
                 cgroup_view: self.cgroup_view(),
                 stdout: output.stdout.display().to_string(),
                 stderr: output.stderr.display().to_string(),
+                capabilities,
                 seccomp: filter.is_some(),
             };
             let script = sandbox::script(&blueprint(spec, prepared))?;
@@ -282,6 +277,7 @@ impl Machine {
             Ok(Outcome::Started {
                 pid: started.pid,
                 at: started.since,
+                digest: image.digest.clone(),
                 readback: group.readback,
                 unsupported: group.unsupported,
             })
@@ -305,6 +301,19 @@ impl Machine {
         if self.cgroups.is_unified() { CgroupView::Unified } else { CgroupView::Nothing }
     }
 
+    /// Whether the object could be started in place of what runs.
+    fn check(&self, instance: &InstanceId, object: &Object) -> Result<Outcome, MachineError> {
+        // What was installed in its root is there for the next process too.
+        let pid = self.keeper.handle(instance).map(|handle| handle.pid);
+        if let Some(missing) = references::missing_beside(&object.spec, pid) {
+            return Err(missing.into());
+        }
+        self.images.prepare(&object.spec.image)?;
+        let security = &object.spec.security;
+        self.seccomp.filter(&security.seccomp, security.capabilities.mask())?;
+        Ok(Outcome::Done)
+    }
+
     fn resize(&self, instance: &InstanceId, from: &Resources, to: &Resources) -> Result<Outcome, MachineError> {
         let resized = self.cgroups.resize(instance, from, to)?;
         let deferred = resized.deferred.map(|message| Deferred {
@@ -322,7 +331,8 @@ impl Machine {
     }
 
     fn signal(&self, instance: &InstanceId, signal: i32) -> Result<Outcome, MachineError> {
-        lock(&self.signalled).insert(instance.clone(), signal);
+        let ignored = self.keeper.handle(instance).is_some_and(|handle| Self::ignores(handle.pid, signal));
+        lock(&self.signalled).insert(instance.clone(), ignored);
         match self.client()?.signal(instance, signal) {
             // It has ended meanwhile: what the signal was for.
             Err(error) if error.fault() == Some(Fault::NotFound) => Ok(Outcome::Done),
@@ -410,6 +420,7 @@ impl Machine {
             // The record alone changes.
             Action::Note | Action::Forget => Ok(Outcome::Done),
             Action::Start { instance, run, object, ids } => self.start(instance, *run, object, *ids),
+            Action::Check { instance, object } => self.check(instance, object),
             Action::Resize { instance, from, to } => self.resize(instance, from, to),
             Action::Signal { instance, signal } => self.signal(instance, *signal),
             Action::Kill { instance } => {
@@ -433,7 +444,11 @@ impl Host for Machine {
 }
 
 fn failure(error: &MachineError) -> Failure {
-    Failure { message: chain(error) }
+    let field = match error {
+        MachineError::Missing(missing) => Some(missing.field.clone()),
+        _ => None,
+    };
+    Failure { message: chain(error), field }
 }
 
 fn now() -> Timestamp {

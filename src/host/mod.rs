@@ -8,15 +8,19 @@ mod logs;
 mod machine;
 mod note;
 mod paths;
+mod privileges;
+mod references;
 mod seccomp_cache;
 #[cfg(test)]
 mod simulation;
 mod usage;
 
-pub use exec::{ExecRequest, ExecSession};
+pub use exec::{ExecError, ExecRequest, ExecSession};
 pub use keeper_link::HostEvent;
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};
+pub use privileges::{PrivilegeError, check as check_privileges};
+pub use references::{Missing, missing, missing_beside, pointed};
 pub use usage::Usage;
 
 use crate::plan::{Action, Failure, Outcome, Seen};

@@ -29,6 +29,7 @@ const ID_FIRST: u32 = 0x1000_0000;
 const ID_BLOCKS: u32 = 59;
 
 impl Paths {
+    /// Makes nothing. A root that is not there yet is taken by its absolute name.
     pub fn new(root: Option<&Path>) -> std::io::Result<Self> {
         let Some(root) = root else {
             return Ok(Self {
@@ -40,8 +41,10 @@ impl Paths {
                 id_slot: 0,
             });
         };
-        std::fs::create_dir_all(root)?;
-        let root = root.canonicalize()?;
+        let root = match root.canonicalize() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::path::absolute(root)?,
+            root => root?,
+        };
         let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
         let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
         Ok(Self {

@@ -3,7 +3,7 @@
 use super::exit::{self, Ended};
 use super::fifo::{Buffer, Fifo};
 use super::log::Log;
-use super::protocol::{Exit, Handle, HandleState};
+use super::protocol::{Exit, Fault, Handle, HandleState};
 use crate::sandbox::Script;
 use crate::spec::{InstanceId, Timestamp};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -36,6 +36,7 @@ pub(super) enum State {
     /// It never will be started; its process has been killed and is not gone yet.
     Failing {
         asker: Asker,
+        fault: Fault,
         text: String,
     },
     Running,

@@ -157,6 +157,10 @@ pub enum Fault {
     Running,
     /// The process was not started; the text says where and why.
     StartFailed,
+    /// The process was not started, because its program is not there.
+    NoSuchProgram,
+    /// The process was not started, because its program can't be executed.
+    NotExecutable,
     /// The request makes no sense to this keeper.
     Invalid,
     #[default]

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::exit;
 use super::fifo::Buffer;
 use super::protocol::Fault;
-use crate::sandbox::{self, Report, Script};
+use crate::sandbox::{self, LaunchError, Report, Script, Unfit};
 use crate::spec::InstanceId;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -170,11 +170,11 @@ impl Server {
                 }
                 Source::Report(id) => {
                     let text = format!("not started within {}", humantime::format_duration(self.start_timeout));
-                    self.start_failed(id, text);
+                    self.start_failed(id, not_started(text));
                 }
                 Source::ExecReport(id) => {
                     let text = format!("not started within {}", humantime::format_duration(self.start_timeout));
-                    self.exec_failed(id, text);
+                    self.exec_failed(id, not_started(text));
                 }
                 Source::Process(id) => self.finish(id, exit::unknown()),
                 Source::Connection(_) | Source::ExecProcess(_) => {}
@@ -256,19 +256,40 @@ fn forget(epoll: &OwnedFd, fd: BorrowedFd<'_>) {
 enum Began {
     NotYet,
     Executed,
-    Failed(String),
+    Failed(Refused),
 }
 
 fn began(report: &OwnedFd, script: &Script) -> Began {
     match sandbox::read_report(report.as_fd()) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Began::NotYet,
         Ok(Report::Executed) => Began::Executed,
-        Ok(Report::Failed(failure)) => Began::Failed(script.explain(&failure)),
-        Ok(Report::Waiting) => Began::Failed("it waits for a start, and the keeper knows of none".to_owned()),
+        Ok(Report::Failed(failure)) => Began::Failed(Refused(fault(script, &failure), script.explain(&failure))),
+        Ok(Report::Waiting) => Began::Failed(not_started("it waits for a start, and the keeper knows of none")),
         // Killed with a message of the parent's unread: long before its program.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Began::Failed(UNREPORTED.to_owned()),
-        Err(error) => Began::Failed(format!("reading how the start went: {error}")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Began::Failed(not_started(UNREPORTED)),
+        Err(error) => Began::Failed(not_started(format!("reading how the start went: {error}"))),
     }
+}
+
+fn fault(script: &Script, failure: &sandbox::Failure) -> Fault {
+    match script.unfit(failure) {
+        None => Fault::StartFailed,
+        Some(Unfit::Missing) => Fault::NoSuchProgram,
+        Some(Unfit::NotExecutable) => Fault::NotExecutable,
+    }
+}
+
+fn not_started(text: impl Into<String>) -> Refused {
+    Refused(Fault::StartFailed, text.into())
+}
+
+/// Of a launch that has not even come to a report.
+fn not_launched(script: &Script, error: &LaunchError) -> Refused {
+    let fault = match error {
+        LaunchError::Operation { failure, words: _ } => fault(script, failure),
+        LaunchError::Prepare { .. } | LaunchError::Script(_) => Fault::StartFailed,
+    };
+    Refused(fault, chain(error))
 }
 
 /// Four descriptors for every container are more than the usual 1024 allow. Returns the former limit.

@@ -111,6 +111,19 @@ fn invalidate(document: &mut Document, reason: &Diagnostic) {
     }
 }
 
+/// Says something about one field of a document that is sound in itself: `spec.mounts.0.host`.
+///
+/// `None` when the file no longer holds the document that had this revision.
+pub fn point(file: &str, bytes: &[u8], revision: &str, field: &str, message: &str) -> Option<Diagnostic> {
+    let source = Source::new(file, bytes).ok()?;
+    let mut documents = split::documents(source.text(), source.start()).into_iter();
+    let range = documents.find(|range| self::revision(&source.text()[range.clone()]) == revision)?;
+    let root = tree::parse(&source.text()[range.clone()], range.start).root?;
+    let step = |step: &str| step.parse().map_or_else(|_| tree::Step::Key(step.to_owned()), tree::Step::Index);
+    let path: Vec<tree::Step> = field.split('.').map(step).collect();
+    Some(source.diagnostic(root.find(&path).span(), message))
+}
+
 /// The YAML of an answer, as `plim get -o yaml` prints it: [`read`] takes it back.
 pub fn write(value: &serde_json::Value) -> String {
     // `serde_yaml` fails on nested enums and on bytes alone, which JSON does not have.

@@ -96,7 +96,7 @@ fn rank(action: &Action) -> u8 {
         Action::Signal { .. } => 2,
         Action::Collect { .. } => 3,
         Action::Remove { .. } => 4,
-        Action::Note | Action::Forget => 5,
+        Action::Note | Action::Forget | Action::Check { .. } => 5,
         Action::Start { .. } => 6,
     }
 }

@@ -29,6 +29,9 @@ pub struct Record {
     /// A person's word that stands above the manifest's `desiredState`.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub override_: Option<Override>,
+    /// The last generation that was found startable, so that what runs may be stopped for it.
+    #[serde(default)]
+    pub checked: u64,
     /// Since when a complete listing has not contained it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent_since: Option<Timestamp>,
@@ -48,6 +51,9 @@ pub struct InstanceRecord {
     pub generation: u64,
     /// How often a process was started in it: names the log file of the run.
     pub run: u64,
+    /// `sha256:…` of the image that it runs; an image without an identity has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The limits last written successfully.
     #[serde(default)]
     pub actuated: Resources,

@@ -26,14 +26,21 @@ pub fn settle(record: &Record, action: &Action, result: Result<Outcome, Failure>
 fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timestamp) {
     match action {
         Action::Note | Action::Forget => {}
+        Action::Check { instance: _, object } => {
+            if record.accepted == *object {
+                record.checked = record.generation;
+            }
+            succeeded_after_all(record);
+        }
         Action::Start { instance, object, .. } => {
             let Some(current) = current(record, instance) else { return };
             current.phase = Phase::Running;
             current.actuated = object.spec.resources.clone();
             current.deferred = None;
             current.started_at = Some(now);
-            if let Outcome::Started { pid: _, at, readback, unsupported } = outcome {
+            if let Outcome::Started { pid: _, at, digest, readback, unsupported } = outcome {
                 current.started_at = Some(at);
+                current.digest = digest;
                 current.readback = readback;
                 current.unsupported = unsupported;
             }

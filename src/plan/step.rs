@@ -36,6 +36,8 @@ pub enum Action {
     /// Makes what is missing of the instance (root filesystem, cgroups) and starts its process.
     /// What a crash left of an earlier try is cleaned or used.
     Start { instance: InstanceId, run: u64, object: Arc<Object>, ids: Option<IdRange> },
+    /// Looks whether the object could be started, before what runs of it is stopped for that.
+    Check { instance: InstanceId, object: Arc<Object> },
     /// Writes limits, from those last written to those wanted. When the two are equal something
     /// else has changed them: every one is written again.
     Resize { instance: InstanceId, from: Resources, to: Resources },
@@ -62,6 +64,7 @@ pub enum Outcome {
     Started {
         pid: u32,
         at: Timestamp,
+        digest: Option<String>,
         readback: BTreeMap<String, String>,
         unsupported: Vec<String>,
     },
@@ -77,6 +80,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub message: String,
+    /// The field of the manifest that names what is missing: `spec.image`.
+    pub field: Option<String>,
 }
 
 /// What becomes of a record after a step.

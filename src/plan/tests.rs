@@ -108,7 +108,7 @@ impl Host {
                 let sighting = Sighting { process, group, rootfs: true, ids: *ids };
                 self.seen.instances.insert(instance.clone(), sighting);
                 let (readback, unsupported) = (limits(object), Vec::new());
-                outcome = Outcome::Started { pid: 7, at: self.now, readback, unsupported };
+                outcome = Outcome::Started { pid: 7, at: self.now, digest: None, readback, unsupported };
             }
             Action::Resize { to, .. } => {
                 let limits = limits(&self.records[&step.object].accepted);
@@ -128,7 +128,7 @@ impl Host {
             Action::Remove { instance } => {
                 self.seen.instances.remove(instance);
             }
-            Action::Note | Action::Forget | Action::Signal { .. } | Action::Kill { .. } => {}
+            Action::Note | Action::Forget | Action::Check { .. } | Action::Signal { .. } | Action::Kill { .. } => {}
         }
         self.settle(step, Ok(outcome));
     }
@@ -284,7 +284,7 @@ fn a_failed_start_is_retried_later_and_a_new_revision_at_once() {
     host.ask(object("web", WEB));
     let step = host.plan().steps.remove(0);
     host.records.insert(id("web"), step.record.clone().expect("an intent"));
-    host.settle(&step, Err(Failure { message: "no such program".into() }));
+    host.settle(&step, Err(Failure { message: "no such program".into(), field: None }));
 
     assert!(host.plan().steps.is_empty());
     assert_eq!(host.sync(), (Sync::Failed, "no such program; next try in 1s".into()));
@@ -343,12 +343,14 @@ fn a_deaf_process_is_killed_at_once_and_a_stubborn_one_after_its_grace() {
     let mut host = Host::with_web();
     host.sighting(1).process = ProcessSeen::Running { pid: 7, since: NOW, ignores_stop: true };
     host.ask(object("web", &WEB.replace("[c]", "[d]")));
+    assert!(matches!(host.step().action, Action::Check { .. }));
     let step = host.step();
     assert!(matches!(step.action, Action::Kill { .. }));
     assert!(step.reason.contains("ignores SIGTERM, so it is killed at once"), "{}", step.reason);
 
     let mut host = Host::with_web();
     host.ask(object("web", &WEB.replace("[c]", "[d]")));
+    assert!(matches!(host.step().action, Action::Check { .. }));
     assert!(matches!(host.step().action, Action::Signal { .. }));
     assert_eq!(host.plan().wake_at, Some(host.now.after(Span::from_secs(10))));
     host.pass(10);
@@ -415,4 +417,22 @@ fn a_round_over_a_thousand_unchanged_objects_costs_little() {
     std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("a round took {:?}\n", begin.elapsed()))
         .expect("written");
     assert!(plan.steps.is_empty() && plan.findings.len() == 1000);
+}
+
+#[test]
+fn what_runs_is_not_stopped_for_a_revision_that_cannot_be_started() {
+    let mut host = Host::with_web();
+    host.ask(object("web", &WEB.replace("[c]", "[no-such-program]")));
+    let step = host.plan().steps.remove(0);
+    assert!(matches!(step.action, Action::Check { .. }), "{:?}", step.action);
+    host.records.insert(id("web"), step.record.clone().expect("an intent"));
+    host.settle(&step, Err(Failure { message: "no such program".into(), field: None }));
+
+    assert!(host.plan().steps.is_empty());
+    let message = "no such program; next try in 1s — running last good generation 1";
+    assert_eq!(host.sync(), (Sync::Failed, message.into()));
+
+    host.pass(2);
+    assert!(matches!(host.step().action, Action::Check { .. }));
+    assert!(matches!(host.step().action, Action::Signal { .. }), "it is there now");
 }

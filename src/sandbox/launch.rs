@@ -3,6 +3,7 @@
 use super::Text;
 use super::child::{Child, Io, Table};
 use super::ops::{ChildOp, ParentOp, Slot};
+use super::overlay::Way;
 use super::parent::Parent;
 use super::script::{Failure, Lane, Report, Script};
 use crate::sys::{self, Errno, Instruction};
@@ -57,7 +58,10 @@ fn prepare(what: &'static str) -> impl FnOnce(Errno) -> LaunchError {
 /// process with one thread and little memory: the child starts as a copy of it.
 pub fn launch(script: &Script, stdio: Stdio<'_>, seccomp: Option<BorrowedFd<'_>>) -> Result<Launched, LaunchError> {
     let Stdio { stdin, stdout, stderr } = stdio;
-    run(script, Means { io: Io::Descriptors([stdin, stdout, stderr]), target: None, listener: None, seccomp })
+    run(
+        script,
+        Means { io: Io::Descriptors([stdin, stdout, stderr]), target: None, listener: None, seccomp, way: Way::Any },
+    )
 }
 
 /// What a script is run with.
@@ -68,10 +72,12 @@ pub(super) struct Means<'a> {
     /// Where a child that waits listens.
     pub(super) listener: Option<BorrowedFd<'a>>,
     pub(super) seccomp: Option<BorrowedFd<'a>>,
+    /// How layers are named to the kernel.
+    pub(super) way: Way,
 }
 
 pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchError> {
-    let Means { io, target, listener, seccomp } = means;
+    let Means { io, target, listener, seccomp, way } = means;
     let born = script.parent.iter().position(|op| !matches!(op, ParentOp::EnterNamespace { .. }));
     let born = born.unwrap_or(script.parent.len());
     let (before, after) = script.parent.split_at(born);
@@ -112,7 +118,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
         .map_err(|errno| fail(born, errno))?
     };
     drop(theirs);
-    let mut parent = Parent::new(cloned.pid, cloned.pidfd.as_fd(), ours.as_fd());
+    let mut parent = Parent::new(cloned.pid, cloned.pidfd.as_fd(), ours.as_fd(), way);
     for (position, op) in rest.iter().enumerate() {
         if let Err(errno) = parent.perform(op) {
             let failure = abandon(&cloned.pidfd, &ours);

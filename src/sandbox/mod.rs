@@ -6,7 +6,8 @@
 //!
 //! - `ops`: the operations and their words; `script`: their order.
 //! - `explicit`: the same for a container of which everything is said; `start`: launching one that waits.
-//! - `launch`, `exec`: the clone, and what came of it; `parent`, `child`: the two lanes.
+//! - `launch`, `exec`: the clone, and what came of it; `parent`, `child`: the two lanes; `overlay`: layers
+//!   by descriptor, and by name where the kernel is older.
 //! - `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
 //! - `seccomp`: profiles to filters, for who plans; `probe`: what this host can do.
 
@@ -17,6 +18,7 @@ mod explicit;
 mod init;
 mod launch;
 mod ops;
+mod overlay;
 mod parent;
 mod path;
 mod probe;
@@ -33,8 +35,8 @@ pub use explicit::{
     Namespace, NodeKind, Propagation, PropagationKind, ResourceLimit, explicit_exec_script, explicit_script,
 };
 pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
-pub use probe::{Probe, probe};
-pub use script::{Failure, Lane, Report, Script, ScriptError, script};
+pub use probe::{Found, Probe, probe};
+pub use script::{Failure, Lane, Report, Script, ScriptError, Unfit, script};
 pub use start::{ExplicitIo, StartError, launch_explicit, launch_explicit_exec, start};
 pub use text::Text;
 

@@ -4,6 +4,7 @@ use super::Text;
 use super::child::Table;
 use super::launch::lookup;
 use super::ops::{Node, ParentOp, Slot, TreeChange};
+use super::overlay::{self, Layers, Way, Writable};
 use crate::sys::{self, Errno, MountChange};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::IoSlice;
@@ -20,11 +21,12 @@ pub(super) struct Parent<'a> {
     channel: BorrowedFd<'a>,
     user_namespace: Option<OwnedFd>,
     table: Table,
+    way: Way,
 }
 
 impl<'a> Parent<'a> {
-    pub(super) fn new(pid: Pid, pidfd: BorrowedFd<'a>, channel: BorrowedFd<'a>) -> Self {
-        Self { pid, pidfd, channel, user_namespace: None, table: [const { None }; 256] }
+    pub(super) fn new(pid: Pid, pidfd: BorrowedFd<'a>, channel: BorrowedFd<'a>, way: Way) -> Self {
+        Self { pid, pidfd, channel, user_namespace: None, table: [const { None }; 256], way }
     }
 
     fn keep(&mut self, slot: Slot, fd: OwnedFd) -> Result<(), Errno> {
@@ -97,23 +99,17 @@ impl<'a> Parent<'a> {
     fn tree(&mut self, path: &Text, recursive: bool, read_only: bool, idmap: bool) -> Result<OwnedFd, Errno> {
         let tree = clone_of(path, recursive)?;
         let idmap = if idmap { Some(self.user_namespace()?.as_fd()) } else { None };
-        if read_only || idmap.is_some() {
-            sys::mount_setattr(tree.as_fd(), MountChange { read_only, idmap, recursive, ..MountChange::default() })?;
-        }
+        // A copy of a shared mount is its peer: what the child mounts in it would show on the host.
+        sys::mount_setattr(
+            tree.as_fd(),
+            MountChange { read_only, private: true, idmap, recursive, ..MountChange::default() },
+        )?;
         Ok(tree)
     }
 
     fn overlay(&self, lower: &[Slot], upper: &CStr, work: &CStr) -> Result<OwnedFd, Errno> {
-        let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        for slot in lower {
-            let layer = lookup(&self.table, *slot)?;
-            rustix::mount::fsconfig_set_fd(&context, c"lowerdir+", layer)?;
-        }
-        rustix::mount::fsconfig_set_string(&context, c"upperdir", upper)?;
-        rustix::mount::fsconfig_set_string(&context, c"workdir", work)?;
-        rustix::mount::fsconfig_create(&context)?;
-        // Nothing of the image may be a device of the host; its set-user-id files are its own users'.
-        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+        let lower = lower.iter().map(|slot| lookup(&self.table, *slot)).collect::<Result<Vec<_>, _>>()?;
+        overlay::make(&Layers { lower: &lower, writable: Some(Writable { upper, work }) }, self.way)
     }
 
     fn hand_over(&self, slots: &[Slot]) -> Result<(), Errno> {

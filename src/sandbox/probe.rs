@@ -4,10 +4,12 @@
 //! way is detached or ends with the process that made it.
 
 use super::ops::Namespaces;
+use super::overlay::{self, Layers};
 use crate::sys::{self, Errno, MountChange};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
+use std::ffi::CStr;
 use std::fmt::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -16,19 +18,27 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     pub name: &'static str,
-    pub ok: bool,
+    pub found: Found,
     /// What was tried and what the kernel said.
     pub detail: String,
     /// What would help; empty when nothing is amiss.
     pub remedy: &'static str,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Yes,
+    /// Something else is done instead.
+    Instead,
+    No,
+}
+
 fn tried(name: &'static str, what: &str, result: Result<(), Errno>, remedy: &'static str) -> Probe {
     match result {
-        Ok(()) => Probe { name, ok: true, detail: what.to_owned(), remedy: "" },
+        Ok(()) => Probe { name, found: Found::Yes, detail: what.to_owned(), remedy: "" },
         Err(errno) => {
             let error = std::io::Error::from(errno);
-            Probe { name, ok: false, detail: format!("{what}: {error}"), remedy }
+            Probe { name, found: Found::No, detail: format!("{what}: {error}"), remedy }
         }
     }
 }
@@ -43,18 +53,18 @@ pub fn probe(dir: &Path) -> Vec<Probe> {
             "user namespaces",
             "a process in a user namespace of its own",
             in_child(Namespaces::USER, || Ok(())),
-            "raise user.max_user_namespaces, or set security.userNamespace: false",
+            "sysctl -w user.max_user_namespaces=65536; or `security: {userNamespace: false}`",
         ),
         tried(
             "proc in a user namespace",
             "a fresh proc in new user, pid and mount namespaces",
-            in_child(Namespaces::USER.with(Namespaces::PID).with(Namespaces::MOUNT), || fresh(c"proc")),
+            in_child(Namespaces::USER.with(Namespaces::PID).with(Namespaces::MOUNT), || fresh(c"proc").map(drop)),
             "/proc has mounts over it here, as inside a container: run the agent privileged, outside of one",
         ),
         tried(
             "sysfs in a user namespace",
             "a fresh sysfs in new user, network and mount namespaces",
-            in_child(Namespaces::USER.with(Namespaces::NET).with(Namespaces::MOUNT), || fresh(c"sysfs")),
+            in_child(Namespaces::USER.with(Namespaces::NET).with(Namespaces::MOUNT), || fresh(c"sysfs").map(drop)),
             "/sys has mounts over it here, as inside a container: run the agent privileged, outside of one",
         ),
         tried(
@@ -72,15 +82,11 @@ pub fn probe(dir: &Path) -> Vec<Probe> {
         tried(
             "id-mapped mounts",
             &shown("an id-mapped mount of", dir),
-            idmapped(dir),
-            "keep the state on ext4, xfs, btrfs or tmpfs",
+            idmapped(dir).map(drop),
+            "keep the state (--root) on ext4, xfs or btrfs; or `security: {userNamespace: false}`",
         ),
-        tried(
-            "overlay",
-            "an overlay file system",
-            open_filesystem(c"overlay").map(drop),
-            "load the kernel module overlay",
-        ),
+        overlaid(dir),
+        in_memory(),
     ];
     if let Some(mount) = cgroup2() {
         let text = format!("a process born into a cgroup below {mount}");
@@ -113,14 +119,10 @@ fn in_child(namespaces: Namespaces, trial: fn() -> Result<(), Errno>) -> Result<
     }
 }
 
-fn open_filesystem(name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
-    rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
-}
-
-fn fresh(name: &std::ffi::CStr) -> Result<(), Errno> {
-    let context = open_filesystem(name)?;
+fn fresh(name: &CStr) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map(drop)
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 /// One instruction: allow.
@@ -129,7 +131,50 @@ fn filter() -> Result<(), Errno> {
     sys::set_seccomp_filter(&[sys::Instruction { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }])
 }
 
-fn idmapped(dir: &Path) -> Result<(), Errno> {
+/// An overlay as containers have them: on layers that are id-mapped and mounted nowhere.
+fn overlaid(dir: &Path) -> Probe {
+    let name = "overlay on id-mapped layers";
+    let what = shown("an overlay on", dir);
+    let remedy = "load the kernel module overlay, and keep the state on ext4, xfs or btrfs";
+    let overlay = |make: fn(&Layers<'_>) -> Result<OwnedFd, Errno>| {
+        // Without a writable layer it takes two of the others.
+        let layers = (idmapped(dir)?, fresh(c"tmpfs")?);
+        make(&Layers { lower: &[layers.0.as_fd(), layers.1.as_fd()], writable: None }).map(drop)
+    };
+    match overlay(overlay::by_descriptor) {
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => {}
+        result => return tried(name, &what, result, remedy),
+    }
+    let by_name = tried(name, &what, overlay(overlay::by_name), remedy);
+    match by_name.found {
+        Found::Yes => {
+            let detail = format!("{what}: before Linux 6.15 by a helper with a mount namespace of its own");
+            Probe { found: Found::Instead, detail, remedy: "Linux 6.15 or later starts a little faster", ..by_name }
+        }
+        Found::Instead | Found::No => by_name,
+    }
+}
+
+/// Whether a program may run from memory that nobody can write to any more.
+fn in_memory() -> Probe {
+    let name = "programs in memory";
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::EXEC;
+    match rustix::fs::memfd_create(c"plimsoll-probe", flags) {
+        // vm.memfd_noexec, Linux 6.3.
+        Err(Errno::ACCESS) => Probe {
+            name,
+            found: Found::Instead,
+            detail: "vm.memfd_noexec forbids it: the keeper runs from a read-only mount of its file".to_owned(),
+            remedy: "sysctl -w vm.memfd_noexec=1",
+        },
+        // Before, every memory file can be executed and the flag is unknown.
+        Ok(_) | Err(Errno::INVAL) => tried(name, "the keeper runs from a sealed copy", Ok(()), ""),
+        Err(errno) => tried(name, "a memory file", Err(errno), "use a kernel with CONFIG_MEMFD_CREATE"),
+    }
+}
+
+/// A detached id-mapped mount of the directory.
+fn idmapped(dir: &Path) -> Result<OwnedFd, Errno> {
     let request = sys::Request { namespaces: Namespaces::USER.0, cgroup: None };
     // It waits in its namespace until we have taken that; nothing can wake it but the end.
     let child = sys::clone3(request, || {
@@ -147,7 +192,8 @@ fn idmapped(dir: &Path) -> Result<(), Errno> {
         let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = rustix::mount::open_tree(CWD, dir, flags)?;
-        sys::mount_setattr(tree.as_fd(), MountChange { idmap: Some(namespace.as_fd()), ..MountChange::default() })
+        sys::mount_setattr(tree.as_fd(), MountChange { idmap: Some(namespace.as_fd()), ..MountChange::default() })?;
+        Ok(tree)
     })();
     rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL)?;
     rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)?;

@@ -528,7 +528,33 @@ pub enum Lane {
     Child,
 }
 
+/// What is wrong with a program that can't be executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// There is none, or none of the interpreter that it names.
+    Missing,
+    /// It is there, and is no program or not one for this user.
+    NotExecutable,
+}
+
 impl Script {
+    /// Whether the program is what the failure is about.
+    pub fn unfit(&self, failure: &Failure) -> Option<Unfit> {
+        let position = usize::try_from(failure.operation).unwrap_or(usize::MAX);
+        let executes = matches!(self.child.get(position), Some(ChildOp::Execute(_)));
+        if failure.lane == Lane::Parent || !executes {
+            return None;
+        }
+        match failure.errno {
+            libc::ENOENT => Some(Unfit::Missing),
+            libc::EACCES | libc::ENOEXEC | libc::EPERM | libc::ELOOP | libc::ETXTBSY | libc::ELIBBAD => {
+                Some(Unfit::NotExecutable)
+            }
+            // No memory, too long a list of arguments: it says nothing about the program.
+            _ => None,
+        }
+    }
+
     /// "executing /bin/nope: No such file or directory"
     pub fn explain(&self, failure: &Failure) -> String {
         let position = usize::try_from(failure.operation).unwrap_or(usize::MAX);

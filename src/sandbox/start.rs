@@ -6,6 +6,7 @@
 
 use super::child::Io;
 use super::launch::{LaunchError, Launched, Means, Stdio, run};
+use super::overlay::Way;
 use super::{Failure, Report, Script, read_report};
 use crate::sys::{self, Errno};
 use rustix::net::SendFlags;
@@ -40,7 +41,7 @@ pub fn launch_explicit(
     listener: Option<BorrowedFd<'_>>,
     seccomp: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, LaunchError> {
-    run(script, Means { io: io.into(), target: None, listener, seccomp })
+    run(script, Means { io: io.into(), target: None, listener, seccomp, way: Way::Any })
 }
 
 /// Starts another program in the container that `target`, a pidfd of its first process, is in.
@@ -57,7 +58,7 @@ pub fn launch_explicit_exec(
         source: io::Error::from(errno),
     };
     sys::enter_namespaces(target, super::Namespace::Pid.bit()).map_err(enter)?;
-    run(script, Means { io: io.into(), target: Some(target), listener: None, seccomp })
+    run(script, Means { io: io.into(), target: Some(target), listener: None, seccomp, way: Way::Any })
 }
 
 /// Why a child that waited did not become its program.

@@ -1,3 +1,5 @@
+use super::child::Io;
+use super::overlay::Way;
 use super::*;
 use crate::spec::{Capabilities, IdRange, Network};
 use std::fs;
@@ -112,11 +114,19 @@ fn filter(blueprint: &Blueprint) -> Option<fs::File> {
 }
 
 fn run(script: &Script, blueprint: &Blueprint) -> Ended {
+    run_on(script, blueprint, Way::Any)
+}
+
+/// With layers in this way.
+fn run_on(script: &Script, blueprint: &Blueprint, way: Way) -> Ended {
     let filter = filter(blueprint);
     let (mut reader, writer) = std::io::pipe().unwrap();
     let null = null();
     let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
-    let launched = launch(script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+    let io = Io::Descriptors([stdio.stdin, stdio.stdout, stdio.stderr]);
+    let seccomp = filter.as_ref().map(AsFd::as_fd);
+    let means = launch::Means { io, target: None, listener: None, seccomp, way };
+    let launched = launch::run(script, means).unwrap();
     drop(writer);
     let report = read_report(launched.report.as_fd()).unwrap();
     let mut output = String::new();
@@ -133,8 +143,19 @@ fn wait(launched: &Launched) -> Option<i32> {
 /// The mounts, descriptors and children that a failed launch might leave behind.
 fn explain(ground: &Ground) -> String {
     let script = script(&ground.blueprint).unwrap();
-    match run(&script, &ground.blueprint).report {
+    let null = null();
+    let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+    let filter = filter(&ground.blueprint);
+    // A child may fail before its parent has done its part, or after.
+    let launched = match launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)) {
+        Ok(launched) => launched,
+        Err(error) => return error.to_string(),
+    };
+    let report = read_report(launched.report.as_fd()).unwrap();
+    wait(&launched);
+    match report {
         Report::Failed(failure) => script.explain(&failure),
+        Report::Waiting => panic!("it waits"),
         Report::Executed => panic!("it was executed"),
     }
 }
@@ -397,6 +418,49 @@ mod root {
         assert_eq!(ground.run().output, "1\n0\nno\n");
     }
 
+    /// systemd makes all mounts of a host shared.
+    #[test]
+    #[ignore = "needs root"]
+    fn what_a_container_mounts_does_not_show_on_a_host_with_shared_mounts() {
+        let dir = TempDir::with_prefix("plimsoll-shared-").unwrap();
+        let here = text(dir.path().to_owned());
+        let host = move || {
+            use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            mount("none", &here, "tmpfs", MountFlags::empty(), None).unwrap();
+            mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
+            fs::create_dir(Path::new(&here).join("inner")).unwrap();
+            let mounts = || {
+                let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+                let mut places: Vec<String> =
+                    text.lines().map(|line| line.split(' ').nth(4).unwrap().to_owned()).collect();
+                places.sort();
+                places
+            };
+            let before = mounts();
+
+            for ids in [Some(IdRange { base: BASE, size: IdRange::SIZE }), None] {
+                let mut ground = Ground::with("echo fine", ids);
+                ground.blueprint.network = Network::Host;
+                ground.blueprint.mounts = vec![
+                    MountPlan::Bind(BindMount { from: here.clone(), at: "/data".to_owned(), read_only: false }),
+                    MountPlan::Tmpfs(TmpfsMount {
+                        at: "/data/inner".to_owned(),
+                        size_bytes: 4096,
+                        read_only: false,
+                        mode: 0o755,
+                    }),
+                ];
+                assert_eq!(ground.run().output, "fine\n");
+            }
+
+            assert_eq!(mounts(), before);
+        };
+        // A thread has a mount namespace of its own, and takes it along.
+        std::thread::spawn(host).join().unwrap();
+    }
+
     #[test]
     #[ignore = "needs root"]
     fn it_also_runs_without_a_user_namespace() {
@@ -448,6 +512,65 @@ mod root {
         assert_eq!(words, "taking /nonexistent, id-mapped as #2: No such file or directory");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&text(ground.dir.path().to_owned())));
+    }
+
+    /// As Linux 6.1 takes layers.
+    #[test]
+    #[ignore = "needs root"]
+    fn layers_by_name_make_the_same_container() {
+        let mut ground = Ground::new(
+            "cat /etc/motto; stat -c '%u %g' /etc/motto; echo x > /etc/motto; cat /etc/motto; \
+             grep ' - overlay ' /proc/self/mountinfo | cut -d' ' -f4-6",
+        );
+        // A path with all that has a meaning in a list of options.
+        let odd = ground.dir.path().join("a,b:c\\d");
+        let second = ground.dir.path().join("second");
+        for path in [&odd, &second, &second.join("etc")] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(second.join("etc/motto"), "higher\n").unwrap();
+        if let Root::Overlay { base, .. } = &mut ground.blueprint.root {
+            base.lower.insert(0, text(second));
+        }
+        let outputs = [(Way::Any, "any"), (Way::ByName, "name")].map(|(way, name)| {
+            if let Root::Overlay { base, .. } = &mut ground.blueprint.root {
+                let path = |part: &str| {
+                    let path = odd.join(format!("{name}-{part}"));
+                    fs::create_dir(&path).unwrap();
+                    own(&path, BASE);
+                    text(path)
+                };
+                (base.upper, base.work) = (path("upper"), path("work"));
+            }
+            run_on(&script(&ground.blueprint).unwrap(), &ground.blueprint, way).output
+        });
+
+        let overlays = "/ / rw,nodev,relatime\n/ /usr rw,nodev,relatime\n";
+        assert_eq!(outputs, [(); 2].map(|()| format!("higher\n0 0\nx\n{overlays}")));
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&text(ground.dir.path().to_owned())), "{mounts}");
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn layers_by_name_that_do_not_fit_leave_nothing() {
+        let mut ground = Ground::new("true");
+        if let Root::Overlay { base, .. } = &mut ground.blueprint.root {
+            base.work = text(ground.dir.path().join("nowhere"));
+        }
+        let before = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        let null = null();
+        let io = Io::Descriptors([null.as_fd(); 3]);
+        let filter = filter(&ground.blueprint);
+        let script = script(&ground.blueprint).unwrap();
+
+        let seccomp = filter.as_ref().map(AsFd::as_fd);
+        let means = launch::Means { io, target: None, listener: None, seccomp, way: Way::ByName };
+        let error = launch::run(&script, means).unwrap_err();
+
+        assert!(error.to_string().ends_with("No such file or directory"), "{error}");
+        assert!(error.to_string().starts_with("making an overlay of #0"), "{error}");
+        assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(), before);
     }
 
     #[test]
@@ -559,8 +682,8 @@ mod root {
         let dir = TempDir::with_prefix("plimsoll-probe-").unwrap();
 
         for probe in probe(dir.path()) {
-            assert_eq!(probe.ok, probe.remedy.is_empty(), "{probe:?}");
-            assert!(probe.ok, "{probe:?}");
+            assert_eq!(probe.found == Found::Yes, probe.remedy.is_empty(), "{probe:?}");
+            assert!(probe.found != Found::No, "{probe:?}");
         }
     }
 

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MountChange<'a> {
     pub read_only: bool,
+    /// What is mounted below shows nowhere else, and nothing from elsewhere shows here.
+    pub private: bool,
     /// Ids of the file system are taken for ids inside this user namespace.
     pub idmap: Option<BorrowedFd<'a>>,
     pub recursive: bool,
@@ -19,10 +21,13 @@ pub struct MountChange<'a> {
 
 /// Changes attributes of the mount that `mount` is the root of (`mount_setattr(2)`, Linux 5.12).
 pub fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange<'_>) -> Result<(), Errno> {
-    let MountChange { read_only, idmap, recursive, set, clear, propagation } = change;
+    let MountChange { read_only, private, idmap, recursive, set, clear, propagation } = change;
     let mut attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
     if read_only {
         attr.attr_set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    if private {
+        attr.propagation = libc::MS_PRIVATE;
     }
     if let Some(namespace) = idmap {
         attr.attr_set |= libc::MOUNT_ATTR_IDMAP;

@@ -12,9 +12,9 @@ fn a_stop_is_a_recorded_word_that_a_start_takes_back() {
     let before = host.pid("web");
 
     host.ok(["stop", "web", "--reason", "disk swap"]);
-    let item = host.wait("web", "stopped", |item| item["status"]["phase"] == "Stopped");
+    let item = host
+        .wait("web", "stopped", |item| item["status"]["phase"] == "Stopped" && item["status"]["sync"] == "overridden");
     assert!(!alive(before));
-    assert_eq!(item["status"]["sync"], "overridden");
     assert_eq!(item["status"]["override"]["reason"], "disk swap");
     host.ok(["reconcile"]);
     assert_eq!(host.item("web").unwrap()["status"]["phase"], "Stopped");
@@ -54,6 +54,10 @@ fn exec_passes_input_output_and_the_exit_code_through() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "out\n");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "err\n");
     assert_eq!(host.plim(["exec", "web", "--", "/no/such"]).status.code(), Some(127));
+    assert_eq!(host.plim(["exec", "web", "--", "no-such"]).status.code(), Some(127));
+    assert_eq!(host.plim(["exec", "web", "--", "/etc/passwd"]).status.code(), Some(126));
+    assert_eq!(host.plim(["exec", "-t", "web", "--", "/etc"]).status.code(), Some(126));
+    assert_eq!(host.plim(["exec", "-w", "/etc/passwd", "web", "--", "/bin/true"]).status.code(), Some(125));
 }
 
 #[test]

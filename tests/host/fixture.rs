@@ -226,9 +226,9 @@ impl Drop for Host {
         let mut agent = self.agent.take().expect("started above");
         signal(agent.id(), "INT");
         agent.wait().unwrap();
-        fs::remove_dir_all(&self.dir).unwrap();
         let left: Vec<PathBuf> =
             cgroup_mounts().into_iter().map(|mount| mount.join(self.cgroup_parent().trim_start_matches('/'))).collect();
+        fs::remove_dir_all(&self.dir).unwrap();
         let left: Vec<&PathBuf> = left.iter().filter(|dir| dir.exists()).collect();
         assert!(std::thread::panicking() || left.is_empty(), "left behind: {left:?}");
     }

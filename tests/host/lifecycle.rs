@@ -221,6 +221,26 @@ fn ctrl_c_stops_and_removes_everything_at_once() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_program_that_drops_its_handler_when_asked_to_end_has_its_grace() {
+    let mut host = Host::up();
+    let data = host.dir.join("data");
+    fs::create_dir(&data).unwrap();
+    let text = format!(
+        "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: polite}}\nspec:\n  image: host:/\n  \
+         command: [sh, -c, 'trap \"trap - TERM; sleep 1; touch /data/done; exit\" TERM; touch /data/up; while :; do sleep 0.05; done']\n  \
+         mounts: [{{host: {}, path: /data}}]\n  stop: {{grace: 30s}}\n",
+        data.display()
+    );
+    host.write("polite.yaml", &text);
+    host.until("its handler is there", || data.join("up").exists());
+
+    let (_, said) = host.interrupt();
+
+    assert!(data.join("done").exists() && !said.contains("ignores"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn lowering_memory_below_use_is_deferred_and_kills_nothing() {
     let host = Host::up();
     let with = |limit: &str| {

@@ -170,26 +170,43 @@ pub fn concern(item: &Item, now: Timestamp) -> Option<String> {
         return None;
     }
     let next = status.next_at.filter(|at| *at > now).map(|at| span(at.since(now)));
-    let message = status.message.lines().next().unwrap_or_default();
+    let message = counted(status.message.lines().next().unwrap_or_default(), next.as_deref());
     match status.sync.as_str() {
         "deleting" => {
-            let when = next.map_or_else(|| "deleting".to_owned(), |next| format!("deleting in {next}"));
-            Some(if message.is_empty() { when } else { format!("{when}: {message}") })
+            let when = || next.as_ref().map_or_else(|| "deleting".to_owned(), |next| format!("deleting in {next}"));
+            Some(if message.is_empty() { when() } else { message })
         }
         "overridden" if message.is_empty() => Some(override_words(status, now)),
         "invalid" => Some(match status.generations.running {
             Some(generation) if !message.contains("last good") => {
                 format!("{message} — running last good generation {generation}")
             }
-            _ => message.to_owned(),
+            _ => message,
         }),
         // It says nothing that the table does not.
         _ if message.is_empty() => None,
         _ => Some(match next {
-            Some(next) if !message.contains("next try") => format!("{message}, next try in {next}"),
-            _ => message.to_owned(),
+            Some(next) if !message.contains(" in ") && status.sync != "held" => {
+                format!("{message}, next try in {next}")
+            }
+            _ => message,
         }),
     }
+}
+
+/// A message with the time that it names told anew: it was right when the agent decided, and the
+/// seconds have gone on since.
+fn counted(message: &str, next: Option<&str>) -> String {
+    let told = |next: &str| {
+        let (before, rest) = message.rsplit_once(" in ")?;
+        let is_time = |word: &&str| {
+            let digits = word.trim_end_matches(|c: char| c.is_ascii_lowercase());
+            digits.len() < word.len() && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let words = rest.split(' ').take_while(is_time).map(|word| word.len() + 1).sum::<usize>();
+        (words > 0).then(|| format!("{before} in {next}{}", rest.get(words - 1..).unwrap_or_default()))
+    };
+    next.and_then(told).unwrap_or_else(|| message.to_owned())
 }
 
 fn override_words(status: &ContainerStatus, now: Timestamp) -> String {
@@ -250,6 +267,23 @@ ops        broken  -     pending      -      -         -                  0     
 ! ops/broken: no such program: /bin/nope, next try in 25s
 "
         );
+    }
+
+    #[test]
+    fn a_countdown_goes_on_between_two_decisions() {
+        for (message, told) in [
+            ("file removed, deleting in 10s", "file removed, deleting in 4s"),
+            ("exited with 1, restart 6 in 1m 20s", "exited with 1, restart 6 in 4s"),
+            (
+                "no image; next try in 8s — running last good generation 1",
+                "no image; next try in 4s — running last good generation 1",
+            ),
+            ("301Mi in use", "301Mi in use"),
+            ("4711 in use, next try in 9s", "4711 in use, next try in 4s"),
+        ] {
+            assert_eq!(counted(message, Some("4s")), told);
+            assert_eq!(counted(message, None), message);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::spec::{Resources, Timestamp};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-pub fn item(item: &Item, spec: &str, events: &[Event], now: Timestamp, paint: Paint) -> String {
+pub fn item(item: &Item, spec: &str, events: &[Event], lines: &str, now: Timestamp, paint: Paint) -> String {
     let mut text = facts(item, now).render(paint);
     if let Some(words) = containers::concern(item, now) {
         let _infallible = writeln!(text, "{} {}", paint.tone(Tone::Warning, "!"), one_line(&words));
@@ -29,6 +29,7 @@ pub fn item(item: &Item, spec: &str, events: &[Event], now: Timestamp, paint: Pa
     section("Limits", &limits(item, paint));
     section("Spec", spec);
     section("Events", &if events.is_empty() { String::new() } else { super::events::table(events, now, paint) });
+    section("Last lines", lines);
     text
 }
 
@@ -184,7 +185,7 @@ mod tests {
         let events = [samples::event(1, EventType::Normal, "Started", "pid 4711")];
 
         assert_eq!(
-            item(&web, "image: host:/\n", &events, samples::NOW, Paint(false)),
+            item(&web, "image: host:/\n", &events, "", samples::NOW, Paint(false)),
             "\
 Name        Container/default/web
 Labels      app=web

@@ -397,6 +397,7 @@ impl Simulation {
 fn kind(action: &Action) -> &'static str {
     match action {
         Action::Note => "note",
+        Action::Check { .. } => "check",
         Action::Start { .. } => "start",
         Action::Resize { .. } => "resize",
         Action::Signal { .. } => "signal",

@@ -115,9 +115,12 @@ impl Referee {
     /// Is a step justified by what is known when it is planned?
     pub fn justifies(&self, world: &World, action: &Action) -> bool {
         match action {
-            Action::Note | Action::Forget | Action::Start { .. } | Action::Resize { .. } | Action::Collect { .. } => {
-                true
-            }
+            Action::Note
+            | Action::Forget
+            | Action::Check { .. }
+            | Action::Start { .. }
+            | Action::Resize { .. }
+            | Action::Collect { .. } => true,
             Action::Signal { instance, .. } | Action::Kill { instance } => {
                 world.lives.get(instance).is_none_or(|life| self.may_stop(world, instance, life))
             }

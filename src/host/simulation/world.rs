@@ -80,7 +80,7 @@ pub(super) enum Fate {
 }
 
 fn failure(message: &str) -> Failure {
-    Failure { message: message.to_owned() }
+    Failure { message: message.to_owned(), field: None }
 }
 
 impl World {
@@ -151,7 +151,7 @@ impl World {
     fn effect(&mut self, action: &Action, half: bool, condemns: bool) -> Result<Outcome, Failure> {
         let now = self.now;
         match action {
-            Action::Note | Action::Forget => {}
+            Action::Note | Action::Forget | Action::Check { .. } => {}
             Action::Start { instance, run: _, object, ids } => {
                 let life = self.lives.entry(instance.clone()).or_default();
                 assert!(life.process.is_none(), "{instance} is started and runs already");
@@ -182,7 +182,13 @@ impl World {
                     order_lost: false,
                     uses: 0,
                 });
-                return Ok(Outcome::Started { pid: self.last_pid, at: now, readback: limits, unsupported: Vec::new() });
+                return Ok(Outcome::Started {
+                    pid: self.last_pid,
+                    at: now,
+                    digest: None,
+                    readback: limits,
+                    unsupported: Vec::new(),
+                });
             }
             Action::Resize { instance, from: _, to } => {
                 let Some(life) = self.lives.get_mut(instance) else { return Err(failure("no such cgroup")) };

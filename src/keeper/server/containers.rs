@@ -6,7 +6,9 @@ use super::super::fifo::Fifo;
 use super::super::find;
 use super::super::log::Log;
 use super::super::protocol::{Adopt, Event, Exit, Fault, Handle, HandleState, Output, Reply, Start, Started, Stats};
-use super::{Began, COLLECT_WITHIN, REST, Refused, Server, Source, UNREPORTED, began, chain, forget};
+use super::{
+    Began, COLLECT_WITHIN, REST, Refused, Server, Source, UNREPORTED, began, chain, forget, not_launched, not_started,
+};
 use crate::sandbox::{self, Launched, Stdio};
 use crate::spec::InstanceId;
 use crate::sys;
@@ -48,7 +50,8 @@ impl Server {
             let out = stdout.for_container().map_err(|error| failed(&error))?;
             let err = stderr.for_container().map_err(|error| failed(&error))?;
             let stdio = Stdio { stdin: self.null.as_fd(), stdout: out.as_fd(), stderr: err.as_fd() };
-            sandbox::launch(&script, stdio, seccomp.as_ref().map(AsFd::as_fd)).map_err(|error| failed(&error))
+            sandbox::launch(&script, stdio, seccomp.as_ref().map(AsFd::as_fd))
+                .map_err(|error| not_launched(&script, &error))
         })();
         let launched = match launched {
             Ok(launched) => launched,
@@ -83,7 +86,7 @@ impl Server {
         self.by_instance.insert(container.instance.clone(), id);
         self.containers.insert(id, container);
         if let Err(errno) = watched {
-            self.start_failed(id, format!("watching the process: {errno}"));
+            self.start_failed(id, not_started(format!("watching the process: {errno}")));
         }
     }
 
@@ -99,7 +102,7 @@ impl Server {
         let asker = *asker;
         match began(report, script) {
             Began::NotYet => return,
-            Began::Failed(text) => return self.start_failed(id, text),
+            Began::Failed(refused) => return self.start_failed(id, refused),
             Began::Executed => {}
         }
         let (instance, pid) = (container.instance.clone(), container.child.pid);
@@ -122,12 +125,12 @@ impl Server {
     }
 
     /// Ends a start that can't succeed. The answer comes when the process is gone.
-    pub(super) fn start_failed(&mut self, id: u64, text: String) {
+    pub(super) fn start_failed(&mut self, id: u64, Refused(fault, text): Refused) {
         let Some(container) = self.containers.get(&id) else { return };
         let State::Starting { asker, .. } = &container.state else { return };
         let asker = *asker;
         container.child.kill();
-        self.end_of_starting(id, State::Failing { asker, text });
+        self.end_of_starting(id, State::Failing { asker, fault, text });
     }
 
     pub(super) fn process_ended(&mut self, id: u64) {
@@ -158,9 +161,9 @@ impl Server {
         container.drain(&mut self.buffer);
         let instance = container.instance.clone();
         match std::mem::replace(&mut container.state, State::Exited(exit)) {
-            State::Failing { asker, text } => {
+            State::Failing { asker, fault, text } => {
                 self.drop_container(id);
-                self.refuse(asker, Refused(Fault::StartFailed, text.clone()));
+                self.refuse(asker, Refused(fault, text.clone()));
                 self.broadcast(Event::StartFailed { instance, text });
             }
             State::Starting { report, script: _, asker } => {

@@ -3,7 +3,7 @@
 use super::super::child::{Asker, Child, Exec, State};
 use super::super::exit::Ended;
 use super::super::protocol::{self, Event, Fault, Reply};
-use super::{Began, Refused, Server, Source, UNREPORTED, began, chain, forget};
+use super::{Began, Refused, Server, Source, UNREPORTED, began, forget, not_launched, not_started};
 use crate::sandbox::{self, ExecIo, Launched, Stdio};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -29,7 +29,7 @@ impl Server {
             _ => return Err(Refused(Fault::Invalid, "exec without descriptors".to_owned())),
         };
         let launched = sandbox::launch_exec(&script, container.child.pidfd(), io, seccomp.map(AsFd::as_fd));
-        let launched = launched.map_err(|error| Refused(Fault::StartFailed, chain(&error)))?;
+        let launched = launched.map_err(|error| not_launched(&script, &error))?;
         let id = self.number();
         let Launched { pid, pidfd, report } = launched;
         self.usual_limits(pid);
@@ -41,7 +41,7 @@ impl Server {
         self.execs.insert(id, Exec { instance, child, state });
         self.deadlines.insert((Instant::now() + self.start_timeout, Source::ExecReport(id)));
         if let Err(errno) = watched {
-            self.exec_failed(id, format!("watching the process: {errno}"));
+            self.exec_failed(id, not_started(format!("watching the process: {errno}")));
         }
         Ok(())
     }
@@ -52,7 +52,7 @@ impl Server {
         let asker = *asker;
         match began(report, script) {
             Began::NotYet => {}
-            Began::Failed(text) => self.exec_failed(id, text),
+            Began::Failed(refused) => self.exec_failed(id, refused),
             Began::Executed => {
                 let pid = exec.child.pid;
                 self.exec_out_of_starting(id, State::Running);
@@ -71,12 +71,12 @@ impl Server {
         self.deadlines.retain(|(_, source)| *source != Source::ExecReport(id));
     }
 
-    pub(super) fn exec_failed(&mut self, id: u64, text: String) {
+    pub(super) fn exec_failed(&mut self, id: u64, Refused(fault, text): Refused) {
         let Some(exec) = self.execs.get(&id) else { return };
         let State::Starting { asker, .. } = &exec.state else { return };
         let asker = *asker;
         exec.child.kill();
-        self.exec_out_of_starting(id, State::Failing { asker, text });
+        self.exec_out_of_starting(id, State::Failing { asker, fault, text });
     }
 
     pub(super) fn exec_ended(&mut self, id: u64) {
@@ -86,11 +86,11 @@ impl Server {
         forget(&self.epoll, exec.child.pidfd());
         let Some(Exec { instance, child: _, state }) = self.execs.remove(&id) else { return };
         match state {
-            State::Failing { asker, text } => self.refuse(asker, Refused(Fault::StartFailed, text)),
+            State::Failing { asker, fault, text } => self.refuse(asker, Refused(fault, text)),
             State::Starting { report, script: _, asker } => {
                 forget(&self.epoll, report.as_fd());
                 self.deadlines.retain(|(_, source)| *source != Source::ExecReport(id));
-                self.refuse(asker, Refused(Fault::StartFailed, UNREPORTED.to_owned()));
+                self.refuse(asker, not_started(UNREPORTED));
             }
             State::Running | State::Exited(_) => self.broadcast(Event::ExecExited { instance, exec: id, exit }),
         }

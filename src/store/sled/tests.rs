@@ -25,6 +25,7 @@ fn record(name: &str) -> Record {
         restarts: 0,
         last_exit: None,
         override_: None,
+        checked: 0,
         absent_since: None,
     }
 }

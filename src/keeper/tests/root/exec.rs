@@ -50,8 +50,12 @@ fn a_command_that_is_not_there_is_told_and_the_container_runs_on() {
     let script = script(&["/nowhere/nothing"]);
     let error = agent.client.exec(&request_for(&id, &script, &null)).unwrap_err();
 
-    assert_eq!(error.fault(), Some(Fault::StartFailed));
+    assert_eq!(error.fault(), Some(Fault::NoSuchProgram));
     assert!(error.to_string().contains("/nowhere/nothing"), "{error}");
+    for path in ["/etc/passwd", "/etc"] {
+        let error = agent.client.exec(&request_for(&id, &super::super::process::script(&[path]), &null)).unwrap_err();
+        assert_eq!(error.fault(), Some(Fault::NotExecutable), "{error}");
+    }
     assert_eq!(agent.client.stats().unwrap().execs, 0);
     agent.client.signal(&id, libc::SIGKILL).unwrap();
     agent.exit_of(&id);

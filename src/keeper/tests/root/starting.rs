@@ -59,7 +59,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
 
     let error = place.start_script(&agent, &id, &script(&["/nowhere/nothing"])).unwrap_err();
 
-    assert_eq!(error.fault(), Some(Fault::StartFailed));
+    assert_eq!(error.fault(), Some(Fault::NoSuchProgram));
     assert!(error.to_string().contains("/nowhere/nothing"), "{error}");
     agent.event(|event| matches!(event, Event::StartFailed { instance, .. } if *instance == id).then_some(()));
     assert!(agent.client.list().unwrap().is_empty());

@@ -1,0 +1,283 @@
+//! Decides the next step for one object.
+//!
+//! Total: any combination of wish, record and sighting has an answer, also the ones that "cannot
+//! happen", because after a crash they do. Level-triggered: every answer follows from what is there
+//! now, so a change that takes several steps needs no memory of which one comes next. How objects
+//! stand to each other (too many deletions, the order of steps) is `plan`'s affair.
+
+mod ending;
+mod making;
+mod running;
+mod saying;
+mod wish;
+
+use super::idrange::FreeRanges;
+use super::presence::Presence;
+use super::{
+    Action, Attempts, Exit, Finding, InstanceRecord, OverrideState, Phase, ProcessSeen, Record, Settings, Sighting,
+    Step, Sync, Wanted, words,
+};
+use crate::spec::change::{self, Class, FieldChange};
+use crate::spec::{DesiredState, InstanceId, ObjectId, Resources, RestartPolicy, Span, Timestamp};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How soon to look again at something that ends by itself within moments.
+const MOMENT: Span = Span(100);
+/// The pause between two kills of the same thing; shorter than any useful grace.
+pub(super) const KILL_PAUSE: Span = Span::from_secs(1);
+
+/// How often the stop signal is tried before it is done without.
+const SIGNALS: u32 = 5;
+
+/// Everything that bears on one object.
+pub(super) struct Look<'a> {
+    pub id: &'a ObjectId,
+    pub record: Option<&'a Record>,
+    pub presence: Presence<'a>,
+    /// The object's instances on the host, lowest number first.
+    pub seen: Vec<(&'a InstanceId, &'a Sighting)>,
+    pub settings: &'a Settings,
+    /// A person has released its removal.
+    pub approved: bool,
+    pub now: Timestamp,
+}
+
+pub(super) struct Decision {
+    pub step: Option<Step>,
+    pub wake: Option<Timestamp>,
+    /// `None` when there is nothing that this could be said about.
+    pub finding: Option<Finding>,
+}
+
+pub(super) fn decide(look: Look<'_>, ranges: &mut FreeRanges<'_>) -> Decision {
+    match look.record {
+        Some(record) => Case::new(look, Cow::Borrowed(record)).decide(ranges),
+        None => match (&look.presence, look.settings.stop_all) {
+            (Presence::Wanted(wanted), false) => {
+                let record = first_record(look.id, wanted);
+                Case::new(look, Cow::Owned(record)).decide(ranges)
+            }
+            _ => stray(&look),
+        },
+    }
+}
+
+fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
+    Record {
+        id: id.clone(),
+        accepted: Arc::new(wanted.object.clone()),
+        provenance: wanted.provenance.clone(),
+        generation: 1,
+        next_instance: 1,
+        instance: None,
+        attempts: Attempts::default(),
+        restarts: 0,
+        last_exit: None,
+        override_: None,
+        checked: 0,
+        absent_since: None,
+    }
+}
+
+/// Something that no record knows and no usable text asks for.
+fn stray(look: &Look<'_>) -> Decision {
+    let running = look.seen.iter().any(|(_, sighting)| sighting.is_running());
+    let finding = |sync, message: String| Decision { step: None, wake: None, finding: Some(Finding { sync, message }) };
+    match (&look.presence, look.seen.first()) {
+        (Presence::Invalid(message), _) => finding(Sync::Invalid, message.to_string()),
+        (_, None) => Decision { step: None, wake: None, finding: None },
+        (Presence::Unavailable(reason), Some(_)) => finding(Sync::Unavailable, reason.to_string()),
+        (Presence::Held(reason), Some(_)) => finding(Sync::Held, held(reason)),
+        (Presence::Absent | Presence::Wanted(_), Some((instance, _))) => {
+            if look.settings.stop_all || (running && !look.approved) {
+                return finding(Sync::Held, held(&format!("{instance} runs, and no record or manifest knows it")));
+            }
+            let reason = if running { "its removal was approved" } else { "left over without a record or a manifest" };
+            let step = Step {
+                object: look.id.clone(),
+                class: Class::None,
+                reason: reason.to_owned(),
+                changes: Vec::new(),
+                record: None,
+                action: Action::Remove { instance: (*instance).clone() },
+            };
+            let message = format!("{instance}: {reason}");
+            Decision { step: Some(step), wake: None, finding: Some(Finding { sync: Sync::Deleting, message }) }
+        }
+    }
+}
+
+fn held(reason: &str) -> String {
+    format!("{reason}: its removal waits for plim approve")
+}
+
+/// Where an object is to get to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Run,
+    /// Without a process; what stands of it stays.
+    Stand,
+    /// Nothing of it left.
+    Gone,
+}
+
+/// What is to happen with an object now.
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
+enum Next {
+    Do {
+        action: Action,
+        reason: String,
+    },
+    /// Nothing, until the instant given or until something else changes.
+    Rest {
+        until: Option<Timestamp>,
+        sync: Sync,
+        message: String,
+    },
+}
+
+impl Next {
+    fn act(action: Action, reason: impl Into<String>) -> Self {
+        Self::Do { action, reason: reason.into() }
+    }
+
+    fn rest(sync: Sync, message: impl Into<String>) -> Self {
+        Self::Rest { until: None, sync, message: message.into() }
+    }
+
+    fn wait(until: Timestamp, sync: Sync, message: impl Into<String>) -> Self {
+        Self::Rest { until: Some(until), sync, message: message.into() }
+    }
+}
+
+static NOTHING_SEEN: Sighting = Sighting { process: ProcessSeen::None, group: None, rootfs: false, ids: None };
+
+impl Sighting {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.process, ProcessSeen::Running { .. })
+    }
+
+    /// Processes are in its cgroup, though its first one has ended.
+    fn is_haunted(&self) -> bool {
+        !self.is_running() && self.group.as_ref().is_some_and(|group| group.populated)
+    }
+
+    /// The keeper or the cgroup tree still has something of an ended process.
+    fn is_uncollected(&self) -> bool {
+        matches!(self.process, ProcessSeen::Exited(_)) || self.group.is_some()
+    }
+}
+
+struct Case<'a> {
+    look: Look<'a>,
+    /// As it is to be; borrowed until something in it changes.
+    record: Cow<'a, Record>,
+    /// What a new revision changed, in this round.
+    changes: Vec<FieldChange>,
+    /// Why the record changes though nothing is done, the last reason first to be said.
+    why: Option<String>,
+}
+impl<'a> Case<'a> {
+    fn new(look: Look<'a>, record: Cow<'a, Record>) -> Self {
+        Self { look, record, changes: Vec::new(), why: None }
+    }
+
+    fn decide(mut self, ranges: &mut FreeRanges<'_>) -> Decision {
+        self.hear_the_wish();
+        self.end_the_override();
+        let goal = self.goal();
+        let next = self.next(goal, ranges);
+        self.conclude(next)
+    }
+
+    fn seen_of(&self, id: &InstanceId) -> &'a Sighting {
+        self.look.seen.iter().find(|(seen, _)| *seen == id).map_or(&NOTHING_SEEN, |(_, sighting)| *sighting)
+    }
+
+    /// Instances that are not the current one.
+    fn others(&self) -> impl Iterator<Item = (&'a InstanceId, &'a Sighting)> + '_ {
+        let current = self.record.instance.as_ref().map(|instance| &instance.id);
+        self.look.seen.iter().copied().filter(move |(id, _)| Some(*id) != current)
+    }
+
+    /// Until when nothing is tried, because something failed.
+    fn pausing(&self) -> Option<Next> {
+        let Attempts { failures: _, next_try, last_error } = &self.record.attempts;
+        match (next_try, last_error) {
+            (Some(next_try), Some(error)) if *next_try > self.look.now => Some(Next::wait(
+                *next_try,
+                Sync::Failed,
+                format!("{error}; next try in {}", words::wait(next_try.since(self.look.now))),
+            )),
+            _ => None,
+        }
+    }
+
+    fn next(&mut self, goal: Goal, ranges: &mut FreeRanges<'_>) -> Next {
+        let Some(instance) = &self.record.instance else { return self.without_instance(goal, ranges) };
+        let sighting = self.seen_of(&instance.id);
+        let phase = instance.phase;
+        if !sighting.is_running() {
+            if let Some((id, other)) = self.others().filter(|(_, other)| other.is_running()).last() {
+                return self.adopt(id, other);
+            }
+            // First things first: an instance is started only where nothing else of it stands.
+            let idle = matches!(phase, Phase::Starting | Phase::Exited | Phase::Stopped);
+            if idle
+                && self.pausing().is_none()
+                && let Some(next) = self.clear_leftover()
+            {
+                return next;
+            }
+        }
+        let next = match phase {
+            Phase::Starting => self.starting(goal, sighting),
+            Phase::Running => self.running(goal, sighting),
+            Phase::Stopping { kill_at, signalled } => self.stopping(goal, sighting, kill_at, signalled),
+            Phase::Exited | Phase::Stopped => self.down(goal, sighting, phase),
+            Phase::Removing => self.removing(goal, sighting, ranges),
+        };
+        match next {
+            Next::Rest { .. } if self.pausing().is_none() => self.clear_leftover().unwrap_or(next),
+            next => next,
+        }
+    }
+
+    fn clear_leftover(&self) -> Option<Next> {
+        let (id, sighting) = self.others().next()?;
+        let reason = if sighting.is_running() { "a second instance of the same object" } else { "left over" };
+        Some(Next::act(Action::Remove { instance: id.clone() }, format!("{id} is {reason}")))
+    }
+
+    fn edit(&mut self, change: impl FnOnce(&mut InstanceRecord)) {
+        if let Some(instance) = &mut self.record.to_mut().instance {
+            change(instance);
+        }
+    }
+
+    fn id(&self) -> InstanceId {
+        match &self.record.instance {
+            Some(instance) => instance.id.clone(),
+            None => InstanceId::new(&self.record.id, self.record.next_instance),
+        }
+    }
+}
+
+impl Sighting {
+    fn ignores_stop(&self) -> bool {
+        matches!(self.process, ProcessSeen::Running { ignores_stop: true, .. })
+    }
+
+    fn since(&self) -> Option<Timestamp> {
+        match self.process {
+            ProcessSeen::Running { since, .. } => Some(since),
+            ProcessSeen::Exited(_) | ProcessSeen::None => None,
+        }
+    }
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
+}

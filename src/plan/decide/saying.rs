@@ -1,0 +1,88 @@
+//! What is said about an object: the step that follows, and the finding.
+
+use super::*;
+
+impl<'a> Case<'a> {
+    pub(super) fn conclude(mut self, next: Next) -> Decision {
+        let (action, reason, until, sync, message) = match next {
+            Next::Do { action, reason } => (Some(action), reason.clone(), None, Sync::Pending, reason),
+            Next::Rest { until, sync, message } => (None, String::new(), until, sync, message),
+        };
+        let finding = self.finding(sync, message);
+        let pending = self.pending_class();
+        let wake = [until, self.override_ends(), self.grace_ends()].into_iter().flatten().min();
+        let changed = self.look.record != Some(&*self.record);
+        let changes = std::mem::take(&mut self.changes);
+        let step = match (action, changed) {
+            (None, false) => None,
+            (None, true) => Some((Action::Note, self.why.take().unwrap_or_else(|| "it stands still".to_owned()))),
+            (Some(action), _) => Some((action, reason)),
+        };
+        let step = step.map(|(action, reason)| Step {
+            object: self.look.id.clone(),
+            class: step_class(&action, &changes, pending, self.look.record),
+            reason,
+            changes,
+            record: changed.then(|| self.record.into_owned()),
+            action,
+        });
+        Decision { step, wake, finding: Some(finding) }
+    }
+
+    pub(super) fn override_ends(&self) -> Option<Timestamp> {
+        self.record.override_.as_ref().and_then(|word| word.until)
+    }
+
+    pub(super) fn grace_ends(&self) -> Option<Timestamp> {
+        let waits = matches!(self.look.presence, Presence::Absent) && !self.look.settings.stop_all;
+        self.deleted_at().filter(|at| waits && *at > self.look.now)
+    }
+
+    pub(super) fn finding(&self, sync: Sync, message: String) -> Finding {
+        if self.look.settings.stop_all {
+            return Finding { sync: Sync::Deleting, message };
+        }
+        match &self.look.presence {
+            Presence::Invalid(text) => Finding { sync: Sync::Invalid, message: text.to_string() },
+            Presence::Unavailable(reason) => Finding { sync: Sync::Unavailable, message: reason.to_string() },
+            Presence::Held(reason) => Finding { sync: Sync::Held, message: held(reason) },
+            Presence::Absent => {
+                let message = match self.grace_ends() {
+                    Some(at) => format!("file removed, deleting in {}", words::wait(at.since(self.look.now))),
+                    None => message,
+                };
+                Finding { sync: Sync::Deleting, message }
+            }
+            Presence::Wanted(_) => match &self.record.override_ {
+                Some(word) if sync == Sync::Synced => {
+                    let state = match word.state {
+                        OverrideState::Stopped => "stopped",
+                        OverrideState::Running | OverrideState::Restart => "started",
+                    };
+                    let until = word.until.map_or_else(String::new, |until| format!(", until {until}"));
+                    let message = format!("{state} by uid {}{}{until}", word.by, because(word.reason.as_deref()));
+                    Finding { sync: Sync::Overridden, message }
+                }
+                _ => Finding { sync, message },
+            },
+        }
+    }
+}
+
+fn step_class(action: &Action, changes: &[FieldChange], pending: Class, old: Option<&Record>) -> Class {
+    if !changes.is_empty() {
+        return change::class_of(changes);
+    }
+    match action {
+        Action::Note | Action::Forget => Class::None,
+        Action::Resize { .. } => Class::Live,
+        Action::Start { instance, .. } => {
+            let standing = old.and_then(|record| record.instance.as_ref()).map(|old| &old.id);
+            if standing == Some(instance) { Class::Restart } else { Class::Recreate }
+        }
+        Action::Check { .. } | Action::Signal { .. } | Action::Kill { .. } | Action::Collect { .. } => {
+            pending.max(Class::Restart)
+        }
+        Action::Remove { .. } => Class::Recreate,
+    }
+}

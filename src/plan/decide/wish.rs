@@ -1,0 +1,160 @@
+//! What is asked for: the text as far as it may be believed, a person's word, and what both come to.
+
+use super::*;
+
+impl<'a> Case<'a> {
+    /// Takes over what the sources say, as far as it may be believed.
+    pub(super) fn hear_the_wish(&mut self) {
+        if self.look.settings.stop_all {
+            return;
+        }
+        match self.look.presence.clone() {
+            Presence::Wanted(wanted) => {
+                self.appear("back in the manifests");
+                self.accept(wanted);
+            }
+            Presence::Invalid(_) => self.appear("its text is back, though it cannot be used"),
+            Presence::Unavailable(_) if !self.is_half_gone() => self.appear("its source cannot be read"),
+            Presence::Absent | Presence::Held(_) if self.record.absent_since.is_none() => {
+                self.record.to_mut().absent_since = Some(self.look.now);
+                self.why = Some("file removed".to_owned());
+            }
+            Presence::Unavailable(_) | Presence::Absent | Presence::Held(_) => {}
+        }
+    }
+
+    pub(super) fn appear(&mut self, why: &str) {
+        if self.record.absent_since.is_some() {
+            self.record.to_mut().absent_since = None;
+            self.why = Some(why.to_owned());
+        }
+    }
+
+    pub(super) fn accept(&mut self, wanted: &Wanted) {
+        let Wanted { object, provenance } = wanted;
+        if self.record.provenance != *provenance {
+            let moved = self.record.provenance.path != provenance.path;
+            self.why = Some(if moved {
+                format!("moved to {}", provenance.path)
+            } else {
+                "its text changed, and nothing that it says".to_owned()
+            });
+            self.record.to_mut().provenance = provenance.clone();
+        }
+        if *self.record.accepted != *object {
+            self.changes = change::between_objects(&self.record.accepted, object);
+            self.why = Some(words::changes(&self.changes));
+            let record = self.record.to_mut();
+            record.accepted = Arc::new(object.clone());
+            record.generation += 1;
+            // A revision starts with a clean slate: what failed before may work now.
+            record.attempts = Attempts::default();
+            if let Some(instance) = &mut record.instance {
+                instance.deferred = None;
+                if change::class_of(&self.changes) == Class::None && instance.generation + 1 == record.generation {
+                    instance.generation = record.generation;
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_the_override(&mut self) {
+        let until = self.record.override_.as_ref().and_then(|word| word.until);
+        if until.is_some_and(|until| until <= self.look.now) {
+            self.record.to_mut().override_ = None;
+            self.why = Some("the time of its override is over".to_owned());
+        }
+        // A start that was under way when the order came has fulfilled it.
+        let started_at = self.record.instance.as_ref().and_then(|instance| instance.started_at);
+        if self.record.override_.as_ref().is_some_and(|word| started_at.is_some_and(|at| at > word.since)) {
+            self.restart_done();
+        }
+    }
+
+    /// Its deletion had been allowed to begin, and has.
+    pub(super) fn is_half_gone(&self) -> bool {
+        let allowed = self.deleted_at().is_some_and(|at| at <= self.look.now);
+        allowed
+            && match self.record.instance.as_ref().map(|instance| instance.phase) {
+                None | Some(Phase::Stopping { signalled: true, .. } | Phase::Stopped | Phase::Removing) => true,
+                Some(Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopping { signalled: false, .. }) => {
+                    false
+                }
+            }
+    }
+
+    pub(super) fn deleted_at(&self) -> Option<Timestamp> {
+        self.record.absent_since.map(|since| since.after(self.look.settings.deletion_grace))
+    }
+
+    pub(super) fn goal(&self) -> Goal {
+        if self.look.settings.stop_all {
+            return Goal::Gone;
+        }
+        match self.look.presence {
+            Presence::Absent if self.deleted_at().is_some_and(|at| at <= self.look.now) => Goal::Gone,
+            // Left as it is: neither brought back nor taken further.
+            Presence::Unavailable(_) | Presence::Held(_) if self.is_half_gone() => Goal::Stand,
+            Presence::Wanted(_)
+            | Presence::Invalid(_)
+            | Presence::Unavailable(_)
+            | Presence::Absent
+            | Presence::Held(_) => match self.record.override_.as_ref().map(|word| word.state) {
+                Some(OverrideState::Stopped) => Goal::Stand,
+                Some(OverrideState::Running) => Goal::Run,
+                Some(OverrideState::Restart) | None => match self.record.accepted.spec.desired_state {
+                    DesiredState::Running => Goal::Run,
+                    DesiredState::Stopped => Goal::Stand,
+                },
+            },
+        }
+    }
+
+    /// Why it has to stop, where it has to.
+    pub(super) fn reason_to_stop(&self, goal: Goal) -> String {
+        match goal {
+            Goal::Gone if self.look.settings.stop_all => "the agent leaves and takes it along".to_owned(),
+            Goal::Gone => "file removed".to_owned(),
+            Goal::Stand => match &self.record.override_ {
+                Some(word) if word.state == OverrideState::Stopped => {
+                    format!("stopped by uid {}{}", word.by, because(word.reason.as_deref()))
+                }
+                _ if self.record.accepted.spec.desired_state == DesiredState::Stopped => {
+                    "desiredState stopped".to_owned()
+                }
+                _ => "its deletion had begun".to_owned(),
+            },
+            Goal::Run => match self.restart_asked() {
+                Some(reason) => reason,
+                None => self.pending_change().map_or_else(String::new, |(_, reason)| reason),
+            },
+        }
+    }
+
+    pub(super) fn restart_asked(&self) -> Option<String> {
+        let word = self.record.override_.as_ref()?;
+        (word.state == OverrideState::Restart)
+            .then(|| format!("restart asked for by uid {}{}", word.by, because(word.reason.as_deref())))
+    }
+
+    /// What of the accepted revision needs more than the running process can be given.
+    pub(super) fn pending_change(&self) -> Option<(Class, String)> {
+        let class = self.pending_class();
+        (class >= Class::Restart).then(|| {
+            let started_from = self.record.instance.as_ref().map(|instance| &instance.started_from);
+            let mut changes =
+                started_from.map_or_else(Vec::new, |old| change::between_objects(old, &self.record.accepted));
+            changes.retain(|change| change.class >= Class::Restart);
+            (class, words::changes(&changes))
+        })
+    }
+
+    pub(super) fn pending_class(&self) -> Class {
+        match &self.record.instance {
+            Some(instance) if !Arc::ptr_eq(&instance.started_from, &self.record.accepted) => {
+                change::class_between(&instance.started_from, &self.record.accepted)
+            }
+            _ => Class::None,
+        }
+    }
+}
