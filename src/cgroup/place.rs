@@ -54,7 +54,8 @@ impl Place {
             return Err(CgroupError::Parent { parent: path.to_owned() });
         }
         let path = format!("/{}", parts.join("/"));
-        let mounts = parse_mounts(&read_path("/proc/self/mountinfo")?);
+        let mut mounts = parse_mounts(&read_path("/proc/self/mountinfo")?);
+        mounts.retain(|hierarchy| is_visible(&hierarchy.mount, hierarchy.version));
         if mounts.is_empty() {
             return Err(CgroupError::NoHierarchy);
         }
@@ -178,6 +179,15 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// Whether a mount is what its path leads to: another one may have been mounted over it.
+fn is_visible(mount: &str, version: Version) -> bool {
+    /// statfs(2).
+    const CGROUP: rustix::fs::FsWord = 0x0027_e0eb;
+    const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
+    let kind = if version == Version::V2 { CGROUP2 } else { CGROUP };
+    rustix::fs::statfs(mount).is_ok_and(|is| is.f_type == kind)
 }
 
 /// Whether processes run.
