@@ -22,11 +22,8 @@ fn io(what: String, source: impl Into<std::io::Error>) -> OciError {
     OciError::Io { what, source: source.into() }
 }
 
-fn running(home: &Home, record: &Record) -> Option<(Init, OwnedFd)> {
-    let _ = home;
-    let init = record.init.clone()?;
-    let pidfd = init.alive()?;
-    Some((init, pidfd))
+fn running(record: &Record) -> Option<OwnedFd> {
+    record.init.as_ref().and_then(Init::alive)
 }
 
 pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
@@ -66,7 +63,7 @@ pub(super) fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<(), 
     if all {
         return Ok(record.place().signal(signal)?);
     }
-    let Some((_, pidfd)) = running(&home, &record) else {
+    let Some(pidfd) = running(&record) else {
         return refuse(id, home.status(&record), "container not running, no process to send a signal to");
     };
     match crate::sys::pidfd_kill(pidfd.as_fd(), signal) {
@@ -91,7 +88,7 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
         return refuse(id, status, "only a stopped one can be deleted; --force kills it first");
     }
     let place = record.place();
-    if let Some((_, pidfd)) = running(&home, &record) {
+    if let Some(pidfd) = running(&record) {
         if status == Status::Paused {
             place.freeze(Freeze::Thawed)?;
         }
@@ -121,11 +118,11 @@ fn freeze(root: &Path, id: &str, to: Freeze) -> Result<(), OciError> {
     let status = home.status(&record);
     let place = record.place();
     match (status, to) {
-        (Status::Running | Status::Created, Freeze::Frozen) => place.freeze(to).or_else(|error| {
+        (Status::Running | Status::Created, Freeze::Frozen) => {
             // Half frozen would be neither: let it go on. The first error is the one to tell.
-            let _ = place.freeze(Freeze::Thawed);
-            Err(error.into())
-        }),
+            let undo = |_: &_| drop(place.freeze(Freeze::Thawed));
+            Ok(place.freeze(to).inspect_err(undo)?)
+        }
         (Status::Paused, Freeze::Thawed) => Ok(place.freeze(to)?),
         (status, Freeze::Frozen) => refuse(id, status, "only a running one can be paused"),
         (status, Freeze::Thawed) => refuse(id, status, "only a paused one can be resumed"),

@@ -174,11 +174,13 @@ fn cgroups(
         ExplicitMount::Fresh { kind: kind.to_owned(), source, at, data, flags: flags.set, change }
     };
     let directories = around.place.directories();
-    if let ([directory], true) | ([directory, ..], true) = (directories, kind == "cgroup2" || directories.len() == 1) {
-        if directory.version == Version::V2 {
-            planned.push(one(directory, at.to_owned()));
-            return;
-        }
+    // The v2 one stands first.
+    if let Some(directory) = directories.first()
+        && directory.version == Version::V2
+        && (kind == "cgroup2" || directories.len() == 1)
+    {
+        planned.push(one(directory, at.to_owned()));
+        return;
     }
     let open = flags.without_read_only();
     planned.push(ExplicitMount::Fresh {
