@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 run: deps
 	$(CARGO) build --release --bins
-	$(SUDO) target/release/plim --root "$(PLIM_ROOT)" up manifests
+	$(SUDO) "$${CARGO_TARGET_DIR:-target}/release/plim" --root "$(PLIM_ROOT)" up manifests
 
 test:
 	@deploy/deps test

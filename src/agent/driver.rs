@@ -43,12 +43,16 @@ pub(super) struct Driver {
     pub findings: BTreeMap<ObjectId, Finding>,
     pub decisions: BTreeMap<ObjectId, Decision>,
     pub in_flight: BTreeSet<ObjectId>,
+    /// Objects whose record an ended action has changed, and that is not on disk yet.
+    pub settled: BTreeSet<ObjectId>,
     pub approved: BTreeSet<ObjectId>,
     /// Objects to look at in the next round; `None` is everything.
     pub look: Option<BTreeSet<ObjectId>>,
     pub next_resync: Instant,
     pub wake_at: Option<Timestamp>,
     pub retry_at: Option<Instant>,
+    /// A write to the store has failed since the last one that went well.
+    pub unsaved: bool,
     /// What the agent itself fails at, said once until it is something else.
     pub trouble: Option<String>,
     pub workers: Arc<Semaphore>,
@@ -104,6 +108,7 @@ impl Driver {
                 leave |= tokio::task::block_in_place(|| self.take(message));
             }
             if leave {
+                self.save_settled();
                 return Left::Running;
             }
         }
@@ -163,6 +168,7 @@ impl Driver {
 
     /// Rounds until there is nothing left that can be done at once.
     fn rounds(&mut self) {
+        self.save_settled();
         for _ in 0..NOTES_IN_A_ROW {
             if !self.round() {
                 break;
@@ -238,21 +244,31 @@ impl Driver {
     fn execute(&mut self, plan: Plan) -> bool {
         self.note_findings(plan.findings);
         self.wake_at = plan.wake_at;
-        if self.retry_at.is_some_and(|at| at > Instant::now()) {
+        if self.retry_at.is_some_and(|at| at > Instant::now()) && !self.settings.stop_all {
             return false;
         }
         self.retry_at = None;
         let intents: Vec<Record> = plan.steps.iter().filter_map(|step| step.record.clone()).collect();
-        if !intents.is_empty() {
-            if let Err(error) = self.store.put(&intents) {
-                self.store_failed(&error);
-                return false;
+        if !intents.is_empty() || self.unsaved {
+            // After a failure what is in memory may be newer than what is stored, of any object.
+            let older = self.records.values().filter(|record| intents.iter().all(|intent| intent.id != record.id));
+            let behind: Vec<Record> = if self.unsaved { older.cloned().collect() } else { Vec::new() };
+            match self.store.put(&[behind, intents.clone()].concat()) {
+                Ok(()) => self.unsaved = false,
+                // Whoever leaves and takes everything along needs no memory of it.
+                Err(error) if self.settings.stop_all => self.store_failed(&error),
+                Err(error) => {
+                    self.store_failed(&error);
+                    return false;
+                }
             }
             for record in intents {
                 self.records.insert(record.id.clone(), record);
             }
         }
-        self.recovered();
+        if !self.unsaved {
+            self.recovered();
+        }
         let mut noted = false;
         for step in plan.steps {
             self.dirty_view = true;
@@ -264,7 +280,9 @@ impl Driver {
 
     fn begin(&mut self, step: Step) {
         let action = name(&step.action);
-        if !step.reason.is_empty() {
+        // What follows them is said; they are bookkeeping.
+        let quiet = matches!(step.action, Action::Forget | Action::Check { .. });
+        if !step.reason.is_empty() && !quiet {
             let object = step.object.to_string();
             let text =
                 if step.changes.is_empty() { step.reason.clone() } else { format!("{}: {}", step.class, step.reason) };
@@ -334,25 +352,39 @@ impl Driver {
             decision.result = Some(if text.is_empty() { "done".to_owned() } else { text });
         }
         let Some(record) = self.records.get(&object) else { return };
-        let written = match crate::plan::settle(record, action, result, now()) {
+        match crate::plan::settle(record, action, result, now()) {
             Settled::Put(record) => {
-                let written = self.store.put(std::slice::from_ref(&*record));
-                self.records.insert(object, *record);
-                written
+                self.records.insert(object.clone(), *record);
+                self.settled.insert(object);
             }
             Settled::Forget => {
-                let written = self.store.forget(std::slice::from_ref(&object));
                 self.records.remove(&object);
                 self.approved.remove(&object);
                 self.decisions.remove(&object);
+                self.settled.remove(&object);
                 self.journal.note(now(), EventType::Normal, &id, "Removed", "nothing of it is left".to_owned());
-                written
+                let written = self.store.forget(std::slice::from_ref(&object));
+                self.keep(written);
             }
-            Settled::Unchanged => Ok(()),
-        };
+            Settled::Unchanged => {}
+        }
+    }
+
+    /// Writes down what came of the actions that ended since the last round: all in one, because each
+    /// write waits for the disk.
+    fn save_settled(&mut self) {
+        let settled = std::mem::take(&mut self.settled);
+        let records: Vec<Record> = settled.iter().filter_map(|id| self.records.get(id).cloned()).collect();
+        if !records.is_empty() {
+            let written = self.store.put(&records);
+            self.keep(written);
+        }
+    }
+
+    /// What is remembered in memory is right; what is on disk is older, and a restart that finds it so
+    /// does the step again, which is harmless.
+    fn keep(&mut self, written: Result<(), crate::store::StoreError>) {
         if let Err(error) = written {
-            // What is remembered in memory is right; what is on disk is older, and a restart that
-            // finds it so does the step again, which is harmless.
             self.store_failed(&error);
         }
     }
@@ -369,6 +401,7 @@ impl Driver {
 
     fn store_failed(&mut self, error: &crate::store::StoreError) {
         let text = format!("{}; nothing is changed on the host until it can be written", crate::host::chain(error));
+        self.unsaved = true;
         self.fail("StoreFailed", text);
     }
 

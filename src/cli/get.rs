@@ -74,6 +74,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let screen = &context.screen;
     if items.is_empty() && matches!(args.output, Format::Table | Format::Wide) {
         screen.note(&nothing(&args));
+        // Why there is nothing is often told by the sources.
+        for source in client.status().await?.sources.iter().filter(|source| !source.complete) {
+            screen.note(&format!("! source {} ({}): {}", source.name, source.path, source.message));
+        }
         return Ok(Exit::Ok);
     }
     screen.put(&text(items, args.output, context)?)?;

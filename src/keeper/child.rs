@@ -6,7 +6,7 @@ use super::log::Log;
 use super::protocol::{Exit, Fault, Handle, HandleState};
 use crate::sandbox::Script;
 use crate::spec::{InstanceId, Timestamp};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ pub(super) struct Asker {
 
 #[derive(Debug)]
 pub(super) struct Child {
-    pub pid: u32,
+    pid: Pid,
     pidfd: OwnedFd,
     /// It was cloned by this process, so this process collects it.
     ours: bool,
@@ -64,8 +64,17 @@ pub(super) struct Exec {
 }
 
 impl Child {
-    pub fn new(pid: u32, pidfd: OwnedFd, ours: bool) -> Self {
+    pub fn new(pid: Pid, pidfd: OwnedFd, ours: bool) -> Self {
         Self { pid, pidfd, ours }
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// As the agent is told.
+    pub fn number(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     pub fn pidfd(&self) -> BorrowedFd<'_> {
@@ -73,7 +82,7 @@ impl Child {
     }
 
     pub fn collect(&self) -> Ended {
-        exit::collect(self.pid, self.pidfd(), self.ours)
+        exit::collect(self.number(), self.pidfd(), self.ours)
     }
 
     pub fn kill(&self) {
@@ -128,7 +137,7 @@ impl Container {
         };
         Handle {
             instance: self.instance.clone(),
-            pid: self.child.pid,
+            pid: self.child.number(),
             state,
             since: self.since,
             adopted: !self.child.ours,

@@ -10,15 +10,15 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// The container's first process, and a pidfd of it.
-pub(super) fn find(at: &Whereabouts) -> Option<(u32, OwnedFd)> {
+pub(super) fn find(at: &Whereabouts) -> Option<(Pid, OwnedFd)> {
     at.cgroups.iter().find_map(|group| find_in(group, at.pid))
 }
 
-fn find_in(group: &Path, remembered: Option<u32>) -> Option<(u32, OwnedFd)> {
+fn find_in(group: &Path, remembered: Option<u32>) -> Option<(Pid, OwnedFd)> {
     let pid = choose(&members(group), remembered)?;
-    let number = i32::try_from(pid).ok()?;
-    let pidfd = pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok()?;
-    (choose(&members(group), remembered) == Some(pid)).then_some((pid, pidfd))
+    let found = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let pidfd = pidfd_open(found, PidfdFlags::empty()).ok()?;
+    (choose(&members(group), remembered) == Some(pid)).then_some((found, pidfd))
 }
 
 /// PID 1 of the outermost namespace below ours; in a container without one, the process remembered.

@@ -8,7 +8,7 @@ mod agents;
 mod containers;
 mod execs;
 
-use super::child::{Container, Exec};
+use super::child::{Child, Container, Exec};
 use super::connection::Connection;
 use super::exit;
 use super::fifo::Buffer;
@@ -35,7 +35,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// A stream that is read again within this time rests for as long: one read then moves many lines.
 const REST: Duration = Duration::from_millis(2);
 
-/// The end of a child that is not followed by the end of its report: the report has another holder.
+/// Of a child that was killed on its way.
 const UNREPORTED: &str = "the process ended before it executed its program";
 
 /// Something that can become ready or due.
@@ -259,14 +259,13 @@ enum Began {
     Failed(Refused),
 }
 
-fn began(report: &OwnedFd, script: &Script) -> Began {
-    match sandbox::read_report(report.as_fd()) {
+fn began(report: &OwnedFd, script: &Script, child: &Child) -> Began {
+    match sandbox::read_report(report.as_fd(), child.pid()) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Began::NotYet,
         Ok(Report::Executed) => Began::Executed,
         Ok(Report::Failed(failure)) => Began::Failed(Refused(fault(script, &failure), script.explain(&failure))),
         Ok(Report::Waiting) => Began::Failed(not_started("it waits for a start, and the keeper knows of none")),
-        // Killed with a message of the parent's unread: long before its program.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Began::Failed(not_started(UNREPORTED)),
+        Ok(Report::Ended) => Began::Failed(not_started(UNREPORTED)),
         Err(error) => Began::Failed(not_started(format!("reading how the start went: {error}"))),
     }
 }

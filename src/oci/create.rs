@@ -165,8 +165,9 @@ impl Container {
         match (report(launched)?, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
             (Report::Failed(failure), _) => Err(OciError::Start(words(&self.script.explain(&failure), failure.errno))),
+            (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
             (Report::Executed | Report::Waiting, _) => {
-                Err(OciError::Start("the process ended before it was ready".to_owned()))
+                Err(OciError::Start("the process did not do as its script says".to_owned()))
             }
         }
     }
@@ -298,15 +299,10 @@ pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
     std::fs::rename(&new, path).map_err(failed)
 }
 
-/// What became of the child. One that is killed on its way closes its end, as one that has executed
-/// does; whoever waits for the process sees that.
+/// What became of the child.
 pub(super) fn report(launched: &Launched) -> Result<Report, OciError> {
-    match read_report(launched.report.as_fd()) {
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
-            Err(OciError::Start("the process was killed on its way".to_owned()))
-        }
-        result => result.map_err(|source| OciError::Io { what: "hearing of the process".to_owned(), source }),
-    }
+    read_report(launched.report.as_fd(), launched.pid)
+        .map_err(|source| OciError::Io { what: "hearing of the process".to_owned(), source })
 }
 
 /// Kills and reaps a child that is not to be.

@@ -65,6 +65,7 @@ pub(super) fn exec(root: &Path, wish: &Exec) -> Result<ExitCode, OciError> {
         match report(&launched)? {
             Report::Executed => Ok(()),
             Report::Failed(failure) => Err(OciError::Start(words(&script.explain(&failure), failure.errno))),
+            Report::Ended => Err(OciError::Start("the process was killed on its way".to_owned())),
             Report::Waiting => Err(OciError::Start("the process waits for nobody".to_owned())),
         }
     };

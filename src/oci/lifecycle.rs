@@ -45,7 +45,10 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
     }
     // First: from here on it runs or ends, and waits no more.
     std::fs::remove_file(home.socket()).map_err(|error| io(format!("removing {}", home.socket().display()), error))?;
-    match sandbox::start(socket.as_fd()) {
+    let Some(pid) = rustix::process::Pid::from_raw(init.pid) else {
+        return refuse(id, Status::Stopped, "only a created one can be started");
+    };
+    match sandbox::start(socket.as_fd(), pid) {
         Ok(()) => Ok(()),
         Err(StartError::Failed(failure)) => {
             let position = init.after_start.iter().find(|(position, _)| *position == failure.operation);

@@ -32,6 +32,8 @@ pub(super) struct Child<'a> {
     pub(super) channel: BorrowedFd<'a>,
     /// The parent's end, to be closed here.
     pub(super) parent_end: BorrowedFd<'a>,
+    /// Where our parent's arguments are to be seen, if that is known.
+    pub(super) arguments: Option<sys::Arguments>,
     /// A pidfd of the container to enter.
     pub(super) target: Option<BorrowedFd<'a>>,
     /// Where a child that waits for its start listens.
@@ -64,14 +66,7 @@ impl Child<'_> {
     }
 
     fn report(&self, position: usize, errno: i32) {
-        let position = u32::try_from(position).unwrap_or(u32::MAX).to_ne_bytes();
-        let errno = errno.to_ne_bytes();
-        let mut record = [0; 8];
-        for (to, from) in record.iter_mut().zip(position.iter().chain(errno.iter())) {
-            *to = *from;
-        }
-        // When nobody listens any more, ending is all that is left to do.
-        let _ = rustix::net::send(self.channel(), &record, SendFlags::NOSIGNAL);
+        tell(self.channel(), u32::try_from(position).unwrap_or(u32::MAX - 1), errno);
     }
 
     fn channel(&self) -> BorrowedFd<'_> {
@@ -231,6 +226,11 @@ impl Child<'_> {
 
     fn seal(&mut self) -> Result<(), Errno> {
         sys::set_not_dumpable()?;
+        // An init stays as it is, and a parent's arguments tell a container where it is on its host.
+        rustix::thread::set_name(TITLE)?;
+        if let Some(arguments) = self.arguments {
+            arguments.overwrite(TITLE.to_bytes());
+        }
         // Or our own copy would hide from us that the parent has gone.
         sys::close_copy(self.parent_end);
         sys::close_on_exec_from(3)?;
@@ -347,6 +347,19 @@ impl Child<'_> {
 
 /// In place of an error: it waits for its start.
 const READY: i32 = 0;
+
+/// What a child is called until its program has a name for it.
+const TITLE: &CStr = c"plim-init";
+
+/// Sends a record to the parent.
+pub(super) fn tell(channel: BorrowedFd<'_>, position: u32, errno: i32) {
+    let mut record = [0; 8];
+    for (to, from) in record.iter_mut().zip(position.to_ne_bytes().into_iter().chain(errno.to_ne_bytes())) {
+        *to = from;
+    }
+    // When nobody listens any more, ending is all that is left to do.
+    let _ = rustix::net::send(channel, &record, SendFlags::NOSIGNAL);
+}
 
 /// Ended because the parent has.
 const ABANDONED: i32 = 254;

@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// The three descriptors that the command starts with.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +27,7 @@ pub struct Stdio<'a> {
 pub struct Launched {
     pub pid: Pid,
     pub pidfd: OwnedFd,
-    /// Readable when the child has executed its program (end of file) or has failed; see
-    /// [`read_report`]. Closing it earlier ends a child that is still on its way.
+    /// Readable when the child has executed its program or has failed; see [`read_report`]. Closing it earlier ends a child that is still on its way.
     pub report: OwnedFd,
 }
 
@@ -93,6 +93,8 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
         None if wants_filter => return Err(LaunchError::Script("it needs a seccomp filter, and none is given")),
         _ => Vec::new(),
     };
+    // Without them the child is only less well disguised.
+    let arguments = *ARGUMENTS.get_or_init(|| sys::Arguments::find().ok());
     let argv = sys::Pointers::new(program.argv.iter().map(Text::as_c_str));
     let env = sys::Pointers::new(program.env.iter().map(Text::as_c_str));
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
@@ -113,7 +115,22 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
             let (argv, env, filter) = (&argv, &env, filter.as_slice());
             let ops = script.child.as_slice();
             let (starter, empty) = (None, None);
-            Child { ops, argv, env, filter, io, channel, parent_end, target, listener, starter, table, empty }.run();
+            Child {
+                ops,
+                argv,
+                env,
+                filter,
+                io,
+                channel,
+                parent_end,
+                arguments,
+                target,
+                listener,
+                starter,
+                table,
+                empty,
+            }
+            .run();
         })
         .map_err(|errno| fail(born, errno))?
     };
@@ -131,6 +148,9 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
     }
     Ok(Launched { pid: cloned.pid, pidfd: cloned.pidfd, report: ours })
 }
+
+/// They stay where they are.
+static ARGUMENTS: OnceLock<Option<sys::Arguments>> = OnceLock::new();
 
 fn explained(script: &Script, failure: Failure) -> LaunchError {
     LaunchError::Operation { failure, words: script.explain(&failure) }
@@ -155,6 +175,7 @@ fn abandon(pidfd: &OwnedFd, report: &OwnedFd) -> Option<Failure> {
         Ok((RECORD, _)) => Some(decode(record)),
         _ => None,
     };
+    let reported = reported.filter(|failure| failure.operation != EXECUTED);
     // It may have ended already; it is reaped in any case.
     let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     while let Err(Errno::INTR) = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
@@ -193,16 +214,43 @@ fn decode(record: [u8; RECORD]) -> Failure {
     Failure { lane: Lane::Child, operation: u32::from_ne_bytes([a, b, c, d]), errno: i32::from_ne_bytes([e, f, g, h]) }
 }
 
-/// Reads what came of the child. Blocks until there is something, unless `report` is non-blocking:
-/// then `WouldBlock` means "not yet".
-pub fn read_report(report: BorrowedFd<'_>) -> io::Result<Report> {
+/// The position in the record of an init whose command has executed its program.
+pub(super) const EXECUTED: u32 = u32::MAX;
+
+/// Reads what came of the child `pid`. Blocks until there is something, unless `report` is
+/// non-blocking: then `WouldBlock` means "not yet".
+///
+/// One that somebody else has collected meanwhile counts as executed: a parent reads before it collects.
+pub fn read_report(report: BorrowedFd<'_>, pid: Pid) -> io::Result<Report> {
     let mut record = [0; RECORD];
-    match rustix::io::retry_on_intr(|| rustix::io::read(report, &mut record))? {
-        0 => Ok(Report::Executed),
-        RECORD if decode(record).errno == 0 => Ok(Report::Waiting),
-        RECORD => Ok(Report::Failed(decode(record))),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+    match rustix::io::retry_on_intr(|| rustix::io::read(report, &mut record)) {
+        // Its end of the socket is closed: by `execve`, or because it has ended.
+        Ok(0) => Ok(if has_executed(pid)? { Report::Executed } else { Report::Ended }),
+        Ok(RECORD) => match decode(record) {
+            Failure { operation: EXECUTED, .. } => Ok(Report::Executed),
+            Failure { errno: 0, .. } => Ok(Report::Waiting),
+            failure => Ok(Report::Failed(failure)),
+        },
+        // It ended with what we have handed over unread.
+        Err(Errno::CONNRESET) => Ok(Report::Ended),
+        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+        Err(errno) => Err(errno.into()),
     }
+}
+
+/// Whether a child is a program of its own by now, be it ended or not (`flags` of
+/// proc_pid_stat(5)). The kernel says so before it closes descriptors for `execve`.
+fn has_executed(pid: Pid) -> io::Result<bool> {
+    const FORKED_BUT_NOT_EXECUTED: u32 = 0x40;
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
+        stat => stat?,
+    };
+    // The name before the bracket may hold anything.
+    let flags = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6));
+    let flags = flags.and_then(|flags| flags.parse::<u32>().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(flags & FORKED_BUT_NOT_EXECUTED == 0)
 }
 
 pub(super) fn lookup(table: &Table, slot: Slot) -> Result<BorrowedFd<'_>, Errno> {

@@ -510,8 +510,10 @@ pub enum Report {
     Executed,
     /// It is ready and waits for its start.
     Waiting,
-    /// It ended before.
+    /// It ended before, and says why.
     Failed(Failure),
+    /// It ended before, and could not say why: somebody killed it.
+    Ended,
 }
 
 /// Where and why a lane stopped. [`Script::explain`] has the words.
@@ -565,6 +567,11 @@ impl Script {
         let words = words.unwrap_or_else(|| format!("operation {position}, which this script does not have"));
         let error = std::io::Error::from_raw_os_error(failure.errno).to_string();
         let error = error.split(" (os error").next().unwrap_or_default();
+        if let (Lane::Parent, Some(ParentOp::Tree { idmap: true, .. }), libc::EINVAL) =
+            (failure.lane, self.parent.get(position), failure.errno)
+        {
+            return format!("{words}: this kernel has no id-mapped mounts of its file system");
+        }
         match self.child.get(position) {
             Some(ChildOp::Execute(_) | ChildOp::FindProgram { .. }) if failure.lane == Lane::Child => {
                 match self.child.last() {

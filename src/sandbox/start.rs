@@ -10,6 +10,7 @@ use super::overlay::Way;
 use super::{Failure, Report, Script, read_report};
 use crate::sys::{self, Errno};
 use rustix::net::SendFlags;
+use rustix::process::Pid;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -72,21 +73,18 @@ pub enum StartError {
     Socket(#[source] io::Error),
 }
 
-/// Lets a child go on; `connection` is one to its socket. Returns when it is its program.
-///
-/// A child that ends on the way closes its side, which looks as if it had executed: whoever needs to
-/// know asks the pidfd afterwards.
-pub fn start(connection: BorrowedFd<'_>) -> Result<(), StartError> {
+/// Lets the child `pid` go on; `connection` is one to its socket. Returns when it is its program.
+pub fn start(connection: BorrowedFd<'_>, pid: Pid) -> Result<(), StartError> {
     match rustix::net::send(connection, &[1], SendFlags::NOSIGNAL) {
         Ok(_) => {}
         Err(Errno::PIPE | Errno::CONNRESET) => return Err(StartError::Gone),
         Err(errno) => return Err(StartError::Socket(errno.into())),
     }
-    match read_report(connection) {
+    match read_report(connection, pid) {
         Ok(Report::Executed) => Ok(()),
+        Ok(Report::Ended) => Err(StartError::Gone),
         Ok(Report::Failed(failure)) => Err(StartError::Failed(failure)),
         Ok(Report::Waiting) => Err(StartError::Socket(io::ErrorKind::InvalidData.into())),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(StartError::Gone),
         Err(error) => Err(StartError::Socket(error)),
     }
 }

@@ -128,7 +128,7 @@ fn run_on(script: &Script, blueprint: &Blueprint, way: Way) -> Ended {
     let means = launch::Means { io, target: None, listener: None, seccomp, way };
     let launched = launch::run(script, means).unwrap();
     drop(writer);
-    let report = read_report(launched.report.as_fd()).unwrap();
+    let report = read_report(launched.report.as_fd(), launched.pid).unwrap();
     let mut output = String::new();
     reader.read_to_string(&mut output).unwrap();
     Ended { report, output, code: wait(&launched) }
@@ -151,12 +151,11 @@ fn explain(ground: &Ground) -> String {
         Ok(launched) => launched,
         Err(error) => return error.to_string(),
     };
-    let report = read_report(launched.report.as_fd()).unwrap();
+    let report = read_report(launched.report.as_fd(), launched.pid).unwrap();
     wait(&launched);
     match report {
         Report::Failed(failure) => script.explain(&failure),
-        Report::Waiting => panic!("it waits"),
-        Report::Executed => panic!("it was executed"),
+        report => panic!("{report:?}"),
     }
 }
 
@@ -385,6 +384,22 @@ mod root {
         assert_eq!((ended.output.as_str(), ended.code), ("2\nreaped\n", Some(128 + libc::SIGTERM)));
     }
 
+    /// The arguments of a keeper are paths of the host.
+    #[test]
+    #[ignore = "needs root"]
+    fn init_shows_nothing_of_who_started_it() {
+        let mut ground = Ground::new(
+            "cat /proc/1/comm; tr -d '\\0' < /proc/1/cmdline; echo; cat /proc/1/environ 2>&1 | head -c 1; \
+             readlink /proc/1/exe /proc/1/cwd /proc/1/root; ls /proc/1/fd 2>/dev/null; cat /proc/1/maps 2>/dev/null",
+        );
+        ground.blueprint.init = true;
+
+        assert_eq!(ground.run().output, "plim-init\nplim-init\nc");
+        let own = fs::read("/proc/self/cmdline").unwrap();
+        let first = std::env::args_os().next().unwrap();
+        assert!(own.starts_with(first.as_encoded_bytes()), "the parent keeps its own");
+    }
+
     #[test]
     #[ignore = "needs root"]
     fn init_forwards_signals() {
@@ -428,7 +443,8 @@ mod root {
             use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
             mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-            mount("none", &here, "tmpfs", MountFlags::empty(), None).unwrap();
+            // A mount of its own, of a kind that can be id-mapped since Linux 5.12.
+            mount(&here, &here, "", MountFlags::BIND, None).unwrap();
             mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
             fs::create_dir(Path::new(&here).join("inner")).unwrap();
             let mounts = || {
@@ -575,6 +591,19 @@ mod root {
 
     #[test]
     #[ignore = "needs root"]
+    fn a_file_system_that_cannot_be_mapped_is_said() {
+        let mut ground = Ground::new("true");
+        let proc = BindMount { from: "/proc/sys".to_owned(), at: "/data".to_owned(), read_only: true };
+        ground.blueprint.mounts = vec![MountPlan::Bind(proc)];
+
+        let words = explain(&ground);
+
+        let expected = "taking /proc/sys, recursive, read-only, id-mapped as #5: this kernel has no id-mapped mounts of its file system";
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    #[ignore = "needs root"]
     fn a_child_ends_when_nobody_waits_for_its_report() {
         let ground = Ground::new("true");
         let mut script = script(&ground.blueprint).unwrap();
@@ -588,6 +617,66 @@ mod root {
         launched.report = null.try_clone().unwrap();
 
         assert_eq!(wait(&launched), Some(254));
+    }
+
+    /// Between its birth and its program, with nothing unread: at its end nothing shows but that.
+    #[test]
+    #[ignore = "needs root"]
+    fn a_child_that_is_killed_on_its_way_was_not_executed() {
+        let kill = |pid: i32| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        for (init, code) in [(false, None), (true, Some(128 + libc::SIGKILL))] {
+            let mut ground = Ground::new("true");
+            ground.blueprint.init = init;
+            let mut script = script(&ground.blueprint).unwrap();
+            // The command itself waits for what never comes, and behind an init.
+            let last = script.child.len() - 1;
+            script.child.insert(last, ops::ChildOp::Receive { slots: Vec::new() });
+            let null = null();
+            let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+            let filter = filter(&ground.blueprint);
+            let launched = launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+            let pid = launched.pid.as_raw_nonzero().get();
+            let victim = loop {
+                let number = |text: String| text.trim().parse::<i32>().ok();
+                let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok();
+                let ready = if init { children().and_then(number) } else { Some(pid) };
+                // Once it may load no other filter it has come to the end of its list.
+                let filtered = ready.filter(|pid| {
+                    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+                    status.contains("Seccomp:\t2")
+                });
+                match filtered {
+                    Some(victim) => break victim,
+                    None => std::thread::yield_now(),
+                }
+            };
+
+            kill(victim).unwrap();
+            let report = read_report(launched.report.as_fd(), launched.pid).unwrap();
+
+            assert_eq!((report, wait(&launched)), (Report::Ended, code), "init: {init}");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_program_that_has_ended_at_once_was_executed() {
+        for init in [false, true] {
+            let mut ground = Ground::new("");
+            ground.blueprint.init = init;
+            ground.blueprint.process.argv = vec!["/bin/true".to_owned()];
+            let script = script(&ground.blueprint).unwrap();
+            let null = null();
+            let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+            let filter = filter(&ground.blueprint);
+            let launched = launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+            let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+            rustix::process::waitid(rustix::process::WaitId::PidFd(launched.pidfd.as_fd()), ended).unwrap();
+
+            let report = read_report(launched.report.as_fd(), launched.pid).unwrap();
+
+            assert_eq!((report, wait(&launched)), (Report::Executed, Some(0)), "init: {init}");
+        }
     }
 
     #[test]
@@ -647,7 +736,7 @@ mod root {
         drop(writer);
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
-        let report = read_report(launched.report.as_fd()).unwrap();
+        let report = read_report(launched.report.as_fd(), launched.pid).unwrap();
         if let Report::Failed(failure) = report {
             panic!("{}", exec_script(&plan).unwrap().explain(&failure));
         }
@@ -661,7 +750,7 @@ mod root {
         let script = exec_script(&plan).unwrap();
         let launched = launch_exec(&script, container.pidfd.as_fd(), io, filter.as_ref().map(AsFd::as_fd)).unwrap();
         drop(theirs);
-        let report = read_report(launched.report.as_fd()).unwrap();
+        let report = read_report(launched.report.as_fd(), launched.pid).unwrap();
         if let Report::Failed(failure) = report {
             panic!("{}", script.explain(&failure));
         }

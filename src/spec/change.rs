@@ -12,6 +12,7 @@ use super::{
     RestartPolicy, Seccomp, Security, Signal, Span, Stop, User, Weight,
 };
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -377,7 +378,19 @@ fn hidden(_: &String) -> String {
 
 /// As the list is written in a manifest, so that what belongs to one word is seen.
 fn words(words: &&Vec<String>) -> Option<String> {
+    let words: Vec<Cow<'_, str>> = words.iter().map(|word| short(word)).collect();
     (!words.is_empty()).then(|| format!("{words:?}"))
+}
+
+/// A script among the words is told by its beginning; both sides may then read the same.
+fn short(word: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 40;
+    let line = word.lines().next().unwrap_or_default();
+    if line.len() == word.len() && word.chars().count() <= LONGEST {
+        return word.into();
+    }
+    let head: String = line.chars().take(LONGEST).collect();
+    format!("{head}… ({} lines)", word.lines().count()).into()
 }
 
 fn listed(parts: impl Iterator<Item = String>) -> Option<String> {

@@ -5,7 +5,7 @@ use crate::plan::Record;
 use crate::spec::{ObjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io, thread};
 
@@ -17,15 +17,25 @@ const RECORDS: &[u8] = b"records";
 const CACHE_BYTES: u64 = 8 << 20;
 /// An agent that is being replaced needs a moment to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Our own lock goes with the last thread of the database that was closed.
+const REOPEN_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The agent's database. One process at a time.
 #[derive(Debug)]
 pub struct SledStore {
-    database: ::sled::Db,
-    records: ::sled::Tree,
+    dir: PathBuf,
+    /// Closed after a failed write: sled repeats the first error for ever, also when the disk has
+    /// room again. Whoever needs it next opens it anew.
+    open: Mutex<Option<Open>>,
     /// Nothing was in it when it was opened, not even a schema.
     is_new: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    database: ::sled::Db,
+    records: ::sled::Tree,
 }
 
 /// A store that has been opened, and what a person has to know about how.
@@ -126,32 +136,42 @@ impl SledStore {
             }
         };
         let records = database.open_tree(RECORDS).map_err(error)?;
-        Ok(Self { database, records, is_new })
+        Ok(Self { dir: dir.to_owned(), open: Mutex::new(Some(Open { database, records })), is_new })
     }
 
     fn readable(&self) -> bool {
         self.scan().is_ok()
     }
 
-    fn flush(&self, operation: &'static str, object: &dyn std::fmt::Display) -> Result<(), StoreError> {
-        // `insert` alone is lost with the process: it only reaches the log's buffer.
-        self.database.flush().map(|_| ()).map_err(|source| StoreError::Access {
-            operation,
-            object: object.to_string(),
-            source,
-        })
+    /// Does something with the database, which is opened for it if it has been closed.
+    fn with<T>(
+        &self,
+        operation: &'static str,
+        object: &dyn std::fmt::Display,
+        work: impl FnOnce(&Open) -> Result<T, ::sled::Error>,
+    ) -> Result<T, StoreError> {
+        // A panic ends the process; in tests what is behind a poisoned lock is still whole.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.is_none() {
+            let again = Self::open_as_is(&self.dir, REOPEN_PATIENCE)?;
+            *open = again.open.into_inner().unwrap_or_else(PoisonError::into_inner);
+        }
+        let result = match &*open {
+            Some(open) => work(open),
+            None => Err(::sled::Error::Io(io::ErrorKind::NotConnected.into())),
+        };
+        if result.is_err() {
+            *open = None;
+        }
+        result.map_err(|source| StoreError::Access { operation, object: object.to_string(), source })
     }
 }
 
 impl Store for SledStore {
     fn scan(&self) -> Result<Vec<Record>, StoreError> {
         let mut records = Vec::new();
-        for entry in &self.records {
-            let (key, value) = entry.map_err(|source| StoreError::Access {
-                operation: "reading",
-                object: "every object".to_owned(),
-                source,
-            })?;
+        let all = |open: &Open| open.records.iter().collect::<Result<Vec<_>, _>>();
+        for (key, value) in self.with("reading", &"every object", all)? {
             records.push(decode(&String::from_utf8_lossy(&key), &value)?);
         }
         Ok(records)
@@ -159,11 +179,7 @@ impl Store for SledStore {
 
     fn load(&self, id: &ObjectId) -> Result<Option<Record>, StoreError> {
         let key = id.to_string();
-        let found = self.records.get(key.as_bytes()).map_err(|source| StoreError::Access {
-            operation: "reading",
-            object: key.clone(),
-            source,
-        })?;
+        let found = self.with("reading", &key, |open| open.records.get(key.as_bytes()))?;
         found.map(|value| decode(&key, &value)).transpose()
     }
 
@@ -194,12 +210,11 @@ impl SledStore {
     ) -> Result<(), StoreError> {
         // The first one stands for all in an error: none of them is written.
         let Some(first) = ids.next() else { return Ok(()) };
-        self.records.apply_batch(batch).map_err(|source| StoreError::Access {
-            operation,
-            object: first.to_string(),
-            source,
-        })?;
-        self.flush(operation, first)
+        self.with(operation, first, |open| {
+            open.records.apply_batch(batch)?;
+            // What is applied alone is lost with the process: it only reaches the log's buffer.
+            open.database.flush().map(|_| ())
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod exec;
 mod mount;
 mod pidfd;
 mod process;
+mod title;
 
 pub use clone::{Cloned, Request, clone3, exit, fork};
 pub use exec::{Pointers, execve};
@@ -22,6 +23,7 @@ pub use process::{
     set_not_dumpable, set_seccomp_filter, set_signal_mask, unshare_namespaces, user_namespace_of, wait_for_signal,
 };
 pub use rustix::io::Errno;
+pub use title::Arguments;
 
 /// The error of the libc call that has just failed.
 fn last_error() -> Errno {

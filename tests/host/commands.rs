@@ -177,7 +177,7 @@ fn what_get_prints_as_yaml_is_a_manifest_again() {
 #[test]
 fn without_an_agent_the_commands_say_what_to_type() {
     let root = tempfile::tempdir().unwrap();
-    let plim = Command::new(env!("CARGO_BIN_EXE_plim")).arg("--root").arg(root.path()).arg("get").output().unwrap();
+    let plim = Command::new(crate::fixture::plim_bin()).arg("--root").arg(root.path()).arg("get").output().unwrap();
 
     assert_eq!(plim.status.code(), Some(5));
     let said = String::from_utf8_lossy(&plim.stderr);

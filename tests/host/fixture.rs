@@ -88,7 +88,7 @@ impl Host {
     }
 
     fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plim"));
+        let mut command = Command::new(plim_bin());
         command.arg("--root").arg(self.root()).args(args).env_remove("PLIM_ROOT").env("NO_COLOR", "1");
         command
     }
@@ -195,9 +195,11 @@ impl Host {
 
     /// A control file, from whichever hierarchy has it.
     pub fn control(&self, family: &str, names: [&str; 2]) -> String {
-        let files = self.cgroups(family).into_iter().flat_map(|dir| names.map(|name| dir.join(name)));
-        let mut texts = files.filter(|file| !file.components().any(|part| part.as_os_str() == "payload"));
-        let file = texts.find(|file| file.exists()).unwrap_or_else(|| panic!("no {names:?} for {family}"));
+        // Limits are on the instance: below the family's directory in a v2 hierarchy, beside it in a v1.
+        let instances =
+            self.cgroups(family).into_iter().filter(|dir| !dir.ends_with(family) && !dir.ends_with("payload"));
+        let mut files = instances.flat_map(|dir| names.map(|name| dir.join(name)));
+        let file = files.find(|file| file.exists()).unwrap_or_else(|| panic!("no {names:?} for {family}"));
         fs::read_to_string(file).unwrap().trim().to_owned()
     }
 
@@ -232,6 +234,12 @@ impl Drop for Host {
         let left: Vec<&PathBuf> = left.iter().filter(|dir| dir.exists()).collect();
         assert!(std::thread::panicking() || left.is_empty(), "left behind: {left:?}");
     }
+}
+
+/// The program under test. `PLIM_BIN` names it where it is not at the place that cargo built it in,
+/// as in the machine that `deploy/test-v2` boots; its keeper stands beside it.
+pub fn plim_bin() -> PathBuf {
+    std::env::var_os("PLIM_BIN").map_or_else(|| env!("CARGO_BIN_EXE_plim").into(), PathBuf::from)
 }
 
 /// Takes away what a test run that was killed has left.

@@ -64,7 +64,7 @@ impl Server {
         let id = self.number();
         let Launched { pid, pidfd, report } = launched;
         self.usual_limits(pid);
-        let child = Child::new(pid.as_raw_nonzero().get().unsigned_abs(), pidfd, true);
+        let child = Child::new(pid, pidfd, true);
         let state = State::Starting { report, script: Box::new(script), asker };
         let container = Container::new(instance, child, state, log, Some(stdout), Some(stderr));
         self.keep(id, container);
@@ -100,12 +100,12 @@ impl Server {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let State::Starting { report, script, asker } = &container.state else { return };
         let asker = *asker;
-        match began(report, script) {
+        match began(report, script, &container.child) {
             Began::NotYet => return,
             Began::Failed(refused) => return self.start_failed(id, refused),
             Began::Executed => {}
         }
-        let (instance, pid) = (container.instance.clone(), container.child.pid);
+        let (instance, pid) = (container.instance.clone(), container.child.number());
         let since = exit::now();
         container.since = since;
         self.end_of_starting(id, State::Running);
@@ -236,6 +236,7 @@ impl Server {
         let stdout = Fifo::open(&output.stdout, "stdout").ok();
         let stderr = Fifo::open(&output.stderr, "stderr").ok();
         let child = Child::new(pid, pidfd, false);
+        let pid = child.number();
         let mut container = Container::new(instance, child, State::Running, log, stdout, stderr);
         container.since = find.since.unwrap_or_else(exit::now);
         let since = container.since;

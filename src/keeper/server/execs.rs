@@ -33,7 +33,7 @@ impl Server {
         let id = self.number();
         let Launched { pid, pidfd, report } = launched;
         self.usual_limits(pid);
-        let child = Child::new(pid.as_raw_nonzero().get().unsigned_abs(), pidfd, true);
+        let child = Child::new(pid, pidfd, true);
         let watched = self
             .watch(child.pidfd(), Source::ExecProcess(id))
             .and_then(|()| self.watch_report(&report, Source::ExecReport(id)));
@@ -50,11 +50,11 @@ impl Server {
         let Some(exec) = self.execs.get(&id) else { return };
         let State::Starting { report, script, asker } = &exec.state else { return };
         let asker = *asker;
-        match began(report, script) {
+        match began(report, script, &exec.child) {
             Began::NotYet => {}
             Began::Failed(refused) => self.exec_failed(id, refused),
             Began::Executed => {
-                let pid = exec.child.pid;
+                let pid = exec.child.number();
                 self.exec_out_of_starting(id, State::Running);
                 self.reply(asker, Reply::ExecStarted { pid, exec: id });
             }

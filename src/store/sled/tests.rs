@@ -117,8 +117,8 @@ fn an_empty_snapshot_after_a_power_cut_loses_nothing_of_the_log() {
 fn a_newer_schema_is_refused_in_clear_words() {
     let dir = tempdir().unwrap();
     let store = open(dir.path());
-    store.database.insert(SCHEMA_KEY, "2").unwrap();
-    store.database.flush().unwrap();
+    let write = |open: &Open| open.database.insert(SCHEMA_KEY, "2").and_then(|_| open.database.flush());
+    store.with("writing", &"the schema", write).unwrap();
     drop(store);
 
     let error = SledStore::open(dir.path()).unwrap_err();
@@ -134,4 +134,25 @@ fn a_second_agent_is_told_that_one_runs() {
     let error = SledStore::open_within(dir.path(), Duration::ZERO).unwrap_err();
 
     assert!(error.to_string().contains("another agent runs"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn after_a_full_disk_it_goes_on() {
+    let dir = tempdir().unwrap();
+    let fill = dir.path().join("fill");
+    let data = Some("size=2m,mode=755");
+    nix::mount::mount(Some("t"), dir.path(), Some("tmpfs"), nix::mount::MsFlags::empty(), data).unwrap();
+    let store = open(&dir.path().join("db"));
+    store.put(&[record("a")]).unwrap();
+    fs::write(&fill, vec![0_u8; 4 << 20]).unwrap_err();
+    let full = (0..10_000).any(|number| store.put(&[record(&format!("b{number}"))]).is_err());
+
+    fs::remove_file(&fill).unwrap();
+    store.put(&[record("c")]).unwrap();
+
+    let kept = store.scan().unwrap();
+    drop(store);
+    nix::mount::umount(dir.path()).unwrap();
+    assert!(full && kept.contains(&record("a")) && kept.contains(&record("c")), "{full} {}", kept.len());
 }

@@ -177,6 +177,29 @@ fn a_start_that_hangs_is_ended() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_start_whose_process_is_killed_on_its_way_has_failed() {
+    let (place, id) = (Place::new(), instance(1));
+    let keeper = place.keeper();
+    let (starter, agent) = (keeper.connect(), keeper.connect());
+
+    let error = std::thread::scope(|scope| {
+        let (place, id) = (&place, &id);
+        let start = scope.spawn(move || {
+            let starter = starter;
+            place.start_script(&starter, id, &script_that_waits()).unwrap_err()
+        });
+        wait_until(|| !agent.client.list().unwrap().is_empty());
+        agent.client.signal(id, libc::SIGKILL).unwrap();
+        start.join().unwrap()
+    });
+
+    assert_eq!(error.fault(), Some(Fault::StartFailed));
+    assert!(error.to_string().contains("ended before it executed its program"), "{error}");
+    assert!(agent.client.list().unwrap().is_empty());
+}
+
+#[test]
+#[ignore = "needs root"]
 fn at_rest_the_keeper_sleeps() {
     let (place, id, ended) = (Place::new(), instance(1), instance(2));
     let keeper = place.keeper();
