@@ -88,6 +88,7 @@ pub mod host;
 pub mod image;
 pub mod keeper;
 pub mod manifest;
+pub mod oci;
 pub mod plan;
 pub mod sandbox;
 pub mod source;
