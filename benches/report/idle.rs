@@ -18,7 +18,7 @@ pub fn bench(table: &mut Table) {
     let used: Vec<u64> = processes.iter().zip(before).map(|(pid, before)| cpu_ns(*pid) - before).collect();
     let rounds = agent.rounds() - rounds;
     let memory: Vec<u64> = processes.iter().map(|pid| pss_kib(*pid)).collect();
-    table.row("processes of ours, 100 containers", processes(&agent.root()), "agent and keeper", "2");
+    table.row("processes of ours, 100 containers", count(&agent.root()), "agent and keeper", "2");
     let text = |ns: u64| format!("{}.{:02} ms", ns / 1_000_000, ns % 1_000_000 / 10_000);
     table.row(
         "CPU at rest, 100 containers, 60 s",
@@ -35,7 +35,7 @@ pub fn bench(table: &mut Table) {
 }
 
 /// Processes of ours: those that run `plim` or `plim-keeper` for this root.
-fn processes(root: &str) -> usize {
+fn count(root: &str) -> usize {
     let of_ours = |entry: std::fs::DirEntry| {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
