@@ -61,7 +61,22 @@
 //! - **Log files** are named after the run: `log/<namespace>_<name>/<number>/<run>.log`, so that
 //!   `--previous` needs no search through one file.
 //! - **The keeper gets no list of its containers from disk.** The agent tells a new keeper which live
-//!   containers there are and where their output goes; it finds their processes by their cgroups.
+//!   containers there are and where their output goes; it finds their processes by their cgroups. What
+//!   the agent needs for that stands beside each container, in its run directory.
+//! - **Nothing that runs is stopped for a revision that cannot start.** Before a restart or a new root
+//!   filesystem the host looks whether image, command, mounts and profile are there
+//!   ([`plan::Action::Check`]); until they are, the last good revision goes on.
+//! - **A child makes its own namespaces.** Only the user and the pid namespace are made at the clone;
+//!   the rest is unshared while the parent maps ids and makes the overlays: a network namespace alone
+//!   takes a quarter of a start.
+//! - **`/dev` is a tmpfs of the host's** with real device nodes, handed over as a detached mount. A user
+//!   namespace cannot make nodes, and a bind mount for each of them would cost more.
+//! - **Overlays on id-mapped layers** take descriptors where the kernel does (Linux 6.15). Before that a
+//!   short-lived child with a mount namespace of its own gives the layers names; nothing can be left
+//!   over, because the namespace ends with it.
+//! - **x32 system calls are not in the default filter**: nobody has programs for them, and a filter's
+//!   length is paid at every start.
+//! - **A damaged database is set aside**, and rebuilt from what runs and what the manifests say.
 //! - **What a changed field costs** is one table, [`spec::change`], that the planner, `plim plan` and
 //!   the tests read.
 
@@ -73,6 +88,7 @@ pub mod host;
 pub mod image;
 pub mod keeper;
 pub mod manifest;
+pub mod oci;
 pub mod plan;
 pub mod sandbox;
 pub mod source;

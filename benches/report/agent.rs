@@ -43,6 +43,15 @@ impl Agent {
         u32::try_from(status["keeperPid"].as_u64().expect("a keeper")).expect("a pid")
     }
 
+    pub fn rounds(&self) -> u64 {
+        let status: Value = serde_json::from_str(&self.plim(&["status", "-o", "json"]).0).expect("a status");
+        status["rounds"].as_u64().expect("a count")
+    }
+
+    pub fn root(&self) -> String {
+        self.dir.path().join("root").display().to_string()
+    }
+
     pub fn manifests(&self) -> PathBuf {
         self.dir.path().join("manifests")
     }
@@ -75,20 +84,29 @@ impl Agent {
         began
     }
 
-    /// Starts `count` containers and returns how long it took to the last exec.
+    fn last_event(&self) -> u64 {
+        let events = self.plim(&["events", "-o", "json"]).0;
+        let ids = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?["id"].as_u64());
+        ids.max().unwrap_or(0)
+    }
+
+    /// Starts `count` containers and returns how long it took to the last exec, as a reader of the
+    /// events hears of it.
     pub fn start(&self, count: usize) -> Duration {
+        let before = self.last_event();
         let mut events = plim(self.dir.path());
         events.args(["events", "-w", "-o", "json"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut events = events.spawn().expect("plim runs");
         let mut lines = BufReader::new(events.stdout.take().expect("a pipe")).lines();
-        // The history comes first; what is new comes after it.
         let files: Vec<(String, String)> = (0..count).map(|number| manifest(number, 32)).collect();
         let began = self.write(&files);
         let mut started = 0;
         while started < count {
             let line = lines.next().expect("the agent runs").expect("a line");
             let event: Value = serde_json::from_str(&line).expect("an event");
-            started += usize::from(event["reason"] == "Started");
+            // The history comes first.
+            let new = event["id"].as_u64().is_some_and(|id| id > before);
+            started += usize::from(new && event["reason"] == "Started");
         }
         let took = began.elapsed();
         events.kill().expect("the watch ends");

@@ -12,23 +12,36 @@ pub fn bench(table: &mut Table) {
     // The starts' own aftermath is no rest.
     std::thread::sleep(Duration::from_secs(3));
     let processes = [agent.pid(), agent.keeper_pid()];
+    let rounds = agent.rounds();
     let before: Vec<u64> = processes.iter().map(|pid| cpu_ns(*pid)).collect();
     std::thread::sleep(PERIOD);
     let used: Vec<u64> = processes.iter().zip(before).map(|(pid, before)| cpu_ns(*pid) - before).collect();
+    let rounds = agent.rounds() - rounds;
     let memory: Vec<u64> = processes.iter().map(|pid| pss_kib(*pid)).collect();
+    table.row("processes of ours, 100 containers", processes(&agent.root()), "agent and keeper", "2");
     let text = |ns: u64| format!("{}.{:02} ms", ns / 1_000_000, ns % 1_000_000 / 10_000);
     table.row(
         "CPU at rest, 100 containers, 60 s",
         text(used[0] + used[1]),
-        format!("agent {}, keeper {}", text(used[0]), text(used[1])),
+        format!("agent {}, keeper {}; {rounds} rounds", text(used[0]), text(used[1])),
         "<= 30 ms",
     );
     table.row(
         "memory at rest, 100 containers",
         format!("{} KiB", memory[0] + memory[1]),
         format!("agent {} KiB, keeper {} KiB (PSS)", memory[0], memory[1]),
-        "no process per container",
+        "-",
     );
+}
+
+/// Processes of ours: those that run `plim` or `plim-keeper` for this root.
+fn processes(root: &str) -> usize {
+    let of_ours = |entry: std::fs::DirEntry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("plim") && line.contains(root)
+    };
+    std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| of_ours(entry).then_some(())).count()
 }
 
 /// All threads' time on a CPU: the first number of schedstat, in nanoseconds.

@@ -43,6 +43,8 @@ pub(super) struct Driver {
     pub findings: BTreeMap<ObjectId, Finding>,
     pub decisions: BTreeMap<ObjectId, Decision>,
     pub in_flight: BTreeSet<ObjectId>,
+    /// Objects whose record an ended action has changed, and that is not on disk yet.
+    pub settled: BTreeSet<ObjectId>,
     pub approved: BTreeSet<ObjectId>,
     /// Objects to look at in the next round; `None` is everything.
     pub look: Option<BTreeSet<ObjectId>>,
@@ -106,6 +108,7 @@ impl Driver {
                 leave |= tokio::task::block_in_place(|| self.take(message));
             }
             if leave {
+                self.save_settled();
                 return Left::Running;
             }
         }
@@ -165,6 +168,7 @@ impl Driver {
 
     /// Rounds until there is nothing left that can be done at once.
     fn rounds(&mut self) {
+        self.save_settled();
         for _ in 0..NOTES_IN_A_ROW {
             if !self.round() {
                 break;
@@ -348,25 +352,39 @@ impl Driver {
             decision.result = Some(if text.is_empty() { "done".to_owned() } else { text });
         }
         let Some(record) = self.records.get(&object) else { return };
-        let written = match crate::plan::settle(record, action, result, now()) {
+        match crate::plan::settle(record, action, result, now()) {
             Settled::Put(record) => {
-                let written = self.store.put(std::slice::from_ref(&*record));
-                self.records.insert(object, *record);
-                written
+                self.records.insert(object.clone(), *record);
+                self.settled.insert(object);
             }
             Settled::Forget => {
-                let written = self.store.forget(std::slice::from_ref(&object));
                 self.records.remove(&object);
                 self.approved.remove(&object);
                 self.decisions.remove(&object);
+                self.settled.remove(&object);
                 self.journal.note(now(), EventType::Normal, &id, "Removed", "nothing of it is left".to_owned());
-                written
+                let written = self.store.forget(std::slice::from_ref(&object));
+                self.keep(written);
             }
-            Settled::Unchanged => Ok(()),
-        };
+            Settled::Unchanged => {}
+        }
+    }
+
+    /// Writes down what came of the actions that ended since the last round: all in one, because each
+    /// write waits for the disk.
+    fn save_settled(&mut self) {
+        let settled = std::mem::take(&mut self.settled);
+        let records: Vec<Record> = settled.iter().filter_map(|id| self.records.get(id).cloned()).collect();
+        if !records.is_empty() {
+            let written = self.store.put(&records);
+            self.keep(written);
+        }
+    }
+
+    /// What is remembered in memory is right; what is on disk is older, and a restart that finds it so
+    /// does the step again, which is harmless.
+    fn keep(&mut self, written: Result<(), crate::store::StoreError>) {
         if let Err(error) = written {
-            // What is remembered in memory is right; what is on disk is older, and a restart that
-            // finds it so does the step again, which is harmless.
             self.store_failed(&error);
         }
     }

@@ -142,6 +142,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         findings: BTreeMap::new(),
         decisions: BTreeMap::new(),
         in_flight: BTreeSet::new(),
+        settled: BTreeSet::new(),
         approved: BTreeSet::new(),
         look: None,
         next_resync: Instant::now(),

@@ -393,7 +393,11 @@ impl Hierarchy {
 }
 
 /// Enables controllers for what is below `path`; why not, for those that could not be.
-fn enable(mount: &str, path: &str, wanted: &[Controller]) -> Result<BTreeMap<Controller, String>, CgroupError> {
+pub(super) fn enable(
+    mount: &str,
+    path: &str,
+    wanted: &[Controller],
+) -> Result<BTreeMap<Controller, String>, CgroupError> {
     let mut nodes: Vec<String> = vec![mount.to_owned()];
     for part in path.split('/').filter(|part| !part.is_empty()) {
         nodes.push(format!("{}/{part}", nodes[nodes.len() - 1]));
@@ -454,11 +458,11 @@ fn make(path: &str) -> Result<(), CgroupError> {
     files::make_dir(CWD, path).map(drop).map_err(|error| CgroupError::Make { path: path.into(), source: error.into() })
 }
 
-fn read_path(path: &str) -> Result<String, CgroupError> {
+pub(super) fn read_path(path: &str) -> Result<String, CgroupError> {
     files::read(CWD, path).map_err(|error| CgroupError::Read { path: path.into(), source: error.into() })
 }
 
-fn write_path(path: &str, value: &str) -> Result<(), CgroupError> {
+pub(super) fn write_path(path: &str, value: &str) -> Result<(), CgroupError> {
     files::write(CWD, path, value).map_err(|error| CgroupError::Write {
         path: path.into(),
         value: value.to_owned(),
@@ -468,7 +472,7 @@ fn write_path(path: &str, value: &str) -> Result<(), CgroupError> {
 
 /// The cgroup mounts of a mountinfo text (proc_pid_mountinfo(5)), the v2 one first. A hierarchy that
 /// is mounted more than once is taken where it is seen whole, or where it comes first.
-fn parse_mounts(text: &str) -> Vec<Hierarchy> {
+pub(super) fn parse_mounts(text: &str) -> Vec<Hierarchy> {
     let mut found: Vec<(Hierarchy, bool)> = Vec::new();
     for line in text.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };

@@ -31,6 +31,7 @@ mod error;
 mod files;
 mod group;
 mod memory;
+pub mod place;
 mod resize;
 pub mod table;
 mod view;

@@ -4,8 +4,8 @@
 //! takes a lock, logs or panics, and nothing is dropped but descriptors. Errors are an operation's
 //! position and an errno; the words are the parent's to find.
 
-use super::ops::{ChildOp, Fresh, Remount, SetIds, Slot};
-use super::{init, path, terminal};
+use super::ops::{ChildOp, Fresh, Node, Remount, SetIds, Slot, TreeChange};
+use super::{Text, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
@@ -36,6 +36,10 @@ pub(super) struct Child<'a> {
     pub(super) arguments: Option<sys::Arguments>,
     /// A pidfd of the container to enter.
     pub(super) target: Option<BorrowedFd<'a>>,
+    /// Where a child that waits for its start listens.
+    pub(super) listener: Option<BorrowedFd<'a>>,
+    /// Who has started it, and takes the parent's place.
+    pub(super) starter: Option<OwnedFd>,
     pub(super) table: Table,
     /// An empty read-only directory, made when the first directory is masked.
     pub(super) empty: Option<OwnedFd>,
@@ -51,15 +55,22 @@ impl Child<'_> {
     /// Runs the lane. Comes back only when it has failed and reported that.
     pub(super) fn run(mut self) {
         for (position, op) in self.ops.iter().enumerate() {
+            if *op == ChildOp::AwaitStart {
+                self.report(position, READY);
+            }
             if let Err(errno) = self.perform(op) {
-                self.report(position, errno);
+                self.report(position, errno.raw_os_error());
                 return;
             }
         }
     }
 
-    fn report(&self, position: usize, errno: Errno) {
-        tell(self.channel, u32::try_from(position).unwrap_or(u32::MAX - 1), errno.raw_os_error());
+    fn report(&self, position: usize, errno: i32) {
+        tell(self.channel(), u32::try_from(position).unwrap_or(u32::MAX - 1), errno);
+    }
+
+    fn channel(&self) -> BorrowedFd<'_> {
+        self.starter.as_ref().map_or(self.channel, AsFd::as_fd)
     }
 
     fn slot(&self, slot: Slot) -> Result<BorrowedFd<'_>, Errno> {
@@ -159,7 +170,41 @@ impl Child<'_> {
                 set_groups(groups)?;
                 set_ids(*uid, *gid)
             }
-            ChildOp::SetCapabilities { mask, ambient } => set_capabilities(*mask, *ambient),
+            ChildOp::SetCapabilities { effective, permitted, inheritable, ambient } => {
+                let (effective, permitted, inheritable) = (*effective, *permitted, *inheritable);
+                set_capabilities(sys::CapabilitySets { effective, permitted, inheritable }, *ambient)
+            }
+            ChildOp::SetDomainname { name } => rustix::system::setdomainname(name.as_c_str().to_bytes()),
+            ChildOp::WriteFile { path, value } => write_file(path.as_c_str(), value.as_c_str().to_bytes()),
+            ChildOp::SetLimits { limits } => {
+                limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
+            }
+            ChildOp::KeepDescriptors { count } => sys::keep_over_exec(3, *count),
+            ChildOp::Mount { root, kind, source, at, data, flags } => {
+                let target = path::mount_point_of(self.slot(*root)?, at.as_c_str(), path::Kind::Directory)?;
+                rustix::process::fchdir(&target)?;
+                let flags = MountFlags::from_bits_retain(*flags);
+                rustix::mount::mount(source.as_c_str(), c".", kind.as_c_str(), flags, data.as_c_str())
+            }
+            ChildOp::ChangeMount { root, at, change } => {
+                let target = match root {
+                    Some(root) => path::resolve(self.slot(*root)?, at.as_c_str())?,
+                    None => rustix::fs::open(at.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,
+                };
+                let TreeChange { set, clear, propagation, recursive } = *change;
+                let change = MountChange { set, clear, propagation, recursive, ..MountChange::default() };
+                sys::mount_setattr(target.as_fd(), change)
+            }
+            ChildOp::MakeNode { root, node } => {
+                let (parent, name) = path::parent(self.slot(*root)?, node.path.as_c_str())?;
+                let umask = rustix::process::umask(Mode::empty());
+                let made = make_node(parent.as_fd(), name, node);
+                rustix::process::umask(umask);
+                ignoring(made, &[Errno::EXIST])
+            }
+            ChildOp::Console => console(),
+            ChildOp::FindProgram { candidates } => find(candidates.iter().map(Text::as_c_str)),
+            ChildOp::AwaitStart => self.await_start(),
             ChildOp::NoNewPrivileges => sys::set_no_new_privileges(),
             ChildOp::Filter => sys::set_seccomp_filter(self.filter),
             ChildOp::BecomeInit => init::stay(self.channel),
@@ -222,11 +267,29 @@ impl Child<'_> {
 
     fn parent_is_there(&self) -> Result<(), Errno> {
         let mut byte = [0];
-        match rustix::net::recv(self.channel, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        match rustix::net::recv(self.channel(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok(_) => sys::exit(ABANDONED),
             Err(Errno::AGAIN) => Ok(()),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Returns when somebody has connected and said that it is time.
+    fn await_start(&mut self) -> Result<(), Errno> {
+        let listener = self.listener.ok_or(Errno::BADF)?;
+        let starter = loop {
+            match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                result => break result?,
+            }
+        };
+        let mut byte = [0];
+        match rustix::net::recv(&starter, &mut byte, RecvFlags::empty()) {
+            Ok((1, _)) => {}
+            _ => sys::exit(ABANDONED),
+        }
+        self.starter = Some(starter);
+        Ok(())
     }
 
     fn mask_here(&mut self, path: &CStr) -> Result<(), Errno> {
@@ -281,6 +344,9 @@ impl Child<'_> {
         Ok(mount)
     }
 }
+
+/// In place of an error: it waits for its start.
+const READY: i32 = 0;
 
 /// What a child is called until its program has a name for it.
 const TITLE: &CStr = c"plim-init";
@@ -409,12 +475,60 @@ fn set_ids(uid: u32, gid: u32) -> Result<(), Errno> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
-fn set_capabilities(mask: u64, ambient: u64) -> Result<(), Errno> {
-    let ambient = ambient & mask;
-    sys::capset(sys::CapabilitySets { effective: mask, permitted: mask, inheritable: ambient })?;
+fn set_capabilities(sets: sys::CapabilitySets, ambient: u64) -> Result<(), Errno> {
+    sys::capset(sets)?;
     sys::clear_ambient()?;
     for capability in (0..u64::BITS).filter(|capability| ambient & (1 << capability) != 0) {
         sys::raise_ambient(capability)?;
     }
     Ok(())
+}
+
+/// A node in the directory `root`, with the owner and mode that it says.
+pub(super) fn make_node(root: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<(), Errno> {
+    if let Some(to) = &node.link {
+        return rustix::fs::symlinkat(to.as_c_str(), root, name);
+    }
+    let kind = rustix::fs::FileType::from_raw_mode(node.mode);
+    let device = rustix::fs::makedev(node.major, node.minor);
+    rustix::fs::mknodat(root, name, kind, Mode::from_raw_mode(node.mode & 0o7777), device)?;
+    let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    if (node.uid, node.gid) == (0, 0) {
+        return Ok(());
+    }
+    rustix::fs::chownat(root, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// `/dev/console` is the terminal that is standard input; a root without one that can't be written
+/// goes without.
+fn console() -> Result<(), Errno> {
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let target = match path::mount_point(root.as_fd(), c"/dev/console", path::Kind::File) {
+        Err(Errno::ROFS | Errno::ACCESS) => return Ok(()),
+        result => result?,
+    };
+    let terminal = clone_tree(rustix::stdio::stdin())?;
+    move_onto(terminal.as_fd(), target.as_fd())
+}
+
+/// Whether one of them could be executed, as `execve` will try them.
+fn find<'a>(candidates: impl Iterator<Item = &'a CStr>) -> Result<(), Errno> {
+    let mut failure = Errno::NOENT;
+    for candidate in candidates {
+        match rustix::fs::statat(CWD, candidate, rustix::fs::AtFlags::empty()) {
+            Ok(stat) => {
+                let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
+                let may =
+                    rustix::fs::accessat(CWD, candidate, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS);
+                if is_file && may.is_ok() {
+                    return Ok(());
+                }
+                failure = Errno::ACCESS;
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::ACCESS) => failure = Errno::ACCESS,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(failure)
 }

@@ -1,7 +1,7 @@
 //! Another command in a running container.
 
 use super::child::Io;
-use super::launch::{LaunchError, Launched, Stdio, run};
+use super::launch::{LaunchError, Launched, Means, Stdio, run};
 use super::ops::Namespaces;
 use super::overlay::Way;
 use super::script::{Script, ScriptError};
@@ -63,7 +63,7 @@ pub fn launch_exec(
     let own = rustix::fs::open(c"/proc/self/ns/pid_for_children", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(prepare("opening our own pid namespace"))?;
     sys::enter_namespaces(target, Namespaces::PID.0).map_err(prepare("entering the container's pid namespace"))?;
-    let launched = run(script, io, Some(target), seccomp, Way::Any);
+    let launched = run(script, Means { io, target: Some(target), listener: None, seccomp, way: Way::Any });
     // Were this to fail, every container from here on would start inside this one.
     sys::enter_namespaces(own.as_fd(), Namespaces::PID.0).expect("a namespace that we have just been in");
     launched

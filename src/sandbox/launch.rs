@@ -58,17 +58,30 @@ fn prepare(what: &'static str) -> impl FnOnce(Errno) -> LaunchError {
 /// process with one thread and little memory: the child starts as a copy of it.
 pub fn launch(script: &Script, stdio: Stdio<'_>, seccomp: Option<BorrowedFd<'_>>) -> Result<Launched, LaunchError> {
     let Stdio { stdin, stdout, stderr } = stdio;
-    run(script, Io::Descriptors([stdin, stdout, stderr]), None, seccomp, Way::Any)
+    run(
+        script,
+        Means { io: Io::Descriptors([stdin, stdout, stderr]), target: None, listener: None, seccomp, way: Way::Any },
+    )
 }
 
-pub(super) fn run(
-    script: &Script,
-    io: Io<'_>,
-    target: Option<BorrowedFd<'_>>,
-    seccomp: Option<BorrowedFd<'_>>,
-    way: Way,
-) -> Result<Launched, LaunchError> {
-    let Some((ParentOp::Clone { namespaces, cgroup }, rest)) = script.parent.split_first() else {
+/// What a script is run with.
+pub(super) struct Means<'a> {
+    pub(super) io: Io<'a>,
+    /// A pidfd of the container to enter.
+    pub(super) target: Option<BorrowedFd<'a>>,
+    /// Where a child that waits listens.
+    pub(super) listener: Option<BorrowedFd<'a>>,
+    pub(super) seccomp: Option<BorrowedFd<'a>>,
+    /// How layers are named to the kernel.
+    pub(super) way: Way,
+}
+
+pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchError> {
+    let Means { io, target, listener, seccomp, way } = means;
+    let born = script.parent.iter().position(|op| !matches!(op, ParentOp::EnterNamespace { .. }));
+    let born = born.unwrap_or(script.parent.len());
+    let (before, after) = script.parent.split_at(born);
+    let Some((ParentOp::Clone { namespaces, cgroup }, rest)) = after.split_first() else {
         return Err(LaunchError::Script("it does not start with a clone"));
     };
     let Some(ChildOp::Execute(program)) = script.child.last() else {
@@ -90,7 +103,10 @@ pub(super) fn run(
         let operation = u32::try_from(operation).unwrap_or(u32::MAX);
         explained(script, Failure { lane: Lane::Parent, operation, errno: errno.raw_os_error() })
     };
-    let cgroup = cgroup.as_ref().map(directory).transpose().map_err(|errno| fail(0, errno))?;
+    for (position, op) in before.iter().enumerate() {
+        enter(op).map_err(|errno| fail(position, errno))?;
+    }
+    let cgroup = cgroup.as_ref().map(directory).transpose().map_err(|errno| fail(born, errno))?;
     let request = sys::Request { namespaces: namespaces.0, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
     let cloned = {
         let (channel, parent_end) = (theirs.as_fd(), ours.as_fd());
@@ -98,9 +114,25 @@ pub(super) fn run(
             let table: Table = [const { None }; 256];
             let (argv, env, filter) = (&argv, &env, filter.as_slice());
             let ops = script.child.as_slice();
-            Child { ops, argv, env, filter, io, channel, parent_end, arguments, target, table, empty: None }.run();
+            let (starter, empty) = (None, None);
+            Child {
+                ops,
+                argv,
+                env,
+                filter,
+                io,
+                channel,
+                parent_end,
+                arguments,
+                target,
+                listener,
+                starter,
+                table,
+                empty,
+            }
+            .run();
         })
-        .map_err(|errno| fail(0, errno))?
+        .map_err(|errno| fail(born, errno))?
     };
     drop(theirs);
     let mut parent = Parent::new(cloned.pid, cloned.pidfd.as_fd(), ours.as_fd(), way);
@@ -110,7 +142,7 @@ pub(super) fn run(
             return Err(match failure {
                 // The child failed first, and the parent only stumbled over that.
                 Some(failure) => explained(script, failure),
-                None => fail(position + 1, errno),
+                None => fail(born + 1 + position, errno),
             });
         }
     }
@@ -122,6 +154,13 @@ static ARGUMENTS: OnceLock<Option<sys::Arguments>> = OnceLock::new();
 
 fn explained(script: &Script, failure: Failure) -> LaunchError {
     LaunchError::Operation { failure, words: script.explain(&failure) }
+}
+
+/// Enters a namespace by a file that stands for it; one of another kind is refused (setns(2)).
+fn enter(op: &ParentOp) -> Result<(), Errno> {
+    let ParentOp::EnterNamespace { namespace, path } = op else { return Err(Errno::INVAL) };
+    let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    sys::enter_namespaces(file.as_fd(), namespace.0)
 }
 
 fn directory(path: &Text) -> Result<OwnedFd, Errno> {
@@ -189,6 +228,7 @@ pub fn read_report(report: BorrowedFd<'_>, pid: Pid) -> io::Result<Report> {
         Ok(0) => Ok(if has_executed(pid)? { Report::Executed } else { Report::Ended }),
         Ok(RECORD) => match decode(record) {
             Failure { operation: EXECUTED, .. } => Ok(Report::Executed),
+            Failure { errno: 0, .. } => Ok(Report::Waiting),
             failure => Ok(Report::Failed(failure)),
         },
         // It ended with what we have handed over unread.

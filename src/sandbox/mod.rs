@@ -5,6 +5,7 @@
 //! list there; nothing is decided on the way.
 //!
 //! - `ops`: the operations and their words; `script`: their order.
+//! - `explicit`: the same for a container of which everything is said; `start`: launching one that waits.
 //! - `launch`, `exec`: the clone, and what came of it; `parent`, `child`: the two lanes; `overlay`: layers
 //!   by descriptor, and by name where the kernel is older.
 //! - `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
@@ -13,6 +14,7 @@
 mod blueprint;
 mod child;
 mod exec;
+mod explicit;
 mod init;
 mod launch;
 mod ops;
@@ -22,14 +24,20 @@ mod path;
 mod probe;
 mod script;
 pub mod seccomp;
+mod start;
 mod terminal;
 mod text;
 
 pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Overlay, Process, Root, TmpfsMount};
 pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
+pub use explicit::{
+    Capabilities, DeviceNode, Explicit, ExplicitExec, ExplicitMount, ExplicitProcess, IdExtent, IdMaps, MountChange,
+    Namespace, NodeKind, Propagation, PropagationKind, ResourceLimit, explicit_exec_script, explicit_script,
+};
 pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
 pub use probe::{Found, Probe, probe};
 pub use script::{Failure, Lane, Report, Script, ScriptError, Unfit, script};
+pub use start::{ExplicitIo, StartError, launch_explicit, launch_explicit_exec, start};
 pub use text::Text;
 
 #[cfg(test)]

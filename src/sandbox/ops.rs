@@ -33,13 +33,54 @@ impl Namespaces {
     }
 }
 
+/// What changes about a mount, or about all below it too (mount_setattr(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TreeChange {
+    pub(super) set: u64,
+    pub(super) clear: u64,
+    pub(super) propagation: u64,
+    pub(super) recursive: bool,
+}
+
+impl TreeChange {
+    pub(super) const NONE: Self = Self { set: 0, clear: 0, propagation: 0, recursive: false };
+}
+
+/// A file that is not a regular one, or a link. `mode` has the type in it (mknod(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Node {
+    pub(super) path: Text,
+    pub(super) mode: u32,
+    pub(super) major: u32,
+    pub(super) minor: u32,
+    pub(super) link: Option<Text>,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// A limit of setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Limit {
+    pub(super) resource: u32,
+    pub(super) soft: u64,
+    pub(super) hard: u64,
+}
+
 /// What the parent does, from `clone3` on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ParentOp {
-    /// The first operation of every script: the child exists from here on.
+    /// Before the clone, and for good: the child is born into it.
+    EnterNamespace { namespace: Namespaces, path: Text },
+    /// The child exists from here on. Nothing but [`Self::EnterNamespace`] comes before.
     Clone { namespaces: Namespaces, cgroup: Option<Text> },
     /// Writes `uid_map` and `gid_map`.
     MapIds { base: u32, size: u32 },
+    /// As [`Self::MapIds`], many extents: the texts of the two files.
+    WriteIdMaps { uids: Text, gids: Text },
+    /// A detached copy of a tree of the host, with the changes made to it one after the other.
+    Bind { path: Text, recursive: bool, changes: Vec<TreeChange>, into: Slot },
+    /// A detached tmpfs with nodes in it; `flags` are those of mount(2).
+    DeviceTree { options: Vec<(Text, Text)>, flags: u32, nodes: Vec<Node>, into: Slot },
     /// A detached copy of a tree of the host.
     Tree { path: Text, recursive: bool, read_only: bool, idmap: bool, into: Slot },
     /// A detached overlay; `lower` are trees made before, the topmost first.
@@ -181,10 +222,56 @@ pub(super) enum ChildOp {
         groups: Vec<u32>,
     },
     SetCapabilities {
-        mask: u64,
+        effective: u64,
+        permitted: u64,
+        inheritable: u64,
         ambient: u64,
     },
     NoNewPrivileges,
+    SetDomainname {
+        name: Text,
+    },
+    /// A file of the kernel, by its path on the host.
+    WriteFile {
+        path: Text,
+        value: Text,
+    },
+    SetLimits {
+        limits: Vec<Limit>,
+    },
+    /// Descriptors from 3 on stay open at `execve`.
+    KeepDescriptors {
+        count: u32,
+    },
+    /// A fresh file system; `at` as in [`Self::Attach`], `flags` those of mount(2).
+    Mount {
+        root: Slot,
+        kind: Text,
+        source: Text,
+        at: Text,
+        data: Text,
+        flags: u32,
+    },
+    /// Changes what is mounted at `at`, inside `root` or, after the pivot, by its path.
+    ChangeMount {
+        root: Option<Slot>,
+        at: Text,
+        change: TreeChange,
+    },
+    /// A node in the root itself.
+    MakeNode {
+        root: Slot,
+        node: Node,
+    },
+    /// The terminal is what `/dev/console` stands for.
+    Console,
+    /// Fails as [`Self::Execute`] would where there is nothing to execute.
+    FindProgram {
+        candidates: Vec<Text>,
+    },
+    /// Tells the parent that all is ready, and goes on when somebody connects to the socket that the
+    /// launcher was given and says so. From then on that somebody is the parent to report to.
+    AwaitStart,
     /// The filter that came with the script.
     Filter,
     /// Stays here as PID 1 and goes on in a child.
@@ -224,6 +311,19 @@ impl fmt::Display for Slot {
     }
 }
 
+impl fmt::Display for TreeChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { set, clear, propagation, recursive } = self;
+        let mut words = Vec::new();
+        for (bits, word) in [(set, "set"), (clear, "clear"), (propagation, "propagation")] {
+            if *bits != 0 {
+                words.push(format!("{word} {bits:#x}"));
+            }
+        }
+        write!(f, "{}{}", words.join(" "), if *recursive { " (all)" } else { "" })
+    }
+}
+
 impl fmt::Display for Namespaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = [
@@ -259,6 +359,17 @@ impl fmt::Display for ParentOp {
                 cgroup.iter().try_for_each(|path| write!(f, " in the cgroup {path}"))
             }
             Self::MapIds { base, size } => write!(f, "mapping ids 0-{} to {base}-{}", size - 1, base + (size - 1)),
+            Self::EnterNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
+            Self::WriteIdMaps { uids, gids } => {
+                let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
+                write!(f, "mapping users {} and groups {}", lines(uids), lines(gids))
+            }
+            Self::Bind { path, recursive, changes, into } => {
+                write!(f, "taking {path}{}", if *recursive { ", recursive" } else { "" })?;
+                changes.iter().try_for_each(|change| write!(f, ", {change}"))?;
+                write!(f, " as {into}")
+            }
+            Self::DeviceTree { nodes, into, .. } => write!(f, "making {} devices as {into}", nodes.len()),
             Self::Tree { path, recursive, read_only, idmap, into } => {
                 write!(f, "taking {path}")?;
                 for (is, word) in [(*recursive, ", recursive"), (*read_only, ", read-only"), (*idmap, ", id-mapped")] {
@@ -329,9 +440,35 @@ impl fmt::Display for ChildOp {
                 write!(f, "becoming user {uid}:{gid}")?;
                 groups.iter().try_for_each(|group| write!(f, ",{group}"))
             }
-            Self::SetCapabilities { mask, ambient } => {
-                write!(f, "setting capabilities {mask:#x} (ambient {ambient:#x})")
+            Self::SetCapabilities { effective, permitted, inheritable, ambient } => {
+                write!(f, "setting capabilities {permitted:#x} (ambient {ambient:#x}")?;
+                if effective != permitted {
+                    write!(f, ", effective {effective:#x}")?;
+                }
+                if inheritable != ambient {
+                    write!(f, ", inheritable {inheritable:#x}")?;
+                }
+                f.write_str(")")
             }
+            Self::SetDomainname { name } => write!(f, "setting the domain name {name}"),
+            Self::WriteFile { path, value } => write!(f, "writing {:?} to {path}", value.as_str()),
+            Self::SetLimits { limits } => {
+                f.write_str("setting the limits")?;
+                limits.iter().try_for_each(|limit| write!(f, " {}={}:{}", limit.resource, limit.soft, limit.hard))
+            }
+            Self::KeepDescriptors { count } => write!(f, "keeping the descriptors 3 to {} open", count + 2),
+            Self::Mount { kind, at, data, .. } => {
+                write!(f, "mounting {kind} at {at}")?;
+                if data.as_str().is_empty() { Ok(()) } else { write!(f, " ({data})") }
+            }
+            Self::ChangeMount { at, change, .. } => write!(f, "changing the mount at {at}: {change}"),
+            Self::MakeNode { node, .. } => write!(f, "making the node {}", node.path),
+            Self::Console => f.write_str("mounting the terminal at /dev/console"),
+            Self::FindProgram { candidates } => match candidates.as_slice() {
+                [path] => write!(f, "executing {path}"),
+                _ => f.write_str("looking for the program"),
+            },
+            Self::AwaitStart => f.write_str("waiting for the start"),
             Self::NoNewPrivileges => f.write_str("setting no_new_privs"),
             Self::Filter => f.write_str("loading the seccomp filter"),
             Self::BecomeInit => f.write_str("staying as init"),

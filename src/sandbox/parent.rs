@@ -3,7 +3,7 @@
 use super::Text;
 use super::child::Table;
 use super::launch::lookup;
-use super::ops::{ParentOp, Slot};
+use super::ops::{Node, ParentOp, Slot, TreeChange};
 use super::overlay::{self, Layers, Way, Writable};
 use crate::sys::{self, Errno, MountChange};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -36,9 +36,25 @@ impl<'a> Parent<'a> {
 
     pub(super) fn perform(&mut self, op: &ParentOp) -> Result<(), Errno> {
         match op {
-            // The first operation, done by the caller; a second one would be a second child.
-            ParentOp::Clone { .. } => Err(Errno::INVAL),
-            ParentOp::MapIds { base, size } => self.map_ids(*base, *size),
+            // The first operations, done by the caller; a second clone would be a second child.
+            ParentOp::EnterNamespace { .. } | ParentOp::Clone { .. } => Err(Errno::INVAL),
+            ParentOp::MapIds { base, size } => {
+                let line = format!("0 {base} {size}");
+                self.map_ids(&line, &line)
+            }
+            ParentOp::WriteIdMaps { uids, gids } => self.map_ids(uids.as_str(), gids.as_str()),
+            ParentOp::Bind { path, recursive, changes, into } => {
+                let tree = clone_of(path, *recursive)?;
+                for TreeChange { set, clear, propagation, recursive } in changes.iter().copied() {
+                    let change = MountChange { set, clear, propagation, recursive, ..MountChange::default() };
+                    sys::mount_setattr(tree.as_fd(), change)?;
+                }
+                self.keep(*into, tree)
+            }
+            ParentOp::DeviceTree { options, flags, nodes, into } => {
+                let mount = device_tree(options, *flags, nodes)?;
+                self.keep(*into, mount)
+            }
             ParentOp::Tree { path, recursive, read_only, idmap, into } => {
                 let tree = self.tree(path, *recursive, *read_only, *idmap)?;
                 self.keep(*into, tree)
@@ -55,13 +71,12 @@ impl<'a> Parent<'a> {
         }
     }
 
-    fn map_ids(&mut self, base: u32, size: u32) -> Result<(), Errno> {
-        let line = format!("0 {base} {size}");
+    fn map_ids(&mut self, uids: &str, gids: &str) -> Result<(), Errno> {
         // The pid is our own child's, which nobody but us can reap: it means no other process.
-        for file in ["uid_map", "gid_map"] {
+        for (file, lines) in [("uid_map", uids), ("gid_map", gids)] {
             let path = format!("/proc/{}/{file}", self.pid);
             let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-            rustix::io::write(&file, line.as_bytes())?;
+            rustix::io::write(&file, lines.as_bytes())?;
         }
         Ok(())
     }
@@ -82,14 +97,13 @@ impl<'a> Parent<'a> {
     }
 
     fn tree(&mut self, path: &Text, recursive: bool, read_only: bool, idmap: bool) -> Result<OwnedFd, Errno> {
-        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        if recursive {
-            flags |= OpenTreeFlags::AT_RECURSIVE;
-        }
-        let tree = rustix::mount::open_tree(CWD, path.as_c_str(), flags)?;
+        let tree = clone_of(path, recursive)?;
         let idmap = if idmap { Some(self.user_namespace()?.as_fd()) } else { None };
         // A copy of a shared mount is its peer: what the child mounts in it would show on the host.
-        sys::mount_setattr(tree.as_fd(), MountChange { read_only, private: true, idmap, recursive })?;
+        sys::mount_setattr(
+            tree.as_fd(),
+            MountChange { read_only, private: true, idmap, recursive, ..MountChange::default() },
+        )?;
         Ok(tree)
     }
 
@@ -159,4 +173,50 @@ fn fill(mount: BorrowedFd<'_>, owner: u32) -> Result<(), Errno> {
         rustix::fs::mkdirat(mount, name, Mode::from_raw_mode(0o755))?;
     }
     Ok(())
+}
+
+fn clone_of(path: &Text, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(CWD, path.as_c_str(), flags)
+}
+
+/// A detached tmpfs with these options and nodes. `flags` are those of mount(2).
+fn device_tree(options: &[(Text, Text)], flags: u32, nodes: &[Node]) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (name, value) in options {
+        if value.as_str().is_empty() {
+            rustix::mount::fsconfig_set_flag(&context, name.as_c_str())?;
+        } else {
+            rustix::mount::fsconfig_set_string(&context, name.as_c_str(), value.as_c_str())?;
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    // The first four are the same bits in both interfaces: read-only, nosuid, nodev, noexec.
+    let attributes = MountAttrFlags::from_bits_retain(flags & 0xf);
+    let read_only = attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    let open = attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, open)?;
+    let umask = rustix::process::umask(Mode::empty());
+    let filled = nodes.iter().try_for_each(|node| make_below(mount.as_fd(), node));
+    rustix::process::umask(umask);
+    filled?;
+    if read_only {
+        sys::mount_setattr(mount.as_fd(), MountChange { read_only: true, ..MountChange::default() })?;
+    }
+    Ok(mount)
+}
+
+/// In a directory that nobody else has seen yet.
+fn make_below(root: BorrowedFd<'_>, node: &Node) -> Result<(), Errno> {
+    let path = node.path.as_str();
+    for (at, _) in path.match_indices('/') {
+        match rustix::fs::mkdirat(root, &path[..at], Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {}
+            result => result?,
+        }
+    }
+    super::child::make_node(root, node.path.as_c_str(), node)
 }

@@ -45,6 +45,33 @@ pub(super) fn mount_point(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Resu
     resolve(root, path)
 }
 
+/// As [`mount_point`] for a file system of the kernel: its place in the root must be no link, or what
+/// is mounted over `/proc` would be somewhere else (CVE-2019-19921).
+pub(super) fn mount_point_of(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<OwnedFd, Errno> {
+    let place = mount_point(root, path, kind)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let itself = rustix::fs::openat2(root, path, flags, Mode::empty(), within)?;
+    let (place_is, itself_is) = (rustix::fs::fstat(&place)?, rustix::fs::fstat(&itself)?);
+    if (place_is.st_dev, place_is.st_ino) == (itself_is.st_dev, itself_is.st_ino) {
+        Ok(place)
+    } else {
+        Err(Errno::LOOP)
+    }
+}
+
+/// The directory that `path` is in, made if it is missing, and the last part of `path`.
+pub(super) fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedFd, &'a CStr), Errno> {
+    let bytes = path.to_bytes_with_nul();
+    let slash = bytes.iter().rposition(|byte| *byte == b'/').ok_or(Errno::INVAL)?;
+    let name = CStr::from_bytes_with_nul(bytes.get(slash + 1..).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)?;
+    let mut directory = [0u8; 4096];
+    directory.get_mut(..slash).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(bytes.get(..slash).ok_or(Errno::INVAL)?);
+    let directory = CStr::from_bytes_until_nul(&directory).map_err(|_| Errno::NAMETOOLONG)?;
+    let directory = if directory.is_empty() { c"/" } else { directory };
+    Ok((mount_point(root, directory, Kind::Directory)?, name))
+}
+
 fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<(), Errno> {
     let bytes = path.to_bytes();
     let mut prefix = [0u8; 4096];

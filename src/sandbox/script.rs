@@ -73,12 +73,8 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     restrict(
         &mut builder.child,
         process,
-        &Restrictions {
-            capabilities: *capabilities,
-            ambient: *ambient,
-            no_new_privileges: *no_new_privileges,
-            seccomp: *seccomp,
-        },
+        &Privileges::of(*capabilities, *ambient, *no_new_privileges, *seccomp),
+        Vec::new(),
     );
     if *init {
         builder.child.push(ChildOp::BecomeInit);
@@ -128,37 +124,56 @@ pub(super) fn exec(plan: &ExecPlan) -> Result<Script, ScriptError> {
     restrict(
         &mut builder.child,
         process,
-        &Restrictions {
-            capabilities: *capabilities,
-            ambient: *ambient,
-            no_new_privileges: *no_new_privileges,
-            seccomp: *seccomp,
-        },
+        &Privileges::of(*capabilities, *ambient, *no_new_privileges, *seccomp),
+        Vec::new(),
     );
     builder.child.push(ChildOp::Execute(program));
     Ok(Script { parent, child: builder.child })
 }
 
-struct Restrictions {
-    capabilities: u64,
-    ambient: u64,
-    no_new_privileges: bool,
-    seccomp: bool,
+/// What the program may do.
+pub(super) struct Privileges {
+    pub(super) bounding: u64,
+    pub(super) effective: u64,
+    pub(super) permitted: u64,
+    pub(super) inheritable: u64,
+    pub(super) ambient: u64,
+    pub(super) no_new_privileges: bool,
+    pub(super) seccomp: bool,
 }
 
-/// The last steps, in the only order in which each may still be done.
-fn restrict(child: &mut Vec<ChildOp>, process: &Process, restrictions: &Restrictions) {
-    let Restrictions { capabilities, ambient, no_new_privileges, seccomp } = *restrictions;
+impl Privileges {
+    /// One mask for all; inheritable is what ambient needs it to be.
+    fn of(mask: u64, ambient: u64, no_new_privileges: bool, seccomp: bool) -> Self {
+        let ambient = ambient & mask;
+        Self {
+            bounding: mask,
+            effective: mask,
+            permitted: mask,
+            inheritable: ambient,
+            ambient,
+            no_new_privileges,
+            seccomp,
+        }
+    }
+}
+
+/// The last steps, in the only order in which each may still be done. `last` comes as late as it can
+/// without having to be allowed by the filter.
+pub(super) fn restrict(child: &mut Vec<ChildOp>, process: &Process, privileges: &Privileges, last: Vec<ChildOp>) {
+    let Privileges { bounding, effective, permitted, inheritable, ambient, no_new_privileges, seccomp } = *privileges;
     // Needs SETPCAP, which a user other than 0 no longer has.
-    child.push(ChildOp::DropBounding { keep: capabilities });
+    child.push(ChildOp::DropBounding { keep: bounding });
     let user = ChildOp::SetUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
-    let set = ChildOp::SetCapabilities { mask: capabilities, ambient };
+    let set = ChildOp::SetCapabilities { effective, permitted, inheritable, ambient };
     if seccomp && !no_new_privileges {
         // Without no_new_privs a filter takes SYS_ADMIN (seccomp(2)), so it has to be loaded before.
+        child.extend(last);
         child.extend([ChildOp::Filter, user, set]);
         return;
     }
     child.extend([user, set]);
+    child.extend(last);
     if no_new_privileges {
         child.push(ChildOp::NoNewPrivileges);
     }
@@ -174,7 +189,7 @@ fn join(child: &mut Vec<ChildOp>, cgroup: &CgroupJoin) -> Result<(), ScriptError
     Ok(())
 }
 
-fn program(process: &Process) -> Result<Program, ScriptError> {
+pub(super) fn program(process: &Process) -> Result<Program, ScriptError> {
     let name = process.argv.first().ok_or(ScriptError::NoCommand)?;
     let path = process.env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let candidates = if name.contains('/') {
@@ -192,14 +207,18 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Descriptors that the parent makes are numbered from 0, as they are handed over in one message,
 /// which takes 253 of them at most (unix(7)). The child's own come after.
-struct Slots {
+pub(super) struct Slots {
     next: u8,
+}
+
+pub(super) fn slots() -> Slots {
+    Slots { next: 0 }
 }
 
 impl Slots {
     const LIMIT: u8 = 250;
 
-    fn take(&mut self) -> Result<Slot, ScriptError> {
+    pub(super) fn take(&mut self) -> Result<Slot, ScriptError> {
         if self.next >= Self::LIMIT {
             return Err(ScriptError::TooManyMounts);
         }
@@ -490,6 +509,8 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 pub enum Report {
     /// Its program runs.
     Executed,
+    /// It is ready and waits for its start.
+    Waiting,
     /// It ended before, and says why.
     Failed(Failure),
     /// It ended before, and could not say why: somebody killed it.
@@ -553,14 +574,24 @@ impl Script {
             return format!("{words}: this kernel has no id-mapped mounts of its file system");
         }
         match self.child.get(position) {
-            Some(ChildOp::Execute(program)) if failure.lane == Lane::Child => {
-                explain_execute(program, failure.errno, error)
+            Some(ChildOp::Execute(_) | ChildOp::FindProgram { .. }) if failure.lane == Lane::Child => {
+                match self.child.last() {
+                    Some(ChildOp::Execute(program)) => explain_execute(program, failure.errno, error),
+                    _ => format!("{words}: {error}"),
+                }
             }
             Some(ChildOp::WorkingDirectory { .. }) if failure.lane == Lane::Child && failure.errno == libc::EXDEV => {
                 format!("{words}: it is outside of the container")
             }
             _ => format!("{words}: {error}"),
         }
+    }
+
+    /// Words for what the child does once it has been started: position and operation, for who
+    /// starts it and no longer has the script.
+    pub fn after_start(&self) -> Vec<(u32, String)> {
+        let ops = self.child.iter().enumerate().skip_while(|(_, op)| !matches!(op, ChildOp::AwaitStart));
+        ops.filter_map(|(at, op)| Some((u32::try_from(at).ok()?, op.to_string()))).collect()
     }
 
     /// The operation's words, with the place that "here" means.

@@ -124,7 +124,9 @@ fn run_on(script: &Script, blueprint: &Blueprint, way: Way) -> Ended {
     let null = null();
     let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
     let io = Io::Descriptors([stdio.stdin, stdio.stdout, stdio.stderr]);
-    let launched = launch::run(script, io, None, filter.as_ref().map(AsFd::as_fd), way).unwrap();
+    let seccomp = filter.as_ref().map(AsFd::as_fd);
+    let means = launch::Means { io, target: None, listener: None, seccomp, way };
+    let launched = launch::run(script, means).unwrap();
     drop(writer);
     let report = read_report(launched.report.as_fd(), launched.pid).unwrap();
     let mut output = String::new();
@@ -591,7 +593,9 @@ mod root {
         let filter = filter(&ground.blueprint);
         let script = script(&ground.blueprint).unwrap();
 
-        let error = launch::run(&script, io, None, filter.as_ref().map(AsFd::as_fd), Way::ByName).unwrap_err();
+        let seccomp = filter.as_ref().map(AsFd::as_fd);
+        let means = launch::Means { io, target: None, listener: None, seccomp, way: Way::ByName };
+        let error = launch::run(&script, means).unwrap_err();
 
         assert!(error.to_string().ends_with("No such file or directory"), "{error}");
         assert!(error.to_string().starts_with("making an overlay of #0"), "{error}");

@@ -27,6 +27,22 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
+/// So many descriptors from `first` on stay open at `execve`; all of them have to be open.
+pub fn keep_over_exec(first: u32, count: u32) -> Result<(), Errno> {
+    for fd in first..first.checked_add(count).ok_or(Errno::BADF)? {
+        // SAFETY: integers alone; the flag of a descriptor changes, its owner does not.
+        done(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) })?;
+    }
+    Ok(())
+}
+
+/// Sets a limit of the calling process (`prlimit64(2)`); `resource` is a number of getrlimit(2).
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = [soft, hard];
+    // SAFETY: `limit` is laid out as a rlimit64, two 64-bit numbers, and the old one is not asked for.
+    done(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), std::ptr::null_mut::<u64>()) })
+}
+
 /// Closes every descriptor from `first` on (`close_range(2)`, Linux 5.9).
 ///
 /// For a process that will not use any of them again: what owns them here is left with nothing.

@@ -1,0 +1,160 @@
+//! `linux`, without its resources.
+
+use super::{Later, Resources, or_null};
+use crate::sandbox::seccomp::{Action, Rule};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Linux {
+    #[serde(deserialize_with = "or_null")]
+    pub namespaces: Vec<NamespaceEntry>,
+    #[serde(deserialize_with = "or_null")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[serde(deserialize_with = "or_null")]
+    pub gid_mappings: Vec<IdMapping>,
+    #[serde(deserialize_with = "or_null")]
+    pub devices: Vec<Device>,
+    #[serde(deserialize_with = "or_null")]
+    pub cgroups_path: String,
+    #[serde(deserialize_with = "or_null")]
+    pub resources: Resources,
+    #[serde(deserialize_with = "or_null")]
+    pub sysctl: BTreeMap<String, String>,
+    pub seccomp: Option<Seccomp>,
+    pub rootfs_propagation: Option<RootPropagation>,
+    #[serde(deserialize_with = "or_null")]
+    pub masked_paths: Vec<String>,
+    #[serde(deserialize_with = "or_null")]
+    pub readonly_paths: Vec<String>,
+    pub time_offsets: Later,
+    pub intel_rdt: Later,
+    pub mount_label: Later,
+    pub personality: Later,
+    pub net_devices: Later,
+    pub memory_policy: Later,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceEntry {
+    #[serde(rename = "type")]
+    pub kind: NamespaceKind,
+    #[serde(default, deserialize_with = "or_null")]
+    pub path: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceKind {
+    Pid,
+    Network,
+    Mount,
+    Ipc,
+    Uts,
+    User,
+    Cgroup,
+    Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct IdMapping {
+    #[serde(rename = "containerID")]
+    pub container: u32,
+    #[serde(rename = "hostID")]
+    pub host: u32,
+    pub size: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    #[serde(rename = "type")]
+    pub kind: DeviceKind,
+    pub path: String,
+    #[serde(default)]
+    pub major: u32,
+    #[serde(default)]
+    pub minor: u32,
+    pub file_mode: Option<u32>,
+    #[serde(default, deserialize_with = "or_null")]
+    pub uid: u32,
+    #[serde(default, deserialize_with = "or_null")]
+    pub gid: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum DeviceKind {
+    #[serde(rename = "c", alias = "u")]
+    Character,
+    #[serde(rename = "b")]
+    Block,
+    #[serde(rename = "p")]
+    Fifo,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootPropagation {
+    Private,
+    Rprivate,
+    Slave,
+    Rslave,
+    Shared,
+    Rshared,
+    Unbindable,
+    Runbindable,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seccomp {
+    pub default_action: Action,
+    pub default_errno_ret: Option<u32>,
+    #[serde(default, deserialize_with = "or_null")]
+    pub architectures: Vec<Arch>,
+    #[serde(default)]
+    pub flags: Later,
+    #[serde(default)]
+    pub listener_path: Later,
+    #[serde(default)]
+    pub listener_metadata: Later,
+    #[serde(default, deserialize_with = "or_null")]
+    pub syscalls: Vec<Rule>,
+}
+
+/// Those of the specification. What a machine other than this one may call does not matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Arch {
+    #[serde(rename = "SCMP_ARCH_X86_64")]
+    X8664,
+    #[serde(rename = "SCMP_ARCH_X86")]
+    X86,
+    #[serde(rename = "SCMP_ARCH_X32")]
+    X32,
+    #[serde(rename = "SCMP_ARCH_AARCH64")]
+    Aarch64,
+    #[serde(rename = "SCMP_ARCH_ARM")]
+    Arm,
+    #[serde(
+        rename = "SCMP_ARCH_MIPS",
+        alias = "SCMP_ARCH_MIPS64",
+        alias = "SCMP_ARCH_MIPS64N32",
+        alias = "SCMP_ARCH_MIPSEL",
+        alias = "SCMP_ARCH_MIPSEL64",
+        alias = "SCMP_ARCH_MIPSEL64N32",
+        alias = "SCMP_ARCH_PPC",
+        alias = "SCMP_ARCH_PPC64",
+        alias = "SCMP_ARCH_PPC64LE",
+        alias = "SCMP_ARCH_S390",
+        alias = "SCMP_ARCH_S390X",
+        alias = "SCMP_ARCH_PARISC",
+        alias = "SCMP_ARCH_PARISC64",
+        alias = "SCMP_ARCH_RISCV64",
+        alias = "SCMP_ARCH_LOONGARCH64",
+        alias = "SCMP_ARCH_M68K",
+        alias = "SCMP_ARCH_SH",
+        alias = "SCMP_ARCH_SHEB"
+    )]
+    Other,
+}

@@ -1,0 +1,140 @@
+//! `config.json` as the OCI runtime specification (1.3) has it, the part for Linux.
+//!
+//! What the specification does not know is ignored, as it demands. What it knows is either here with
+//! a type of its own, or here as [`Later`]: refused with its path when it asks for anything. Nothing
+//! that is asked for is silently left out.
+
+mod linux;
+mod process;
+mod resources;
+
+pub use linux::{Arch, Device, DeviceKind, IdMapping, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp};
+pub use process::{Capabilities, ConsoleSize, Process, Rlimit, User};
+pub use resources::{
+    BlockIo, Cpu, DeviceRule, DeviceRuleKind, HugePageLimit, Memory, Pids, Resources, Throttle, WeightDevice,
+};
+
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {what}")]
+pub struct Invalid {
+    /// `linux.namespaces[2].type`
+    pub path: String,
+    pub what: String,
+}
+
+impl Invalid {
+    pub fn new(path: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { path: path.into(), what: what.into() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("reading {path}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path}: {invalid}")]
+    Invalid { path: String, invalid: Invalid },
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    pub oci_version: String,
+    pub root: Option<Root>,
+    #[serde(default, deserialize_with = "or_null")]
+    pub mounts: Vec<Mount>,
+    pub process: Option<Process>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    #[serde(default, deserialize_with = "or_null")]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "or_null")]
+    pub linux: Linux,
+    #[serde(default)]
+    pub hooks: Later,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Root {
+    pub path: String,
+    #[serde(default)]
+    pub readonly: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    pub destination: String,
+    #[serde(default, rename = "type", deserialize_with = "or_null")]
+    pub kind: String,
+    #[serde(default, deserialize_with = "or_null")]
+    pub source: String,
+    #[serde(default, deserialize_with = "or_null")]
+    pub options: Vec<String>,
+    #[serde(default)]
+    pub uid_mappings: Later,
+    #[serde(default)]
+    pub gid_mappings: Later,
+}
+
+/// A part of the specification that is refused until it is supported, unless it asks for nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Later(serde_json::Value);
+
+impl Later {
+    pub fn refuse(&self, path: impl Into<String>) -> Result<(), Invalid> {
+        use serde_json::Value;
+        let asks = match &self.0 {
+            Value::Null | Value::Bool(false) => false,
+            Value::Bool(true) | Value::Number(_) => true,
+            Value::String(text) => !text.is_empty(),
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(map) => map.values().any(|value| Self(value.clone()).refuse("").is_err()),
+        };
+        if asks { Err(Invalid::new(path, "not supported yet")) } else { Ok(()) }
+    }
+}
+
+/// Programs written in Go say `null` for an empty list.
+pub(super) fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads one JSON text; an error names the place.
+pub fn parse<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Invalid> {
+    // Keeping the path costs as much as parsing, and is needed only for what went wrong.
+    if let Ok(value) = serde_json::from_slice(text) {
+        return Ok(value);
+    }
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| Invalid::new(error.path().to_string(), error.inner().to_string()))?;
+    reader.end().map_err(|error| Invalid::new(".", error.to_string()))?;
+    Ok(value)
+}
+
+impl Config {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+        parse(&text).map_err(|invalid| ConfigError::Invalid { path: name, invalid })
+    }
+}
+
+/// What a JSON file holds, with the file's name in the error.
+pub fn read_process(path: &Path) -> Result<Process, ConfigError> {
+    let name = path.display().to_string();
+    let text = std::fs::read(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+    parse(&text).map_err(|invalid| ConfigError::Invalid { path: name, invalid })
+}
+
+/// A template for a `config.json`, as `spec` prints it.
+pub const TEMPLATE: &str = include_str!("template.json");

@@ -1,0 +1,360 @@
+//! `create` and `run`.
+
+use super::OciError;
+use super::args::Create;
+use super::build::{self, Context};
+use super::config::{Config, Invalid, NamespaceKind};
+use super::filter;
+use super::resources::{self, Moment};
+use super::state::{self, Home, Init, Record};
+use crate::cgroup::place::{self, Place};
+use crate::cgroup::table::Controller;
+use crate::sandbox::{
+    ExplicitIo, Launched, Namespace, Report, Script, Stdio, explicit_script, launch_explicit, read_report,
+};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{WaitId, WaitIdOptions};
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub(super) fn create(root: &Path, wish: &Create) -> Result<(), OciError> {
+    let mut container = Container::prepare(root, wish, Waits::ForStart)?;
+    container.launch(wish).inspect_err(|_| container.undo())?;
+    Ok(())
+}
+
+pub(super) fn run(root: &Path, wish: &Create) -> Result<ExitCode, OciError> {
+    let signals = SigSet::all();
+    // Before there is a child whose end could be missed. The child has none blocked.
+    signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
+    let mut container = Container::prepare(root, wish, Waits::Not)?;
+    let launched = container.launch(wish).inspect_err(|_| container.undo())?;
+    if wish.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let code = supervise(&launched, &signals)?;
+    if !wish.keep {
+        container.remove()?;
+    }
+    Ok(ExitCode::from(code))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    ForStart,
+    Not,
+}
+
+/// A container on its way.
+struct Container {
+    home: Home,
+    place: Place,
+    record: Record,
+    config: Config,
+    script: Script,
+    filter: Option<(String, std::fs::File)>,
+    waits: Waits,
+}
+
+fn io(what: impl Into<String>, errno: Errno) -> OciError {
+    OciError::Io { what: what.into(), source: errno.into() }
+}
+
+impl Container {
+    /// Everything that can be known to be wrong is found here, with nothing made on the host yet but,
+    /// at the end, the directory that reserves the id.
+    fn prepare(root: &Path, wish: &Create, waits: Waits) -> Result<Self, OciError> {
+        let listening = listening_descriptors();
+        let keep_descriptors = descriptors(wish.preserve_fds, listening)?;
+        let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
+        let bundle = wish.bundle.canonicalize().map_err(failed)?;
+        let file = wish.config.clone().unwrap_or_else(|| bundle.join("config.json"));
+        let mut config = Config::read(&file)?;
+        build::check(&config)?;
+        resources::check(&config.linux.resources)?;
+        check_terminal(&config, wish)?;
+        if let (Some(process), 1..) = (&mut config.process, listening) {
+            process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
+            process.env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
+        }
+        if let Some(place) = &config.root
+            && !bundle.join(&place.path).is_dir()
+        {
+            return Err(Invalid::new("root.path", format!("{} is not a directory", place.path)).into());
+        }
+        let place = place_of(&config, &wish.id)?;
+        if !config.linux.resources.devices.is_empty() && place.home(Controller::Devices).is_none() {
+            // Asked for by every configuration that other tools write; see `resources::devices`.
+            let what = "rules take the v1 devices hierarchy, which this host lacks; those of v2 are not supported yet";
+            return Err(Invalid::new("linux.resources.devices", what).into());
+        }
+        let wait = waits == Waits::ForStart;
+        let explicit = build::explicit(&config, &Context { bundle: &bundle, place: &place, wait, keep_descriptors })?;
+        let script = explicit_script(&explicit)?;
+        let filter = match &config.linux.seccomp {
+            Some(profile) => {
+                let name = filter::compiled(root, profile, explicit.process.capabilities.bounding)?;
+                let file = filter::open(root, &name)?;
+                Some((name, file))
+            }
+            None => None,
+        };
+        let mut record = Record {
+            id: wish.id.clone(),
+            oci_version: config.oci_version.clone(),
+            bundle: bundle.to_string_lossy().into_owned(),
+            annotations: config.annotations.clone(),
+            created: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
+            cgroup: Vec::new(),
+            made: Vec::new(),
+            init: None,
+        };
+        record.put_place(&place);
+        let home = Home::make(root, &wish.id)?;
+        let container = Self { home, place, record, config, script, filter, waits };
+        container.home.save(&container.record).inspect_err(|_| container.undo())?;
+        Ok(container)
+    }
+
+    /// From the cgroup to the point where the program runs, or the process waits for its start.
+    fn launch(&mut self, wish: &Create) -> Result<Launched, OciError> {
+        self.record.made = self.place.make()?;
+        resources::apply(&self.place, &self.config.linux.resources, Moment::Create)?;
+        let console = wish.console_socket.as_deref().map(console).transpose()?;
+        let listener = match self.waits {
+            Waits::ForStart => Some(self.listen()?),
+            Waits::Not => None,
+        };
+        let listener = listener.as_ref().map(AsFd::as_fd);
+        let filter = self.filter.as_ref().map(|(_, file)| file.as_fd());
+        let launched = launch_explicit(&self.script, stdio(console.as_ref()), listener, filter)?;
+        let finished = self.finish(&launched, wish);
+        if finished.is_err() {
+            end(&launched);
+            if let Some(path) = &wish.pid_file {
+                // Not there, when that was what failed.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        finished.map(|()| launched)
+    }
+
+    /// What is on record before the child gets to its program.
+    fn finish(&mut self, launched: &Launched, wish: &Create) -> Result<(), OciError> {
+        let pid = launched.pid.as_raw_nonzero().get();
+        let start_time =
+            state::start_time(pid).ok_or_else(|| io("reading the start time of the process", Errno::SRCH))?;
+        self.record.init = Some(Init {
+            pid,
+            start_time,
+            namespaces: namespaces(&self.config),
+            process: self.config.process.clone().unwrap_or_default(),
+            filter: self.filter.as_ref().map(|(name, _)| name.clone()),
+            after_start: self.script.after_start(),
+        });
+        self.home.save(&self.record)?;
+        if let Some(path) = &wish.pid_file {
+            write_pid(path, pid)?;
+        }
+        match (report(launched)?, self.waits) {
+            (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
+            (Report::Failed(failure), _) => Err(OciError::Start(words(&self.script.explain(&failure), failure.errno))),
+            (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
+            (Report::Executed | Report::Waiting, _) => {
+                Err(OciError::Start("the process did not do as its script says".to_owned()))
+            }
+        }
+    }
+
+    fn listen(&self) -> Result<OwnedFd, OciError> {
+        let failed = |errno| io(format!("listening on {}", self.home.socket().display()), errno);
+        let (address, _directory) = self.home.socket_address()?;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(failed)?;
+        rustix::net::bind(&socket, &address).map_err(failed)?;
+        rustix::net::listen(&socket, 1).map_err(failed)?;
+        Ok(socket)
+    }
+
+    /// After a failure: as if it had never been tried.
+    fn undo(&self) {
+        // The error that led here is the one to tell; what can't be removed shows in the state.
+        if self.remove().is_err() {
+            super::log::say("something of the container could not be removed; delete --force tries again");
+        }
+    }
+
+    fn remove(&self) -> Result<(), OciError> {
+        // Nobody's but ours: one that stood there before had no processes, and was not made by us.
+        if !self.record.made.is_empty() {
+            self.place.remove()?;
+            place::remove_made(&self.record.made);
+        }
+        self.home.remove()
+    }
+}
+
+pub(super) fn words(text: &str, errno: i32) -> String {
+    // What callers look for, to tell a program that is missing from everything else.
+    if errno == libc::ENOENT && text.contains("there is no such program") {
+        return format!("{text} (executable file not found in $PATH)");
+    }
+    text.to_owned()
+}
+
+fn check_terminal(config: &Config, wish: &Create) -> Result<(), OciError> {
+    let terminal = config.process.as_ref().is_some_and(|process| process.terminal);
+    match (terminal, wish.console_socket.is_some()) {
+        (true, false) => Err(Invalid::new("process.terminal", "takes --console-socket, for now").into()),
+        (false, true) => Err(Invalid::new("process.terminal", "false, and --console-socket is given").into()),
+        (true, true) | (false, false) => Ok(()),
+    }
+}
+
+/// Where the container's limits are, and as few other hierarchies as will do: each costs time.
+fn place_of(config: &Config, id: &str) -> Result<Place, OciError> {
+    let given = &config.linux.cgroups_path;
+    let path = match given.as_str() {
+        "" => format!("/plim-oci/{id}"),
+        absolute if absolute.starts_with('/') => absolute.to_owned(),
+        relative => format!("/plim-oci/{relative}"),
+    };
+    let mut wanted: BTreeSet<Controller> = resources::controllers(&config.linux.resources);
+    wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
+    let place = Place::find(&path, &wanted).map_err(|error| match error {
+        crate::cgroup::CgroupError::Parent { .. } => {
+            Invalid::new("linux.cgroupsPath", format!("{given:?} is not a path of a cgroup")).into()
+        }
+        error => OciError::Cgroup(error),
+    })?;
+    if place.unified().is_some() {
+        return Ok(place);
+    }
+    // Without a v2 hierarchy this is what pauses a container.
+    wanted.insert(Controller::Freezer);
+    Ok(Place::find(&path, &wanted)?)
+}
+
+/// Those that are not the host's, for who enters them later.
+fn namespaces(config: &Config) -> u64 {
+    let bit = |kind: NamespaceKind| match kind {
+        NamespaceKind::Pid => Namespace::Pid.bit(),
+        NamespaceKind::Network => Namespace::Net.bit(),
+        NamespaceKind::Mount => Namespace::Mount.bit(),
+        NamespaceKind::Ipc => Namespace::Ipc.bit(),
+        NamespaceKind::Uts => Namespace::Uts.bit(),
+        NamespaceKind::User => Namespace::User.bit(),
+        NamespaceKind::Cgroup => Namespace::Cgroup.bit(),
+        NamespaceKind::Time => 0,
+    };
+    config.linux.namespaces.iter().fold(0, |all, entry| all | bit(entry.kind))
+}
+
+pub(super) fn stdio(console: Option<&OwnedFd>) -> ExplicitIo<'_> {
+    match console {
+        Some(console) => ExplicitIo::Terminal { console: console.as_fd() },
+        None => ExplicitIo::Stdio(Stdio {
+            stdin: rustix::stdio::stdin(),
+            stdout: rustix::stdio::stdout(),
+            stderr: rustix::stdio::stderr(),
+        }),
+    }
+}
+
+/// A connection to who wants the terminal.
+pub(super) fn console(path: &Path) -> Result<OwnedFd, OciError> {
+    let failed = |source| OciError::Io { what: format!("connecting to the console socket {}", path.display()), source };
+    std::os::unix::net::UnixStream::connect(path).map(OwnedFd::from).map_err(failed)
+}
+
+/// Sockets that a service manager has passed (sd_listen_fds(3)).
+fn listening_descriptors() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// How many descriptors from 3 on the program keeps; all of them have to be open now, or ones that
+/// are opened here would end in the container.
+pub(super) fn descriptors(preserved: u32, listening: u32) -> Result<u32, OciError> {
+    let count = preserved.saturating_add(listening);
+    for fd in 3..count.saturating_add(3) {
+        if rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_err() {
+            return Err(io(format!("keeping the descriptor {fd}"), Errno::BADF));
+        }
+    }
+    Ok(count)
+}
+
+pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
+    let failed = |source| OciError::Io { what: format!("writing {}", path.display()), source };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let new: PathBuf = path.with_file_name(name);
+    std::fs::write(&new, pid.to_string()).map_err(failed)?;
+    std::fs::rename(&new, path).map_err(failed)
+}
+
+/// What became of the child.
+pub(super) fn report(launched: &Launched) -> Result<Report, OciError> {
+    read_report(launched.report.as_fd(), launched.pid)
+        .map_err(|source| OciError::Io { what: "hearing of the process".to_owned(), source })
+}
+
+/// Kills and reaps a child that is not to be.
+pub(super) fn end(launched: &Launched) {
+    // It may have ended already; it is reaped in any case.
+    let _ = rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::KILL);
+    let id = || WaitId::PidFd(launched.pidfd.as_fd());
+    while let Err(Errno::INTR) = rustix::process::waitid(id(), WaitIdOptions::EXITED) {}
+}
+
+/// Passes signals on until the process has ended; its exit code, as a shell says it.
+pub(super) fn supervise(launched: &Launched, signals: &SigSet) -> Result<u8, OciError> {
+    let errno = |errno: nix::Error| Errno::from_raw_os_error(errno as i32);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let incoming = SignalFd::with_flags(signals, flags).map_err(|e| io("listening for signals", errno(e)))?;
+    loop {
+        let mut wait =
+            [PollFd::new(&launched.pidfd, PollFlags::IN), PollFd::from_borrowed_fd(incoming.as_fd(), PollFlags::IN)];
+        match rustix::event::poll(&mut wait, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(io("waiting for the process", errno)),
+        }
+        let [process, signal] = &wait;
+        if signal.revents().contains(PollFlags::IN) {
+            while let Ok(Some(info)) = incoming.read_signal() {
+                let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+                pass_on(launched.pidfd.as_fd(), number);
+            }
+        }
+        if !process.revents().is_empty() {
+            return reap(launched);
+        }
+    }
+}
+
+fn pass_on(process: BorrowedFd<'_>, signal: i32) {
+    // Our own children's affair, and ours.
+    if [Signal::SIGCHLD as i32, Signal::SIGURG as i32, Signal::SIGTTOU as i32, Signal::SIGTTIN as i32].contains(&signal)
+    {
+        return;
+    }
+    // One that has just ended needs no signal.
+    let _ = crate::sys::pidfd_kill(process, signal);
+}
+
+fn reap(launched: &Launched) -> Result<u8, OciError> {
+    let status = loop {
+        match rustix::process::waitid(WaitId::PidFd(launched.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Err(Errno::INTR) => {}
+            result => break result.map_err(|errno| io("waiting for the process", errno))?,
+        }
+    };
+    let code = status.and_then(|status| status.exit_status().or(status.terminating_signal().map(|n| 128 + n)));
+    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
+}

@@ -1,0 +1,107 @@
+//! `exec`: another program in a running container.
+
+use super::OciError;
+use super::args::Exec;
+use super::build::{self, Given};
+use super::config::{self, Capabilities, Invalid, Process};
+use super::create::{console, descriptors, end, report, stdio, supervise, words, write_pid};
+use super::filter;
+use super::state::{Home, Status};
+use crate::sandbox::{CgroupJoin, ExplicitExec, Namespace, Report, explicit_exec_script, launch_explicit_exec};
+use nix::sys::signal::SigSet;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub(super) fn exec(root: &Path, wish: &Exec) -> Result<ExitCode, OciError> {
+    let keep_descriptors = descriptors(wish.preserve_fds, 0)?;
+    let signals = SigSet::all();
+    // Before there is a child whose end could be missed. The child has none blocked.
+    signals
+        .thread_block()
+        .map_err(|errno| OciError::Io { what: "blocking signals".to_owned(), source: errno.into() })?;
+    let home = Home::of(root, &wish.id);
+    let record = home.load(&wish.id)?;
+    let status = home.status(&record);
+    let refuse = |what| Err(OciError::State { id: wish.id.clone(), status: status.word(), what });
+    let Some(init) = &record.init else { return refuse("there is no process to enter") };
+    let Some(target) = init.alive() else { return refuse("there is no process to enter") };
+    if status == Status::Paused && !wish.ignore_paused {
+        return refuse("a program would stand still in it");
+    }
+    let process = process(&init.process, wish)?;
+    match (process.terminal, wish.console_socket.is_some()) {
+        (true, false) => return Err(Invalid::new("process.terminal", "takes --console-socket, for now").into()),
+        (false, true) => return Err(Invalid::new("process.terminal", "false, and --console-socket is given").into()),
+        (true, true) | (false, false) => {}
+    }
+    let all = [
+        Namespace::User,
+        Namespace::Pid,
+        Namespace::Net,
+        Namespace::Ipc,
+        Namespace::Uts,
+        Namespace::Cgroup,
+        Namespace::Mount,
+    ];
+    let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
+    let given =
+        Given { seccomp: init.filter.is_some(), user_namespace: enter.contains(&Namespace::User), keep_descriptors };
+    let join = record.place().join();
+    let explicit = ExplicitExec {
+        enter,
+        cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
+        process: build::process(&process, "process", &given)?,
+    };
+    let script = explicit_exec_script(&explicit)?;
+    let filter = init.filter.as_deref().map(|name| filter::open(root, name)).transpose()?;
+    let console = wish.console_socket.as_deref().map(console).transpose()?;
+    let seccomp = filter.as_ref().map(AsFd::as_fd);
+    let launched = launch_explicit_exec(&script, target.as_fd(), stdio(console.as_ref()), seccomp)?;
+    let finish = || {
+        if let Some(path) = &wish.pid_file {
+            write_pid(path, launched.pid.as_raw_nonzero().get())?;
+        }
+        match report(&launched)? {
+            Report::Executed => Ok(()),
+            Report::Failed(failure) => Err(OciError::Start(words(&script.explain(&failure), failure.errno))),
+            Report::Ended => Err(OciError::Start("the process was killed on its way".to_owned())),
+            Report::Waiting => Err(OciError::Start("the process waits for nobody".to_owned())),
+        }
+    };
+    finish().inspect_err(|_| end(&launched))?;
+    if wish.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::from(supervise(&launched, &signals)?))
+}
+
+/// A whole process from a file, or the container's own with what the options change.
+fn process(own: &Process, wish: &Exec) -> Result<Process, OciError> {
+    if let Some(path) = &wish.process {
+        return Ok(config::read_process(path)?);
+    }
+    let mut process = Process { args: wish.args.clone(), terminal: wish.terminal, ..own.clone() };
+    if let Some(cwd) = &wish.cwd {
+        process.cwd.clone_from(cwd);
+    }
+    if let Some((uid, gid)) = wish.user {
+        process.user.uid = uid;
+        process.user.gid = gid.unwrap_or(process.user.gid);
+        process.env.retain(|entry| !entry.starts_with("HOME="));
+    }
+    process.user.additional_gids.extend(&wish.groups);
+    for entry in &wish.env {
+        let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+        process.env.retain(|old| old.split_once('=').is_none_or(|(old, _)| old != name));
+        process.env.push(entry.clone());
+    }
+    if !wish.capabilities.is_empty() {
+        let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.extend(wish.capabilities.iter().filter(|name| !set.contains(name)).cloned().collect::<Vec<_>>());
+        }
+    }
+    process.no_new_privileges |= wish.no_new_privileges;
+    Ok(process)
+}

@@ -1,0 +1,170 @@
+//! Commands for a container that there is: `start`, `kill`, `delete`, `pause`, `resume`, `update`.
+
+use super::OciError;
+use super::args::Update;
+use super::config::{self, Invalid, Resources};
+use super::create::words;
+use super::resources::{self, Moment};
+use super::state::{self, Home, Init, Record, Status};
+use crate::cgroup::place::{self, Freeze};
+use crate::sandbox::{self, StartError};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+fn refuse<T>(id: &str, status: Status, what: &'static str) -> Result<T, OciError> {
+    Err(OciError::State { id: id.to_owned(), status: status.word(), what })
+}
+
+fn io(what: String, source: impl Into<std::io::Error>) -> OciError {
+    OciError::Io { what, source: source.into() }
+}
+
+fn running(record: &Record) -> Option<OwnedFd> {
+    record.init.as_ref().and_then(Init::alive)
+}
+
+pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
+    let home = Home::of(root, id);
+    let _lock = home.lock(id)?;
+    let record = home.load(id)?;
+    let status = home.status(&record);
+    let (Status::Created, Some(init)) = (status, &record.init) else {
+        return refuse(id, status, "only a created one can be started");
+    };
+    let failed = |errno: Errno| io(format!("connecting to {}", home.socket().display()), errno);
+    let (address, _directory) = home.socket_address()?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(failed)?;
+    match rustix::net::connect(&socket, &address) {
+        // Its end of the socket went with it.
+        Err(Errno::CONNREFUSED) => return refuse(id, Status::Stopped, "only a created one can be started"),
+        result => result.map_err(failed)?,
+    }
+    // First: from here on it runs or ends, and waits no more.
+    std::fs::remove_file(home.socket()).map_err(|error| io(format!("removing {}", home.socket().display()), error))?;
+    let Some(pid) = rustix::process::Pid::from_raw(init.pid) else {
+        return refuse(id, Status::Stopped, "only a created one can be started");
+    };
+    match sandbox::start(socket.as_fd(), pid) {
+        Ok(()) => Ok(()),
+        Err(StartError::Failed(failure)) => {
+            let position = init.after_start.iter().find(|(position, _)| *position == failure.operation);
+            let what = position.map_or("starting", |(_, words)| words.as_str());
+            let error = std::io::Error::from_raw_os_error(failure.errno);
+            Err(OciError::Start(words(&format!("{what}: {error}"), failure.errno)))
+        }
+        Err(error) => Err(OciError::Start(error.to_string())),
+    }
+}
+
+pub(super) fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<(), OciError> {
+    let home = Home::of(root, id);
+    let record = home.load(id)?;
+    if all {
+        return Ok(record.place().signal(signal)?);
+    }
+    let Some(pidfd) = running(&record) else {
+        return refuse(id, home.status(&record), "container not running, no process to send a signal to");
+    };
+    match crate::sys::pidfd_kill(pidfd.as_fd(), signal) {
+        Err(Errno::SRCH) => refuse(id, Status::Stopped, "container not running, no process to send a signal to"),
+        result => result.map_err(|errno| io(format!("sending signal {signal}"), errno)),
+    }
+}
+
+pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError> {
+    let home = Home::of(root, id);
+    let _lock = match home.lock(id) {
+        Err(OciError::NoContainer(_)) if force => return Ok(()),
+        result => result?,
+    };
+    let record = match home.load(id) {
+        // Its creator was interrupted before anything else was made.
+        Err(OciError::NoContainer(_)) if force => return home.remove(),
+        result => result?,
+    };
+    let status = home.status(&record);
+    if status != Status::Stopped && !force {
+        return refuse(id, status, "only a stopped one can be deleted; --force kills it first");
+    }
+    let place = record.place();
+    if let Some(pidfd) = running(&record) {
+        if status == Status::Paused {
+            place.freeze(Freeze::Thawed)?;
+        }
+        match crate::sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => return Err(io("killing the process".to_owned(), errno)),
+        }
+        state::wait_for_end(&pidfd);
+    }
+    place.remove()?;
+    place::remove_made(&record.made);
+    home.remove()
+}
+
+pub(super) fn pause(root: &Path, id: &str) -> Result<(), OciError> {
+    freeze(root, id, Freeze::Frozen)
+}
+
+pub(super) fn resume(root: &Path, id: &str) -> Result<(), OciError> {
+    freeze(root, id, Freeze::Thawed)
+}
+
+fn freeze(root: &Path, id: &str, to: Freeze) -> Result<(), OciError> {
+    let home = Home::of(root, id);
+    let _lock = home.lock(id)?;
+    let record = home.load(id)?;
+    let status = home.status(&record);
+    let place = record.place();
+    match (status, to) {
+        (Status::Running | Status::Created, Freeze::Frozen) => {
+            // Half frozen would be neither: let it go on. The first error is the one to tell.
+            let undo = |_: &_| drop(place.freeze(Freeze::Thawed));
+            Ok(place.freeze(to).inspect_err(undo)?)
+        }
+        (Status::Paused, Freeze::Thawed) => Ok(place.freeze(to)?),
+        (status, Freeze::Frozen) => refuse(id, status, "only a running one can be paused"),
+        (status, Freeze::Thawed) => refuse(id, status, "only a paused one can be resumed"),
+    }
+}
+
+pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
+    let home = Home::of(root, &wish.id);
+    let _lock = home.lock(&wish.id)?;
+    let record = home.load(&wish.id)?;
+    let status = home.status(&record);
+    if matches!(status, Status::Stopped | Status::Creating) {
+        return refuse(&wish.id, status, "there is nothing to update");
+    }
+    let resources = limits(wish)?;
+    Ok(resources::apply(&record.place(), &resources, Moment::Update)?)
+}
+
+fn limits(wish: &Update) -> Result<Resources, OciError> {
+    let text = match &wish.resources {
+        Some(path) if path.as_os_str() == "-" => {
+            let mut text = Vec::new();
+            std::io::stdin().read_to_end(&mut text).map_err(|error| io("reading standard input".to_owned(), error))?;
+            text
+        }
+        Some(path) => std::fs::read(path).map_err(|error| io(format!("reading {}", path.display()), error))?,
+        None => {
+            let mut tree = serde_json::Map::new();
+            for (path, value) in &wish.single {
+                let (part, field) = path.split_once('/').unwrap_or((path, ""));
+                let part = tree.entry(part).or_insert_with(|| serde_json::json!({}));
+                if let Some(part) = part.as_object_mut() {
+                    part.insert(field.to_owned(), value.clone());
+                }
+            }
+            serde_json::Value::Object(tree).to_string().into_bytes()
+        }
+    };
+    let resources: Resources =
+        config::parse(&text).map_err(|error| Invalid::new(format!("linux.resources.{}", error.path), error.what))?;
+    Ok(resources)
+}

@@ -1,0 +1,111 @@
+//! The command line of an OCI runtime: what podman and containerd call.
+//!
+//! A `config.json` becomes what the sandbox builds ([`crate::sandbox::Explicit`]); from there on it is
+//! the code that starts the agent's containers, too. There is no process of ours beside a container:
+//! one that waits for its start is the container's own first process.
+//!
+//! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`: limits.
+//! - `state`: what is known of a container; `filter`: compiled seccomp filters.
+//! - `create`, `lifecycle`, `exec`, `show`: the commands.
+
+mod args;
+mod build;
+pub mod config;
+mod create;
+mod exec;
+mod filter;
+mod lifecycle;
+mod log;
+mod mounts;
+mod resources;
+mod show;
+mod state;
+
+use args::Command;
+use std::process::ExitCode;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OciError {
+    #[error(transparent)]
+    Usage(#[from] args::UsageError),
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    #[error("config.json")]
+    Invalid(#[from] config::Invalid),
+    #[error(transparent)]
+    Limit(#[from] resources::LimitError),
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::CgroupError),
+    #[error(transparent)]
+    Script(#[from] crate::sandbox::ScriptError),
+    #[error(transparent)]
+    Seccomp(crate::sandbox::seccomp::SeccompError),
+    #[error("{0}")]
+    Start(String),
+    #[error("a container with the id {0} exists")]
+    Exists(String),
+    #[error("container {0} does not exist")]
+    NoContainer(String),
+    #[error("container {id} is {status}: {what}")]
+    State { id: String, status: &'static str, what: &'static str },
+    #[error("{what}")]
+    Io { what: String, source: std::io::Error },
+}
+
+impl From<crate::sandbox::LaunchError> for OciError {
+    fn from(error: crate::sandbox::LaunchError) -> Self {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        Self::Start(text)
+    }
+}
+
+/// Runs one command; its words come without the program's own name.
+pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let words: Result<Vec<String>, _> = words.map(std::ffi::OsString::into_string).collect();
+    let Ok(words) = words else {
+        log::say("an argument is not UTF-8");
+        return ExitCode::from(1);
+    };
+    let (global, command) = match args::parse(words) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            log::say(&error.to_string());
+            return ExitCode::from(1);
+        }
+    };
+    match run(&global, command) {
+        Ok(code) => code,
+        Err(error) => {
+            log::error(&global, &error);
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(global: &args::Global, command: Command) -> Result<ExitCode, OciError> {
+    let root = &global.root;
+    match command {
+        Command::Create(wish) => create::create(root, &wish).map(|()| ExitCode::SUCCESS),
+        Command::Run(wish) => create::run(root, &wish),
+        Command::Start { id } => lifecycle::start(root, &id).map(|()| ExitCode::SUCCESS),
+        Command::Kill { id, signal, all } => lifecycle::kill(root, &id, signal, all).map(|()| ExitCode::SUCCESS),
+        Command::Delete { id, force } => lifecycle::delete(root, &id, force).map(|()| ExitCode::SUCCESS),
+        Command::Pause { id } => lifecycle::pause(root, &id).map(|()| ExitCode::SUCCESS),
+        Command::Resume { id } => lifecycle::resume(root, &id).map(|()| ExitCode::SUCCESS),
+        Command::Update(wish) => lifecycle::update(root, &wish).map(|()| ExitCode::SUCCESS),
+        Command::Exec(wish) => exec::exec(root, &wish),
+        Command::State { id } => show::state(root, &id).map(|()| ExitCode::SUCCESS),
+        Command::List { quiet, json } => show::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
+        Command::Ps { id, json } => show::ps(root, &id, json).map(|()| ExitCode::SUCCESS),
+        Command::Spec { bundle } => show::spec(&bundle).map(|()| ExitCode::SUCCESS),
+        Command::Features => show::features().map(|()| ExitCode::SUCCESS),
+        Command::Version => show::version().map(|()| ExitCode::SUCCESS),
+        Command::Help => show::help().map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,248 @@
+//! What is known of a container, in a directory of its own below `--root`.
+//!
+//! `state.json` is replaced as a whole. Before anything is made on the host it says what is going to
+//! be, so that `delete` finds it whenever the creator was interrupted. A process is known by its number
+//! and start time together. A container that waits for its start has a socket beside the file; who
+//! starts it takes the socket away first.
+
+use super::OciError;
+use super::config::Process;
+use crate::cgroup::place::{Directory, Place};
+use crate::cgroup::table::{Controller, Version};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub id: String,
+    pub oci_version: String,
+    pub bundle: String,
+    pub annotations: BTreeMap<String, String>,
+    /// Seconds since 1970.
+    pub created: u64,
+    pub cgroup: Vec<CgroupRecord>,
+    /// Directories of cgroups that were made for it, the outer ones first.
+    pub made: Vec<String>,
+    /// Nothing before the process exists.
+    pub init: Option<Init>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Init {
+    pub pid: i32,
+    /// In clock ticks since the host's start (proc_pid_stat(5)).
+    pub start_time: u64,
+    /// Namespaces that are not the host's, as bits of clone(2).
+    pub namespaces: u64,
+    /// What `exec` starts from.
+    pub process: Process,
+    /// The name of the compiled filter.
+    pub filter: Option<String>,
+    /// Words for what the process does once it is started.
+    pub after_start: Vec<(u32, String)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct CgroupRecord {
+    v2: bool,
+    controllers: Vec<String>,
+    mount: String,
+    path: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A container's directory.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub path: PathBuf,
+}
+
+const FILE: &str = "state.json";
+const SOCKET: &str = "start";
+
+fn io(what: String) -> impl FnOnce(std::io::Error) -> OciError {
+    move |source| OciError::Io { what, source }
+}
+
+impl Home {
+    pub(super) fn of(root: &Path, id: &str) -> Self {
+        Self { path: root.join(id) }
+    }
+
+    /// Makes the directory, of which there is one at a time.
+    pub(super) fn make(root: &Path, id: &str) -> Result<Self, OciError> {
+        let home = Self::of(root, id);
+        let mode = Mode::from_raw_mode(0o700);
+        match rustix::fs::mkdirat(CWD, &home.path, mode) {
+            Ok(()) => Ok(home),
+            Err(Errno::EXIST) => Err(OciError::Exists(id.to_owned())),
+            Err(Errno::NOENT) => {
+                use std::os::unix::fs::DirBuilderExt;
+                let what = format!("making {}", root.display());
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io(what))?;
+                match rustix::fs::mkdirat(CWD, &home.path, mode) {
+                    Err(Errno::EXIST) => Err(OciError::Exists(id.to_owned())),
+                    result => result.map(|()| home).map_err(|e| io(format!("making {}", root.display()))(e.into())),
+                }
+            }
+            Err(errno) => Err(io(format!("making {}", home.path.display()))(errno.into())),
+        }
+    }
+
+    pub(super) fn save(&self, record: &Record) -> Result<(), OciError> {
+        let failed = || io(format!("writing {}", self.path.join(FILE).display()));
+        let text = serde_json::to_vec(record).map_err(|error| failed()(error.into()))?;
+        let new = self.path.join(".state.json");
+        std::fs::write(&new, text).map_err(failed())?;
+        std::fs::rename(&new, self.path.join(FILE)).map_err(failed())
+    }
+
+    pub(super) fn load(&self, id: &str) -> Result<Record, OciError> {
+        let path = self.path.join(FILE);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(OciError::NoContainer(id.to_owned()));
+            }
+            result => result.map_err(io(format!("reading {}", path.display())))?,
+        };
+        serde_json::from_slice(&text).map_err(|error| io(format!("reading {}", path.display()))(error.into()))
+    }
+
+    /// Held while something is changed that two must not change at once; given back at its end.
+    pub(super) fn lock(&self, id: &str) -> Result<OwnedFd, OciError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = match rustix::fs::open(&self.path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Err(OciError::NoContainer(id.to_owned())),
+            result => result.map_err(|e| io(format!("opening {}", self.path.display()))(e.into()))?,
+        };
+        rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|e| io(format!("locking {}", self.path.display()))(e.into()))?;
+        Ok(directory)
+    }
+
+    pub(super) fn remove(&self) -> Result<(), OciError> {
+        match std::fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(io(format!("removing {}", self.path.display()))),
+        }
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.path.join(SOCKET)
+    }
+
+    /// A name of the socket that is short enough for the kernel, whatever `--root` is.
+    pub(super) fn socket_address(&self) -> Result<(rustix::net::SocketAddrUnix, OwnedFd), OciError> {
+        let failed = |errno: Errno| io(format!("opening {}", self.path.display()))(errno.into());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.path, flags, Mode::empty()).map_err(failed)?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+        let address = rustix::net::SocketAddrUnix::new(format!("/proc/self/fd/{number}/{SOCKET}")).map_err(failed)?;
+        Ok((address, directory))
+    }
+
+    pub(super) fn status(&self, record: &Record) -> Status {
+        let Some(init) = &record.init else { return Status::Creating };
+        if init.alive().is_none() {
+            Status::Stopped
+        } else if self.socket().exists() {
+            Status::Created
+        } else if record.place().is_frozen() {
+            Status::Paused
+        } else {
+            Status::Running
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn place(&self) -> Place {
+        Place::of(self.cgroup.iter().map(CgroupRecord::directory).collect())
+    }
+
+    pub(super) fn put_place(&mut self, place: &Place) {
+        self.cgroup = place.directories().iter().map(CgroupRecord::from).collect();
+    }
+}
+
+const CONTROLLERS: [Controller; 9] = [
+    Controller::Cpu,
+    Controller::Cpuset,
+    Controller::Memory,
+    Controller::Pids,
+    Controller::Io,
+    Controller::Hugetlb,
+    Controller::Devices,
+    Controller::Freezer,
+    Controller::Cpuacct,
+];
+
+impl CgroupRecord {
+    fn directory(&self) -> Directory {
+        let version = if self.v2 { Version::V2 } else { Version::V1 };
+        let is = |controller: &Controller| self.controllers.iter().any(|name| name == controller.name(Version::V1));
+        let controllers = CONTROLLERS.into_iter().filter(is).collect();
+        Directory { version, controllers, mount: self.mount.clone(), path: self.path.clone() }
+    }
+}
+
+impl From<&Directory> for CgroupRecord {
+    fn from(from: &Directory) -> Self {
+        let Directory { version, controllers, mount, path } = from;
+        let names = controllers.iter().map(|controller| controller.name(Version::V1).to_owned());
+        Self { v2: *version == Version::V2, controllers: names.collect(), mount: mount.clone(), path: path.clone() }
+    }
+}
+
+impl Init {
+    /// A pidfd, while the process is the one that was meant and has not ended.
+    pub(super) fn alive(&self) -> Option<OwnedFd> {
+        let pidfd = rustix::process::pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        (start_time(self.pid) == Some(self.start_time) && !ended(&pidfd)).then_some(pidfd)
+    }
+}
+
+fn ended(pidfd: &OwnedFd) -> bool {
+    let mut wait = [PollFd::new(pidfd, PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut wait, Some(&now)), Ok(1..))
+}
+
+/// When a process was started (proc_pid_stat(5), field 22).
+pub(super) fn start_time(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may have anything in it.
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Waits until the process of a pidfd has ended.
+pub(super) fn wait_for_end(pidfd: &OwnedFd) {
+    let mut wait = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    while let Err(Errno::INTR) = rustix::event::poll(&mut wait, None) {}
+}

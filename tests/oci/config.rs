@@ -1,0 +1,151 @@
+//! Every mistake in a `config.json` has one error with its place, and leaves nothing behind.
+
+use crate::fixture::Bundle;
+use serde_json::{Value, json};
+
+fn set(config: &mut Value, pointer: &str, value: Value) {
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    match config.pointer_mut(parent).unwrap_or_else(|| panic!("{parent}")) {
+        Value::Array(list) => {
+            let index = name.parse::<usize>().unwrap();
+            list.truncate(index.max(list.len()));
+            if index < list.len() { list[index] = value } else { list.push(value) }
+        }
+        parent => parent[name] = value,
+    }
+}
+
+#[test]
+fn each_mistake_is_told_with_its_path() {
+    let cases: Vec<(&str, Value, &str)> = vec![
+        ("/ociVersion", json!("2.0.0"), "ociVersion: \"2.0.0\" is not one of 1.0.0 to 1.3.x"),
+        ("/ociVersion", json!(1), "ociVersion: invalid type: integer `1`, expected a string"),
+        ("/root/path", json!("nowhere"), "root.path: nowhere is not a directory"),
+        ("/root", Value::Null, "root: missing"),
+        ("/process", Value::Null, "process: missing"),
+        ("/process/args", json!([]), "process.args: empty: there is no program"),
+        ("/process/cwd", json!("tmp"), "process.cwd: \"tmp\" is not an absolute path"),
+        ("/process/env/1", json!("TERM"), "process.env[1]: not of the form NAME=value"),
+        ("/process/user/uid", json!("root"), "process.user.uid: invalid type: string \"root\", expected u32"),
+        ("/process/terminal", json!(true), "process.terminal: takes --console-socket, for now"),
+        ("/process/oomScoreAdj", json!(2000), "process.oomScoreAdj: not from -1000 to 1000"),
+        ("/process/apparmorProfile", json!("strict"), "process.apparmorProfile: not supported yet"),
+        ("/process/selinuxLabel", json!("a:b:c"), "process.selinuxLabel: not supported yet"),
+        ("/process/scheduler", json!({"policy": "SCHED_FIFO"}), "process.scheduler: not supported yet"),
+        (
+            "/process/capabilities/bounding/0",
+            json!("CAP_FLY"),
+            "process.capabilities.bounding[0]: \"CAP_FLY\" is not a capability",
+        ),
+        (
+            "/process/capabilities/ambient",
+            json!(["CAP_KILL"]),
+            "process.capabilities.ambient: CAP_KILL is not both permitted and inheritable",
+        ),
+        ("/process/rlimits/0/type", json!("RLIMIT_FUN"), "process.rlimits[0].type: \"RLIMIT_FUN\" is not a limit"),
+        ("/process/rlimits/0/soft", json!(2000), "process.rlimits[0].soft: 2000 is above the hard limit 1024"),
+        ("/mounts/0/destination", json!("/../x"), "mounts[0].destination: \"/../x\" is not a path inside"),
+        ("/mounts/0/type", json!(""), "mounts[0].type: missing"),
+        ("/mounts/1/options/0", json!("tmpcopyup"), "mounts[1].options[0]: \"tmpcopyup\" is not supported yet"),
+        ("/mounts/7/options/1", json!("size=1"), "mounts[7].options[1]: \"size=1\" is not an option of a bind mount"),
+        ("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks: not supported yet"),
+        ("/linux/namespaces/0/type", json!("planet"), "linux.namespaces[0].type: unknown variant `planet`"),
+        ("/linux/namespaces/0/type", json!("network"), "linux.namespaces[1].type: there twice"),
+        ("/linux/namespaces/0/type", json!("time"), "linux.namespaces[0].type: \"time\" is not supported yet"),
+        (
+            "/linux/namespaces/4/path",
+            json!("/proc/self/ns/mnt"),
+            "linux.namespaces[4].path: joining a user or mount namespace is not supported yet",
+        ),
+        ("/linux/namespaces/6", json!({"type": "user"}), "linux.uidMappings: id 0 of the container is not mapped"),
+        (
+            "/linux/uidMappings",
+            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
+            "linux.uidMappings: take a user namespace of its own",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"kernel.panic": "1"}),
+            "linux.sysctl[\"kernel.panic\"]: not a setting of a namespace: it would change the host",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"net/../kernel/panic": "1"}),
+            "linux.sysctl[\"net/../kernel/panic\"]: not the name of a setting",
+        ),
+        ("/linux/maskedPaths/0", json!("proc/acpi"), "linux.maskedPaths[0]: not an absolute path"),
+        ("/linux/cgroupsPath", json!("/a/../b"), "linux.cgroupsPath: \"/a/../b\" is not a path of a cgroup"),
+        ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation: unknown variant `sideways`"),
+        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality: not supported yet"),
+        ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt: not supported yet"),
+        ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets: not supported yet"),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_MAYBE"}),
+            "linux.seccomp.defaultAction: unknown variant `SCMP_ACT_MAYBE`",
+        ),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_Z80"]}),
+            "linux.seccomp.architectures[0]: unknown variant `SCMP_ARCH_Z80`",
+        ),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}),
+            "linux.seccomp.listenerPath: not supported yet",
+        ),
+        (
+            "/linux/resources/memory",
+            json!({"limit": 200, "swap": 100}),
+            "linux.resources.memory.swap: 100 is memory and swap together",
+        ),
+        (
+            "/linux/resources/memory",
+            json!({"limit": "1G"}),
+            "linux.resources.memory.limit: invalid type: string \"1G\", expected i64",
+        ),
+        (
+            "/linux/resources/unified",
+            json!({"../x": "1"}),
+            "linux.resources.unified[\"../x\"]: not the name of a controller's file",
+        ),
+        (
+            "/linux/resources/devices/0/access",
+            json!("rx"),
+            "linux.resources.devices[0].access: \"rx\" is not made of r, w and m",
+        ),
+    ];
+    for (pointer, value, expected) in cases {
+        let mut bundle = Bundle::new("true");
+        set(&mut bundle.config, pointer, value);
+
+        let answer = bundle.run();
+
+        assert!(answer.err.contains(expected), "{pointer}: {expected}\n{answer:?}");
+        assert_eq!((answer.code, answer.err.lines().count()), (Some(1), 1), "{pointer}: {answer:?}");
+        assert!(bundle.is_gone(), "{pointer}");
+    }
+}
+
+#[test]
+fn what_is_no_json_is_told_with_its_position() {
+    let bundle = Bundle::new("true");
+    std::fs::write(bundle.path("config.json"), "{\"ociVersion\": \"1.0.0\",}").unwrap();
+
+    let answer = bundle.call(&["create", "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()]);
+
+    assert!(answer.err.contains("config.json: "), "{answer:?}");
+    assert!(answer.err.contains("at line 1 column 24"), "{answer:?}");
+}
+
+#[test]
+fn a_log_has_the_error_for_the_program_that_called() {
+    let bundle = Bundle::new("true");
+    let log = bundle.path("log");
+
+    let answer = bundle.call(&["--log", log.to_str().unwrap(), "--log-format", "json", "state", "none"]);
+
+    let line: Value = serde_json::from_str(std::fs::read_to_string(log).unwrap().trim()).unwrap();
+    assert_eq!((answer.code, line["level"].as_str()), (Some(1), Some("error")));
+    assert_eq!(line["msg"], "container none does not exist");
+}
