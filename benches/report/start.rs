@@ -86,6 +86,9 @@ struct Ours {
 
 impl Ours {
     fn new(root: &Path, tarball: &Path) -> Self {
+        // The keeper is looked for beside the program that starts it.
+        let beside = std::env::current_exe().expect("a path").with_file_name("plim-keeper");
+        std::fs::copy(env!("CARGO_BIN_EXE_plim-keeper"), beside).expect("the keeper's program");
         let paths = Paths::new(Some(root)).expect("paths");
         for dir in [&paths.lib, &paths.run, &paths.log] {
             std::fs::create_dir_all(dir).expect("a directory");
