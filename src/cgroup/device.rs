@@ -42,7 +42,7 @@ fn whole_disk(path: &AbsolutePath) -> Result<DeviceNumber, CgroupError> {
 /// pts. Making nodes is left to the mounts, which are all `nodev`.
 ///
 /// On a v2 host device rules are a BPF program; there the user namespace and `nodev` mounts stand in.
-pub(super) const ALLOWED_DEVICES: [&str; 11] = [
+pub const ALLOWED_DEVICES: [&str; 11] = [
     "c *:* m",
     "b *:* m",
     "c 1:3 rwm",

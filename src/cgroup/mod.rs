@@ -40,6 +40,7 @@ mod view;
 mod tests;
 
 pub use detect::Cgroups;
+pub use device::ALLOWED_DEVICES;
 pub use error::CgroupError;
 pub use group::{CgroupJoinPaths, Created, Usage};
 pub use resize::Resized;

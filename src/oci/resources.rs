@@ -397,22 +397,6 @@ fn unified(place: &Place, resources: &Resources) -> Result<(), LimitError> {
     Ok(())
 }
 
-/// What every container may open, whatever the rules say: the devices that it has by default, and
-/// making nodes, which give access to nothing by themselves.
-const ALWAYS: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-    "c 5:1 rwm",
-];
-
 fn devices(place: &Place, rules: &[DeviceRule]) -> Result<(), LimitError> {
     let Some(directory) = place.home(Controller::Devices) else {
         let what =
@@ -436,7 +420,10 @@ fn devices(place: &Place, rules: &[DeviceRule]) -> Result<(), LimitError> {
     if rules.iter().all(|rule| rule.allow) {
         return Ok(());
     }
-    ALWAYS.iter().try_for_each(|value| put("devices.allow", value, "linux.resources.devices".to_owned()))
+    // The devices that every container has by default may be opened whatever the rules say.
+    crate::cgroup::ALLOWED_DEVICES
+        .iter()
+        .try_for_each(|value| put("devices.allow", value, "linux.resources.devices".to_owned()))
 }
 
 fn line(rule: &DeviceRule) -> String {

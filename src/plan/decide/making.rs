@@ -1,6 +1,7 @@
 //! How an instance comes to be: made anew, or found and taken over.
 
 use super::*;
+use crate::spec::IdRange;
 
 impl<'a> Case<'a> {
     pub(super) fn without_instance(&mut self, goal: Goal, ranges: &mut FreeRanges<'_>) -> Next {
@@ -69,20 +70,8 @@ impl<'a> Case<'a> {
         } else {
             words::changes(&self.changes)
         };
-        record.instance = Some(InstanceRecord {
-            id: InstanceId::new(&record.id, number),
-            phase: Phase::Starting,
-            ids,
-            started_from: record.accepted.clone(),
-            generation: record.generation,
-            run: 1,
-            digest: None,
-            actuated: Resources::default(),
-            readback: BTreeMap::new(),
-            unsupported: Vec::new(),
-            deferred: None,
-            started_at: None,
-        });
+        let id = InstanceId::new(&record.id, number);
+        record.instance = Some(first_run(record, id, Phase::Starting, ids, None));
         self.start(reason)
     }
 
@@ -98,20 +87,7 @@ impl<'a> Case<'a> {
     pub(super) fn take_over(&mut self, id: &InstanceId, sighting: &Sighting, phase: Phase) {
         let record = self.record.to_mut();
         record.next_instance = record.next_instance.max(id.number + 1);
-        record.instance = Some(InstanceRecord {
-            id: id.clone(),
-            phase,
-            ids: sighting.ids,
-            started_from: record.accepted.clone(),
-            generation: record.generation,
-            run: 1,
-            digest: None,
-            actuated: Resources::default(),
-            readback: BTreeMap::new(),
-            unsupported: Vec::new(),
-            deferred: None,
-            started_at: sighting.since(),
-        });
+        record.instance = Some(first_run(record, id.clone(), phase, sighting.ids, sighting.since()));
     }
 
     /// It runs, and the record does not know: the record is wrong, for the kernel is right.
@@ -129,5 +105,29 @@ impl<'a> Case<'a> {
             }
             None => Next::rest(Sync::Pending, ""),
         }
+    }
+}
+
+/// An instance of the accepted revision of which nothing is known to have been written yet.
+fn first_run(
+    record: &Record,
+    id: InstanceId,
+    phase: Phase,
+    ids: Option<IdRange>,
+    started_at: Option<Timestamp>,
+) -> InstanceRecord {
+    InstanceRecord {
+        id,
+        phase,
+        ids,
+        started_from: record.accepted.clone(),
+        generation: record.generation,
+        run: 1,
+        digest: None,
+        actuated: Resources::default(),
+        readback: BTreeMap::new(),
+        unsupported: Vec::new(),
+        deferred: None,
+        started_at,
     }
 }
