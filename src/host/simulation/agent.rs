@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub(super) const NAMES: [&str; 6] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"];
 pub(super) const GRACE: Span = Span::from_secs(5);
+pub(super) const RETENTION: Span = Span::from_secs(20);
 
 #[derive(Debug, Clone)]
 pub(super) enum File {
@@ -42,6 +43,7 @@ impl Simulation {
                 id_base: 1 << 20,
                 id_ranges: 64,
                 deletion_grace: GRACE,
+                retention: RETENTION,
                 max_delete: 3,
                 max_delete_percent: 30,
                 stop_all: false,
@@ -93,9 +95,11 @@ impl Simulation {
         let state = if dice.one_in(8) { "stopped" } else { "running" };
         let policy = ["always", "always", "onFailure", "never"][usize::try_from(dice.roll(4)).expect("small")];
         let userns = !dice.one_in(8);
+        let deletion =
+            ["Delete", "Delete", "Delete", "Stop", "Orphan", "Confirm"][usize::try_from(dice.roll(6)).expect("small")];
         let yaml = format!(
             "{{image: '{image}', command: [c{command}], desiredState: {state}, restart: {{policy: {policy}}}, \
-             stop: {{grace: 7s}}, security: {{userNamespace: {userns}}}, resources: {{memory: {{limit: {memory}Mi}}}}}}"
+             stop: {{grace: 7s}}, security: {{userNamespace: {userns}}}, deletionPolicy: {deletion}, resources: {{memory: {{limit: {memory}Mi}}}}}}"
         );
         let mut object = object(name, &yaml);
         object.labels.insert("l".to_owned(), self.world.dice.roll(3).to_string());
@@ -168,6 +172,7 @@ impl Simulation {
     fn plan(&mut self) -> Plan {
         let in_flight: BTreeSet<ObjectId> = self.in_flight.keys().cloned().collect();
         let desired = self.desired();
+        self.approved.retain(|id| !desired.objects.contains_key(id));
         self.referee.hears(&desired, &self.world, &in_flight, self.settings.stop_all, &self.approved);
         plan(Inputs {
             settings: &self.settings,

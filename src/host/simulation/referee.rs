@@ -1,9 +1,9 @@
 //! Judges from what stands in the world and what was asked for; knows nothing of records.
 
-use super::agent::{File, GRACE};
+use super::agent::{File, GRACE, RETENTION};
 use super::world::{Life, Temper, World, render};
 use crate::plan::{Action, Desired, OverrideState, Record, SourceState, Wish};
-use crate::spec::{DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
+use crate::spec::{DeletionPolicy, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -82,12 +82,41 @@ impl Referee {
         self.orders.get(id).filter(|order| order.until.is_none_or(|until| until > now))
     }
 
+    /// May the object's process end, because its text is gone?
+    fn may_end(&self, world: &World, id: &ObjectId) -> bool {
+        let policy = self.last_good.get(id).map_or(DeletionPolicy::Delete, |good| good.spec.deletion_policy);
+        let consent = self.leaving || self.approved.contains(id);
+        let allowed = match policy {
+            DeletionPolicy::Delete | DeletionPolicy::Stop => true,
+            DeletionPolicy::Orphan | DeletionPolicy::Confirm => consent,
+        };
+        allowed && self.is_gone(world, id, GRACE)
+    }
+
     /// May the object go altogether?
     fn may_vanish(&self, world: &World, id: &ObjectId) -> bool {
-        let absent = self.absent_since.get(id).is_some_and(|since| since.after(GRACE) <= world.now);
+        let policy = self.last_good.get(id).map_or(DeletionPolicy::Delete, |good| good.spec.deletion_policy);
+        let consent = self.leaving || self.approved.contains(id);
+        let wait = match policy {
+            _ if consent => GRACE,
+            DeletionPolicy::Delete => Span(GRACE.0 + RETENTION.0),
+            DeletionPolicy::Stop | DeletionPolicy::Orphan | DeletionPolicy::Confirm => return false,
+        };
+        self.is_gone(world, id, wait)
+    }
+
+    fn is_gone(&self, world: &World, id: &ObjectId, wait: Span) -> bool {
+        let absent = self.absent_since.get(id).is_some_and(|since| since.after(wait) <= world.now);
         // An empty listing needs consent as long as there is more than one thing to lose.
         let objects: BTreeSet<ObjectId> = world.lives.keys().map(InstanceId::object).collect();
-        let alone = objects.iter().all(|other| other == id);
+        // What was let go before and only stands there yet is nothing to lose.
+        let let_go = |other: &ObjectId| {
+            let orphan = |good: &Arc<Object>| good.spec.deletion_policy == DeletionPolicy::Orphan;
+            let ended = world.lives_of(other).all(|(_, life)| life.process.is_none());
+            self.absent_since.get(other).is_some_and(|since| since.after(GRACE) <= world.now)
+                && (ended || self.last_good.get(other).is_some_and(orphan))
+        };
+        let alone = objects.iter().all(|other| other == id || let_go(other));
         self.leaving || (absent && self.complete && (!self.guarded || alone || self.approved.contains(id)))
     }
 
@@ -95,7 +124,7 @@ impl Referee {
     fn may_stop(&self, world: &World, instance: &InstanceId, life: &Life) -> bool {
         let id = instance.object();
         let Some(process) = &life.process else { return true };
-        if process.condemned || life.origin_unknown || self.may_vanish(world, &id) {
+        if process.condemned || life.origin_unknown || self.may_end(world, &id) {
             return true;
         }
         let Some(good) = self.last_good.get(&id) else { return false };
