@@ -117,7 +117,7 @@ impl Simulation {
                         desired.objects.insert(id.clone(), Wish::Present(wanted.clone()));
                     }
                     // A broken text tells its name, or not.
-                    File::Broken if id.name.as_str().len() % 2 == 0 => {
+                    File::Broken if id.name.as_str().len().is_multiple_of(2) => {
                         desired.held_files.insert(("dir".to_owned(), format!("{}.yaml", id.name)), "broken".into());
                     }
                     File::Broken => {

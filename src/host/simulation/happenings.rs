@@ -68,7 +68,8 @@ impl Simulation {
 
     /// A plain file for each of the first objects.
     pub fn files_for(&mut self, count: usize) {
-        for id in self.names[..count].to_vec() {
+        for number in 0..count {
+            let id = self.names[number].clone();
             self.put_file(Object { id, ..PLAIN.clone() });
         }
     }

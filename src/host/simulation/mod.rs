@@ -27,7 +27,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// Small worlds, in which objects have much to do with each other, and large ones.
 fn objects(seed: u64) -> usize {
-    if seed % 4 == 0 { 6 } else { 20 + usize::try_from(seed % 5).expect("small") }
+    if seed.is_multiple_of(4) { 6 } else { 20 + usize::try_from(seed % 5).expect("small") }
 }
 
 fn play(simulation: &mut Simulation) {
