@@ -40,6 +40,9 @@ pub(super) struct Init {
     pub start_time: u64,
     /// Namespaces that are not the host's, as bits of clone(2).
     pub namespaces: u64,
+    /// Its other processes do not end with the first one.
+    #[serde(default)]
+    pub shares_pids: bool,
     /// What `exec` starts from.
     pub process: Process,
     /// The name of the compiled filter.

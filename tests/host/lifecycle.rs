@@ -241,6 +241,26 @@ fn a_program_that_drops_its_handler_when_asked_to_end_has_its_grace() {
 
 #[test]
 #[ignore = "needs root"]
+fn the_small_init_passes_the_stop_signal_on() {
+    let mut host = Host::up();
+    let data = host.dir.join("data");
+    fs::create_dir(&data).unwrap();
+    let text = format!(
+        "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: led}}\nspec:\n  image: host:/\n  init: true\n  \
+         command: [sh, -c, 'trap \"touch /data/done; exit\" TERM; touch /data/up; while :; do sleep 0.05; done']\n  \
+         mounts: [{{host: {}, path: /data}}]\n  stop: {{grace: 30s}}\n",
+        data.display()
+    );
+    host.write("led.yaml", &text);
+    host.until("its handler is there", || data.join("up").exists());
+
+    let (_, said) = host.interrupt();
+
+    assert!(data.join("done").exists() && !said.contains("ignores"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn lowering_memory_below_use_is_deferred_and_kills_nothing() {
     let host = Host::up();
     let with = |limit: &str| {

@@ -43,6 +43,7 @@ impl Bundle {
         assert_eq!(answer.code, Some(0), "{answer:?}");
         let text = fs::read(bundle.path("config.json")).unwrap();
         let mut config: Value = serde_json::from_slice(&text).unwrap();
+        config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(["/bin/sh", "-c", script]);
         let usr =
             json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro", "rprivate"]});

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says why")]
 
 mod cgroups;
+mod command;
 mod config;
 mod fixture;
 mod lifecycle;
