@@ -715,7 +715,7 @@ mod root {
         let place = unified_place("rules");
         place.make().unwrap();
         let rule = |number: u32| DeviceRule {
-            verdict: if number % 3 == 0 { Verdict::Deny } else { Verdict::Allow },
+            verdict: if number.is_multiple_of(3) { Verdict::Deny } else { Verdict::Allow },
             kind: [None, Some(DeviceKind::Character), Some(DeviceKind::Block)][number as usize % 3],
             major: Some(number % 7).filter(|major| *major != 0),
             minor: Some(number),
