@@ -6,8 +6,8 @@ use super::mounts::{self, Surroundings};
 use crate::cgroup::place::Place;
 use crate::sandbox::seccomp::{self, Profile};
 use crate::sandbox::{
-    self, CgroupJoin, Explicit, ExplicitProcess, IdExtent, IdMaps, Namespace, Process, Propagation, PropagationKind,
-    ResourceLimit,
+    self, Blueprint, CgroupJoin, IdExtent, IdMaps, Namespace, Process, Propagation, PropagationKind, ResourceLimit,
+    Root,
 };
 use crate::spec::Capability;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(super) struct Context<'a> {
 }
 
 /// What a container with a configuration is.
-pub(super) fn explicit(config: &Config, context: &Context<'_>) -> Result<Explicit, Invalid> {
+pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Blueprint, Invalid> {
     let Config { oci_version: _, root, mounts, process, hostname, domainname, annotations: _, linux, hooks: _ } =
         config;
     let (own, join) = namespaces(&linux.namespaces)?;
@@ -48,8 +48,10 @@ pub(super) fn explicit(config: &Config, context: &Context<'_>) -> Result<Explici
     let mounts::Planned { mounts, nodes } = mounts::plan(mounts, &around)?;
     let path = context.bundle.join(&root.path);
     let join_paths = context.place.join();
-    Ok(Explicit {
-        root: path.to_string_lossy().into_owned(),
+    Ok(Blueprint {
+        root: Root::Directory { path: path.to_string_lossy().into_owned() },
+        mapped_root: false,
+        root_with_mounts: true,
         read_only_root: root.readonly,
         root_propagation: linux.rootfs_propagation.map(propagation),
         sysctl: sysctl(linux, &own, &join)?,
@@ -72,6 +74,7 @@ pub(super) fn explicit(config: &Config, context: &Context<'_>) -> Result<Explici
             },
         )?,
         ids,
+        init: false,
         wait: context.wait,
     })
 }
@@ -107,7 +110,7 @@ pub(super) struct Given {
     pub keep_descriptors: u32,
 }
 
-pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Result<ExplicitProcess, Invalid> {
+pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Result<Process, Invalid> {
     let invalid = |field: &str, what: String| Invalid::new(format!("{place}.{field}"), what);
     let config::Process {
         terminal,
@@ -153,21 +156,20 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Res
         // By number alone; what the image's passwd says is for who makes the configuration.
         env.push(if user.uid == 0 { "HOME=/root".to_owned() } else { "HOME=/".to_owned() });
     }
-    Ok(ExplicitProcess {
-        process: Process {
-            argv: args.clone(),
-            env,
-            cwd: cwd.clone(),
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.additional_gids.clone(),
-            umask: user.umask.unwrap_or(0o022),
-        },
+    Ok(Process {
+        argv: args.clone(),
+        env,
+        cwd: cwd.clone(),
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.additional_gids.clone(),
+        umask: user.umask.unwrap_or(0o022),
         limits: limits(rlimits, place)?,
         capabilities: capability_sets(capabilities.as_ref(), place, given.user_namespace)?,
         no_new_privileges: *no_new_privileges,
         seccomp: given.seccomp,
         oom_score_adj: *oom_score_adj,
+        nice: None,
         terminal: terminal.then_some((size.height, size.width)),
         keep_descriptors: given.keep_descriptors,
     })

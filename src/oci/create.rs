@@ -11,7 +11,7 @@ use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Controller;
-use crate::sandbox::{Launched, Namespace, Report, Script, explicit_script, launch_explicit, read_report};
+use crate::sandbox::{Launched, Namespace, Report, Script, launch, read_report};
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -95,12 +95,12 @@ impl Container {
         }
         let place = place_of(&config, &wish.id)?;
         let wait = waits == Waits::ForStart;
-        let explicit = build::explicit(&config, &Context { bundle: &bundle, place: &place, wait, keep_descriptors })?;
-        let script = explicit_script(&explicit)?;
+        let blueprint = build::blueprint(&config, &Context { bundle: &bundle, place: &place, wait, keep_descriptors })?;
+        let script = crate::sandbox::script(&blueprint)?;
         log::debug(global, || script.to_string());
         let filter = match &config.linux.seccomp {
             Some(profile) => {
-                let name = filter::compiled(root, profile, explicit.process.capabilities.bounding)?;
+                let name = filter::compiled(root, profile, blueprint.process.capabilities.bounding)?;
                 let file = filter::open(root, &name)?;
                 Some((name, file))
             }
@@ -136,7 +136,7 @@ impl Container {
         };
         let listener = listener.as_ref().map(AsFd::as_fd);
         let filter = self.filter.as_ref().map(|(_, file)| file.as_fd());
-        let launched = launch_explicit(&self.script, self.console.io(), listener, filter)?;
+        let launched = launch(&self.script, self.console.io(), listener, filter)?;
         let finished = self.finish(&launched, wish);
         if finished.is_err() {
             end(&launched);

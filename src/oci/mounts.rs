@@ -3,7 +3,7 @@
 use super::config::{Device, DeviceKind, Invalid, Mount};
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::Version;
-use crate::sandbox::{DeviceNode, ExplicitMount, MountChange, NodeKind, Propagation, PropagationKind};
+use crate::sandbox::{self, DeviceNode, MountChange, NodeKind, Propagation, PropagationKind, Tree, usual_nodes};
 use std::path::Path;
 
 /// What the mounts are made from, beside their own entries.
@@ -17,14 +17,13 @@ pub(super) struct Surroundings<'a> {
 }
 
 pub(super) struct Planned {
-    pub mounts: Vec<ExplicitMount>,
+    pub mounts: Vec<sandbox::Mount>,
     /// Devices that are made in the root itself.
     pub nodes: Vec<DeviceNode>,
 }
 
 pub(super) fn plan(mounts: &[Mount], around: &Surroundings<'_>) -> Result<Planned, Invalid> {
     let mut planned = Vec::new();
-    let mut protected = Vec::new();
     let mut has_devices = false;
     for (index, mount) in mounts.iter().enumerate() {
         let place = format!("mounts[{index}]");
@@ -50,13 +49,14 @@ pub(super) fn plan(mounts: &[Mount], around: &Surroundings<'_>) -> Result<Planne
             let from = around.bundle.join(source).to_string_lossy().into_owned();
             let change = MountChange { set: flags.set_attributes(), clear: flags.clear_attributes(), ..change };
             has_devices |= clean(&at) == "/dev";
-            planned.push(ExplicitMount::Bind { from, at, recursive, change });
+            let tree = Tree { path: from, recursive, change, mapped: false };
+            planned.push(sandbox::Mount::Bind { tree, at });
             continue;
         }
         let joined = data.iter().map(|(_, option)| option.as_str()).collect::<Vec<_>>().join(",");
         match kind.as_str() {
             "" | "none" => return Err(Invalid::new(format!("{place}.type"), "missing")),
-            "cgroup" | "cgroup2" => cgroups(&mut planned, &mut protected, &at, &flags, kind, around),
+            "cgroup" | "cgroup2" => cgroups(&mut planned, &at, &flags, kind, around),
             "tmpfs" if clean(&at) == "/dev" => {
                 has_devices = true;
                 let split = |option: &str| match option.split_once('=') {
@@ -64,31 +64,20 @@ pub(super) fn plan(mounts: &[Mount], around: &Surroundings<'_>) -> Result<Planne
                     None => (option.to_owned(), String::new()),
                 };
                 let options = data.iter().map(|(_, option)| split(option)).collect();
-                if flags.read_only() {
-                    protected.push(ExplicitMount::Protect { at: at.clone() });
-                }
-                let flags = flags.without_read_only().set;
-                planned.push(ExplicitMount::Devices { at: "/dev".to_owned(), options, flags, nodes: nodes(around) });
+                let (at, flags) = ("/dev".to_owned(), flags.set);
+                planned.push(sandbox::Mount::Devices { at, options, flags, nodes: nodes(around) });
             }
             _ => {
-                // Mounts that come later may need their places made in it.
-                let flags = if kind == "tmpfs" && flags.read_only() {
-                    protected.push(ExplicitMount::Protect { at: at.clone() });
-                    flags.without_read_only()
-                } else {
-                    flags
-                };
                 let source = if source.is_empty() { kind.clone() } else { source.clone() };
                 let kind = kind.clone();
-                planned.push(ExplicitMount::Fresh { kind, source, at, data: joined, flags: flags.set, change });
+                planned.push(sandbox::Mount::Fresh { kind, source, at, data: joined, flags: flags.set, change });
             }
         }
     }
-    planned.append(&mut protected);
     let elsewhere = |node: &DeviceNode| !has_devices || !node.path.starts_with("/dev/");
     let mut nodes = if has_devices { listed(around) } else { nodes(around) };
     nodes.retain(elsewhere);
-    let bound = planned.iter().any(|m| matches!(m, ExplicitMount::Bind { at, .. } if clean(at) == "/dev"));
+    let bound = planned.iter().any(|m| matches!(m, sandbox::Mount::Bind { at, .. } if clean(at) == "/dev"));
     if bound && around.devices.iter().any(|device| clean(&device.path).starts_with("/dev/")) {
         let what = "devices are not supported yet where /dev is bound from the host";
         return Err(Invalid::new("linux.devices", what));
@@ -107,26 +96,8 @@ fn clean(path: &str) -> String {
 
 /// What the specification demands in every container, and what is listed beside or instead of it.
 fn nodes(around: &Surroundings<'_>) -> Vec<DeviceNode> {
-    const DEFAULT: [(&str, u32, u32); 6] = [
-        ("/dev/null", 1, 3),
-        ("/dev/zero", 1, 5),
-        ("/dev/full", 1, 7),
-        ("/dev/random", 1, 8),
-        ("/dev/urandom", 1, 9),
-        ("/dev/tty", 5, 0),
-    ];
-    const LINKS: [(&str, &str); 5] = [
-        ("/dev/fd", "/proc/self/fd"),
-        ("/dev/stdin", "/proc/self/fd/0"),
-        ("/dev/stdout", "/proc/self/fd/1"),
-        ("/dev/stderr", "/proc/self/fd/2"),
-        ("/dev/ptmx", "pts/ptmx"),
-    ];
-    let plain = |path: &str, kind, mode| DeviceNode { path: path.to_owned(), kind, mode, uid: 0, gid: 0 };
-    let defaults = DEFAULT.map(|(path, major, minor)| plain(path, NodeKind::Character { major, minor }, 0o666));
-    let links = LINKS.map(|(path, to)| plain(path, NodeKind::Link { to: to.to_owned() }, 0));
     let listed = listed(around);
-    let mut all: Vec<DeviceNode> = defaults.into_iter().chain(links).collect();
+    let mut all = usual_nodes();
     all.retain(|node| listed.iter().all(|other| other.path != node.path));
     all.extend(listed);
     all
@@ -152,18 +123,12 @@ fn listed(around: &Surroundings<'_>) -> Vec<DeviceNode> {
 }
 
 /// The container's own part of each hierarchy that it is in.
-fn cgroups(
-    planned: &mut Vec<ExplicitMount>,
-    protected: &mut Vec<ExplicitMount>,
-    at: &str,
-    flags: &Flags,
-    kind: &str,
-    around: &Surroundings<'_>,
-) {
+fn cgroups(planned: &mut Vec<sandbox::Mount>, at: &str, flags: &Flags, kind: &str, around: &Surroundings<'_>) {
     let one = |directory: &Directory, at: String| {
         if !around.own_cgroups {
             let change = MountChange { set: flags.set_attributes(), ..MountChange::default() };
-            return ExplicitMount::Bind { from: directory.full(), at, recursive: false, change };
+            let tree = Tree { path: directory.full(), recursive: false, change, mapped: false };
+            return sandbox::Mount::Bind { tree, at };
         }
         let names: Vec<&str> = directory.controllers.iter().map(|controller| controller.name(Version::V1)).collect();
         let (kind, data) = match directory.version {
@@ -171,7 +136,7 @@ fn cgroups(
             Version::V1 => ("cgroup", names.join(",")),
         };
         let (source, change) = ("cgroup".to_owned(), MountChange::default());
-        ExplicitMount::Fresh { kind: kind.to_owned(), source, at, data, flags: flags.set, change }
+        sandbox::Mount::Fresh { kind: kind.to_owned(), source, at, data, flags: flags.set, change }
     };
     let directories = around.place.directories();
     // The v2 one stands first.
@@ -182,21 +147,17 @@ fn cgroups(
         planned.push(one(directory, at.to_owned()));
         return;
     }
-    let open = flags.without_read_only();
-    planned.push(ExplicitMount::Fresh {
+    planned.push(sandbox::Mount::Fresh {
         kind: "tmpfs".to_owned(),
         source: "tmpfs".to_owned(),
         at: at.to_owned(),
         data: "mode=755".to_owned(),
-        flags: open.set,
+        flags: flags.set,
         change: MountChange::default(),
     });
     for directory in directories {
         let name = directory.mount.rsplit('/').next().unwrap_or_default();
         planned.push(one(directory, format!("{at}/{name}")));
-    }
-    if flags.read_only() {
-        protected.push(ExplicitMount::Protect { at: at.to_owned() });
     }
 }
 
@@ -275,14 +236,6 @@ const ATTRIBUTES: [(u32, u64); 6] =
 const ATIME: u64 = 0x70;
 
 impl Flags {
-    fn read_only(&self) -> bool {
-        self.set & RDONLY != 0
-    }
-
-    fn without_read_only(self) -> Self {
-        Self { set: self.set & !RDONLY, ..self }
-    }
-
     fn attributes(bits: u32) -> u64 {
         ATTRIBUTES.iter().filter(|(flag, _)| bits & flag != 0).fold(0, |all, (_, attribute)| all | attribute)
     }

@@ -4,7 +4,8 @@
 //! takes a lock, logs or panics, and nothing is dropped but descriptors. Errors are an operation's
 //! position and an errno; the words are the parent's to find.
 
-use super::ops::{ChildOp, Fresh, Node, Remount, SetIds, Slot, TreeChange};
+use super::launch::{Io, Stdio};
+use super::ops::{ChildOp, Fresh, Node, Slot, TreeChange};
 use super::{Text, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -43,12 +44,6 @@ pub(super) struct Child<'a> {
     pub(super) table: Table,
     /// An empty read-only directory, made when the first directory is masked.
     pub(super) empty: Option<OwnedFd>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Io<'a> {
-    Descriptors([BorrowedFd<'a>; 3]),
-    Terminal { console: BorrowedFd<'a> },
 }
 
 impl Child<'_> {
@@ -101,39 +96,27 @@ impl Child<'_> {
                 set_groups(&[])?;
                 set_ids(0, 0)
             }
-            ChildOp::Make { what, into } => {
-                let fd = make(*what)?;
+            ChildOp::Make { what, attributes, into } => {
+                let fd = make(*what, *attributes)?;
                 self.keep(*into, fd)
             }
             ChildOp::AttachRoot { root } => {
                 rustix::mount::move_mount(self.slot(*root)?, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             }
-            ChildOp::Attach { root, mount, what: _, at } => {
+            ChildOp::Attach { root, mount, what: _, at, link } => {
                 let mount = self.slot(*mount)?;
-                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::of(mount)?)?;
+                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::of(mount)?, *link)?;
                 move_onto(mount, target.as_fd())
             }
-            ChildOp::Tmpfs { root, at, options, read_only } => {
-                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::Directory)?;
-                rustix::process::fchdir(&target)?;
-                let read_only = if *read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-                let flags = MountFlags::NOSUID | MountFlags::NODEV | read_only;
-                rustix::mount::mount(c"tmpfs", c".", c"tmpfs", flags, options.as_c_str())
-            }
             ChildOp::Enter { tree, at: _ } => rustix::process::fchdir(self.slot(*tree)?),
-            ChildOp::MountHere { kind, path, options, read_only, set_ids } => {
-                let read_only = if *read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-                let flags = match set_ids {
-                    SetIds::Devices => MountFlags::NOSUID | MountFlags::NOEXEC,
-                    SetIds::Nothing => NOTHING,
-                };
-                let kind = kind.as_c_str();
-                rustix::mount::mount(kind, path.as_c_str(), kind, flags | read_only, options.as_c_str())
+            ChildOp::MountHere { kind, source, path, options, flags } => {
+                let flags = MountFlags::from_bits_retain(*flags);
+                rustix::mount::mount(source.as_c_str(), path.as_c_str(), kind.as_c_str(), flags, options.as_c_str())
             }
             ChildOp::MakeDirectoryHere { path } => {
                 rustix::fs::mkdirat(CWD, path.as_c_str(), Mode::from_raw_mode(0o755))
             }
-            ChildOp::ReadOnlyHere { path, kind } => read_only_here(path.as_c_str(), *kind),
+            ChildOp::ReadOnlyHere { path } => read_only_here(path.as_c_str()),
             ChildOp::MaskHere { path } => self.mask_here(path.as_c_str()),
             ChildOp::Mask { root, at } => self.mask(*root, at.as_c_str()),
             ChildOp::ReadOnly { root, at } => self.read_only(*root, at.as_c_str()),
@@ -150,7 +133,7 @@ impl Child<'_> {
             ChildOp::NewSession => rustix::process::setsid().map(drop),
             ChildOp::OpenTerminal { rows, columns, owner } => match self.io {
                 Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner),
-                Io::Descriptors(_) => Err(Errno::BADF),
+                Io::Stdio(_) => Err(Errno::BADF),
             },
             ChildOp::SetUmask { mask } => {
                 rustix::process::umask(Mode::from_raw_mode(*mask));
@@ -180,8 +163,8 @@ impl Child<'_> {
                 limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
             }
             ChildOp::KeepDescriptors { count } => sys::keep_over_exec(3, *count),
-            ChildOp::Mount { root, kind, source, at, data, flags } => {
-                let target = path::mount_point_of(self.slot(*root)?, at.as_c_str(), path::Kind::Directory)?;
+            ChildOp::Mount { root, kind, source, at, data, flags, link } => {
+                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::Directory, *link)?;
                 rustix::process::fchdir(&target)?;
                 let flags = MountFlags::from_bits_retain(*flags);
                 rustix::mount::mount(source.as_c_str(), c".", kind.as_c_str(), flags, data.as_c_str())
@@ -234,8 +217,8 @@ impl Child<'_> {
         // Or our own copy would hide from us that the parent has gone.
         sys::close_copy(self.parent_end);
         sys::close_on_exec_from(3)?;
-        if let Io::Descriptors(descriptors) = self.io {
-            place(descriptors)?;
+        if let Io::Stdio(Stdio { stdin, stdout, stderr }) = self.io {
+            place([stdin, stdout, stderr])?;
         }
         sys::reset_signals();
         sys::set_signal_mask(0)
@@ -401,13 +384,14 @@ fn dup([stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> Result<(), Errno> {
 }
 
 /// A detached proc or sysfs.
-fn make(what: Fresh) -> Result<OwnedFd, Errno> {
-    let (name, attributes) = match what {
-        Fresh::Proc => (c"proc", NO_RIGHTS),
-        Fresh::Sysfs => (c"sysfs", NO_RIGHTS | MountAttrFlags::MOUNT_ATTR_RDONLY),
+fn make(what: Fresh, attributes: u64) -> Result<OwnedFd, Errno> {
+    let name = match what {
+        Fresh::Proc => c"proc",
+        Fresh::Sysfs => c"sysfs",
     };
     let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::from_bits_truncate(u32::try_from(attributes).map_err(|_| Errno::INVAL)?);
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
@@ -424,13 +408,10 @@ fn clone_tree(of: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(of, c"", flags)
 }
 
-fn read_only_here(path: &CStr, kind: Remount) -> Result<(), Errno> {
-    match kind {
-        Remount::InPlace => {}
-        Remount::Bind => match rustix::mount::mount(path, path, c"", MountFlags::BIND | MountFlags::REC, None) {
-            Err(Errno::NOENT) => return Ok(()),
-            result => result?,
-        },
+fn read_only_here(path: &CStr) -> Result<(), Errno> {
+    match rustix::mount::mount(path, path, c"", MountFlags::BIND | MountFlags::REC, None) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
     }
     rustix::mount::mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | NOTHING, c"")
 }
@@ -441,7 +422,7 @@ fn working_directory(path: &CStr) -> Result<(), Errno> {
     match rustix::process::chdir(path) {
         Err(Errno::NOENT) => {
             let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            let directory = path::mount_point(root.as_fd(), path, path::Kind::Directory)?;
+            let directory = path::mount_point(root.as_fd(), path, path::Kind::Directory, path::Link::Follow)?;
             rustix::process::fchdir(&directory)?;
         }
         result => result?,
@@ -503,7 +484,7 @@ pub(super) fn make_node(root: BorrowedFd<'_>, name: &CStr, node: &Node) -> Resul
 /// goes without.
 fn console() -> Result<(), Errno> {
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let target = match path::mount_point(root.as_fd(), c"/dev/console", path::Kind::File) {
+    let target = match path::mount_point(root.as_fd(), c"/dev/console", path::Kind::File, path::Link::Follow) {
         Err(Errno::ROFS | Errno::ACCESS) => return Ok(()),
         result => result?,
     };

@@ -1,7 +1,7 @@
 //! Runs a script: the parent's lane here, the child's lane in the child.
 
 use super::Text;
-use super::child::{Child, Io, Table};
+use super::child::{Child, Table};
 use super::ops::{ChildOp, ParentOp, Slot};
 use super::overlay::Way;
 use super::parent::Parent;
@@ -20,6 +20,23 @@ pub struct Stdio<'a> {
     pub stdin: BorrowedFd<'a>,
     pub stdout: BorrowedFd<'a>,
     pub stderr: BorrowedFd<'a>,
+}
+
+/// Where the program's input and output go.
+#[derive(Debug, Clone, Copy)]
+pub enum Io<'a> {
+    Stdio(Stdio<'a>),
+    /// A unix stream socket: the master of a terminal made in the container is sent over it with one
+    /// byte (`SCM_RIGHTS`).
+    Terminal {
+        console: BorrowedFd<'a>,
+    },
+}
+
+impl<'a> From<Stdio<'a>> for Io<'a> {
+    fn from(stdio: Stdio<'a>) -> Self {
+        Self::Stdio(stdio)
+    }
 }
 
 /// A child that is on its way to its program.
@@ -54,14 +71,17 @@ fn prepare(what: &'static str) -> impl FnOnce(Errno) -> LaunchError {
 
 /// Starts what the script describes and returns without waiting for the child to execute.
 ///
-/// `seccomp` is a memfd with a filter as raw BPF, for a script that asks for one. To be called by a
-/// process with one thread and little memory: the child starts as a copy of it.
-pub fn launch(script: &Script, stdio: Stdio<'_>, seccomp: Option<BorrowedFd<'_>>) -> Result<Launched, LaunchError> {
-    let Stdio { stdin, stdout, stderr } = stdio;
-    run(
-        script,
-        Means { io: Io::Descriptors([stdin, stdout, stderr]), target: None, listener: None, seccomp, way: Way::Any },
-    )
+/// `listener` is the socket of a child that waits, see [`super::start`]; `seccomp` a memfd with a filter
+/// as raw BPF, for a script that asks for one. To be called by a process with one thread and little
+/// memory: the child starts as a copy of it. After a script that joins namespaces the process is in them
+/// itself: it is one that does nothing else.
+pub fn launch<'a>(
+    script: &Script,
+    io: impl Into<Io<'a>>,
+    listener: Option<BorrowedFd<'a>>,
+    seccomp: Option<BorrowedFd<'a>>,
+) -> Result<Launched, LaunchError> {
+    run(script, Means { io: io.into(), target: None, listener, seccomp, way: Way::Any })
 }
 
 /// What a script is run with.

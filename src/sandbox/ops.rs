@@ -1,6 +1,7 @@
 //! The operations of a script, as data, and their words.
 
 use super::Text;
+use super::path::Link;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -73,20 +74,15 @@ pub(super) enum ParentOp {
     EnterNamespace { namespace: Namespaces, path: Text },
     /// The child exists from here on. Nothing but [`Self::EnterNamespace`] comes before.
     Clone { namespaces: Namespaces, cgroup: Option<Text> },
-    /// Writes `uid_map` and `gid_map`.
-    MapIds { base: u32, size: u32 },
-    /// As [`Self::MapIds`], many extents: the texts of the two files.
-    WriteIdMaps { uids: Text, gids: Text },
-    /// A detached copy of a tree of the host, with the changes made to it one after the other.
-    Bind { path: Text, recursive: bool, changes: Vec<TreeChange>, into: Slot },
-    /// A detached tmpfs with nodes in it; `flags` are those of mount(2).
-    DeviceTree { options: Vec<(Text, Text)>, flags: u32, nodes: Vec<Node>, into: Slot },
-    /// A detached copy of a tree of the host.
-    Tree { path: Text, recursive: bool, read_only: bool, idmap: bool, into: Slot },
+    /// Writes `uid_map` and `gid_map`: the texts of the two files.
+    MapIds { uids: Text, gids: Text },
+    /// A detached copy of a tree of the host, with the changes made to it one after the other, and
+    /// mapped by the child's user namespace or not.
+    Tree { path: Text, recursive: bool, changes: Vec<TreeChange>, idmap: bool, into: Slot },
+    /// A detached tmpfs with nodes and directories in it; `flags` are those of mount(2).
+    DeviceTree { options: Vec<(Text, Text)>, flags: u32, nodes: Vec<Node>, directories: Vec<Text>, into: Slot },
     /// A detached overlay; `lower` are trees made before, the topmost first.
     Overlay { lower: Vec<Slot>, upper: Text, work: Text, into: Slot },
-    /// A detached `/dev` with the harmless devices, owned by `owner` of the host.
-    Devices { owner: u32, into: Slot },
     /// The child gets these and may go on: the counterpart of [`ChildOp::Receive`].
     HandOver { slots: Vec<Slot> },
 }
@@ -134,6 +130,7 @@ pub(super) enum ChildOp {
     /// refused a fresh proc or sysfs unless it still sees one that hides nothing.
     Make {
         what: Fresh,
+        attributes: u64,
         into: Slot,
     },
     /// Mounts the root over `/`, where it waits for [`Self::PivotRoot`].
@@ -146,13 +143,7 @@ pub(super) enum ChildOp {
         mount: Slot,
         what: Text,
         at: Text,
-    },
-    /// A fresh tmpfs; `at` as in [`Self::Attach`].
-    Tmpfs {
-        root: Slot,
-        at: Text,
-        options: Text,
-        read_only: bool,
+        link: Link,
     },
     /// Goes to the root of a tree that we have made and that nobody else can have changed. The
     /// operations below with "here" work with relative paths in it.
@@ -160,20 +151,19 @@ pub(super) enum ChildOp {
         tree: Slot,
         at: Text,
     },
-    /// A fresh file system here.
+    /// A fresh file system here; `flags` are those of mount(2).
     MountHere {
         kind: Text,
+        source: Text,
         path: Text,
         options: Text,
-        read_only: bool,
-        set_ids: SetIds,
+        flags: u32,
     },
     MakeDirectoryHere {
         path: Text,
     },
     ReadOnlyHere {
         path: Text,
-        kind: Remount,
     },
     MaskHere {
         path: Text,
@@ -251,6 +241,7 @@ pub(super) enum ChildOp {
         at: Text,
         data: Text,
         flags: u32,
+        link: Link,
     },
     /// Changes what is mounted at `at`, inside `root` or, after the pivot, by its path.
     ChangeMount {
@@ -279,24 +270,6 @@ pub(super) enum ChildOp {
     Execute(Program),
 }
 
-/// Whether set-user-id files and device nodes work in a mount: never, in ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum SetIds {
-    /// `nosuid,noexec`: for devpts, whose nodes are devices.
-    Devices,
-    /// `nosuid,nodev,noexec`.
-    Nothing,
-}
-
-/// How a path becomes read-only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Remount {
-    /// Bound over itself first: it is a part of a mount.
-    Bind,
-    /// It is a mount of its own.
-    InPlace,
-}
-
 /// The program and the places where it may be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Program {
@@ -313,14 +286,28 @@ impl fmt::Display for Slot {
 
 impl fmt::Display for TreeChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// `MOUNT_ATTR_*` and `MS_*` bits with their words.
+        const ATTRIBUTES: [(u64, &str, &str); 7] = [
+            (0x1, "read-only", "writable"),
+            (0x2, "nosuid", "suid"),
+            (0x4, "nodev", "dev"),
+            (0x8, "noexec", "exec"),
+            (0x10, "noatime", "atime"),
+            (0x80, "nodiratime", "diratime"),
+            (0x20_0000, "nosymfollow", "symfollow"),
+        ];
+        const PROPAGATION: [(u64, &str); 4] =
+            [(1 << 17, "unbindable"), (1 << 18, "private"), (1 << 19, "slave"), (1 << 20, "shared")];
         let Self { set, clear, propagation, recursive } = self;
-        let mut words = Vec::new();
-        for (bits, word) in [(set, "set"), (clear, "clear"), (propagation, "propagation")] {
-            if *bits != 0 {
-                words.push(format!("{word} {bits:#x}"));
-            }
+        let mut words: Vec<&str> = Vec::new();
+        for (bit, on, off) in ATTRIBUTES {
+            words.extend((set & bit != 0).then_some(on));
+            words.extend((set & bit == 0 && clear & bit != 0).then_some(off));
         }
-        write!(f, "{}{}", words.join(" "), if *recursive { " (all)" } else { "" })
+        words.extend((clear & 0x70 != 0 && set & 0x20 != 0).then_some("strictatime"));
+        words.extend((clear & 0x70 != 0 && set & 0x30 == 0).then_some("relatime"));
+        words.extend(PROPAGATION.iter().filter(|(bit, _)| propagation & bit != 0).map(|(_, word)| *word));
+        write!(f, "{}{}", words.join(", "), if *recursive { ", recursive" } else { "" })
     }
 }
 
@@ -358,29 +345,22 @@ impl fmt::Display for ParentOp {
                 }
                 cgroup.iter().try_for_each(|path| write!(f, " in the cgroup {path}"))
             }
-            Self::MapIds { base, size } => write!(f, "mapping ids 0-{} to {base}-{}", size - 1, base + (size - 1)),
             Self::EnterNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
-            Self::WriteIdMaps { uids, gids } => {
+            Self::MapIds { uids, gids } => {
                 let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
                 write!(f, "mapping users {} and groups {}", lines(uids), lines(gids))
             }
-            Self::Bind { path, recursive, changes, into } => {
+            Self::Tree { path, recursive, changes, idmap, into } => {
                 write!(f, "taking {path}{}", if *recursive { ", recursive" } else { "" })?;
-                changes.iter().try_for_each(|change| write!(f, ", {change}"))?;
-                write!(f, " as {into}")
-            }
-            Self::DeviceTree { nodes, into, .. } => write!(f, "making {} devices as {into}", nodes.len()),
-            Self::Tree { path, recursive, read_only, idmap, into } => {
-                write!(f, "taking {path}")?;
-                for (is, word) in [(*recursive, ", recursive"), (*read_only, ", read-only"), (*idmap, ", id-mapped")] {
-                    f.write_str(if is { word } else { "" })?;
+                for change in changes {
+                    write!(f, ", {}", TreeChange { recursive: change.recursive && !recursive, ..*change })?;
                 }
-                write!(f, " as {into}")
+                write!(f, "{} as {into}", if *idmap { ", id-mapped" } else { "" })
             }
+            Self::DeviceTree { nodes, into, .. } => write!(f, "making {} devices and links as {into}", nodes.len()),
             Self::Overlay { lower, upper, work, into } => {
                 write!(f, "making an overlay of {} with {upper} (work {work}) as {into}", list(lower))
             }
-            Self::Devices { owner, into } => write!(f, "making devices owned by {owner} as {into}"),
             Self::HandOver { slots } if slots.is_empty() => f.write_str("letting the child go on"),
             Self::HandOver { slots } => write!(f, "handing over {}", list(slots)),
         }
@@ -410,15 +390,14 @@ impl fmt::Display for ChildOp {
             Self::Receive { slots } if slots.is_empty() => f.write_str("waiting for the parent"),
             Self::Receive { slots } => write!(f, "waiting for the parent's {}", list(slots)),
             Self::BecomeRoot => f.write_str("becoming user 0 of the container"),
-            Self::Make { what, into } => write!(f, "making {what} as {into}"),
+            Self::Make { what, attributes, into } => {
+                write!(f, "making {what}{} as {into}", if attributes & 1 == 0 { "" } else { ", read-only" })
+            }
             Self::AttachRoot { root } => write!(f, "mounting the root {root}"),
             Self::Attach { mount, what, at, .. } => write!(f, "mounting {what} {mount} at {at}"),
-            Self::Tmpfs { at, options, read_only, .. } => {
-                write!(f, "mounting tmpfs at {at}{} ({options})", if *read_only { ", read-only" } else { "" })
-            }
             Self::Enter { tree, at } => write!(f, "entering {at} {tree}"),
-            Self::MountHere { kind, path, options, read_only, .. } => {
-                let read_only = if *read_only { ", read-only" } else { "" };
+            Self::MountHere { kind, path, options, flags, .. } => {
+                let read_only = if flags & 1 == 0 { "" } else { ", read-only" };
                 write!(f, "mounting {kind} here at {path}{read_only}")?;
                 if options.as_str().is_empty() { Ok(()) } else { write!(f, " ({options})") }
             }

@@ -1,0 +1,524 @@
+//! From a blueprint to the two lanes of a script.
+
+use super::layout::{Layout, Step};
+use super::ops::{ChildOp, Fresh, Limit, Namespaces, Node, ParentOp, Slot, TreeChange};
+use super::script::{Script, ScriptError, Slots, program};
+use super::{
+    Blueprint, Capabilities, CgroupJoin, DeviceNode, ExecPlan, IdExtent, IdMaps, MountChange, Namespace, NodeKind,
+    Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Text, Tree,
+};
+
+/// Turns what a container is to look like into what is to be done. Pure.
+pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
+    // Every field by name: a new one does not compile until it has its place here.
+    let Blueprint {
+        root,
+        mapped_root,
+        root_with_mounts,
+        read_only_root,
+        root_propagation,
+        own,
+        join,
+        ids,
+        hostname,
+        domainname,
+        mounts,
+        nodes,
+        masked_paths,
+        readonly_paths,
+        sysctl,
+        cgroup,
+        process,
+        init,
+        wait,
+    } = blueprint;
+    let mut lanes = Lanes::new(ids.as_ref());
+    lanes.birth(own, join, ids.as_ref(), cgroup, process)?;
+    // What the parent makes for the child.
+    let (root, grafts) = match root {
+        Root::Directory { path } => (lanes.root(path, *mapped_root, *root_with_mounts)?, Vec::new()),
+        Root::Overlay { base, grafts } => {
+            let root = lanes.overlay(base, *mapped_root)?;
+            let graft = |(at, overlay): &(String, Overlay)| {
+                let at = text(&format!("/{}", at.trim_start_matches('/')))?;
+                Ok((lanes.overlay(overlay, *mapped_root)?, at))
+            };
+            (root, grafts.iter().map(graft).collect::<Result<Vec<_>, ScriptError>>()?)
+        }
+    };
+    let mut layout = Layout::of(mounts);
+    lanes.trees(&mut layout)?;
+    lanes.parent.push(ParentOp::HandOver { slots: lanes.handed.clone() });
+
+    // What the child does while the parent is at work.
+    if own.contains(&Namespace::Net) {
+        lanes.child.push(ChildOp::Loopback);
+    }
+    if let Some(name) = hostname {
+        lanes.child.push(ChildOp::SetHostname { name: text(name)? });
+    }
+    if let Some(name) = domainname {
+        lanes.child.push(ChildOp::SetDomainname { name: text(name)? });
+    }
+    lanes.kernels_own(&mut layout)?;
+    lanes.child.push(ChildOp::Receive { slots: lanes.handed.clone() });
+    if ids.is_some() {
+        lanes.child.push(ChildOp::BecomeRoot);
+    }
+    // While `/proc` is still the host's, and as whom the new namespaces belong to.
+    for (path, value) in sysctl {
+        lanes.child.push(ChildOp::WriteFile { path: text(path)?, value: text(value)? });
+    }
+
+    lanes.child.push(ChildOp::AttachRoot { root });
+    for (mount, at) in &grafts {
+        let (mount, what, at) = (*mount, text("overlay")?, at.clone());
+        lanes.child.push(ChildOp::Attach { root, mount, what, at, link: super::path::Link::Follow });
+    }
+    lanes.mount(root, &layout)?;
+    for node in nodes {
+        lanes.child.push(ChildOp::MakeNode { root, node: raw(node, (0, 0))? });
+    }
+    lanes.hide(root, &layout, masked_paths, readonly_paths)?;
+    if *read_only_root {
+        let trees = std::iter::once(root).chain(grafts.iter().map(|(graft, _)| *graft));
+        lanes.child.extend(trees.map(|root| ChildOp::SealRoot { root }));
+    }
+    lanes.child.push(ChildOp::PivotRoot { root });
+    if let Some(propagation) = root_propagation {
+        lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
+    }
+    let ends = Ends { console: true, init: *init, wait: *wait };
+    lanes.finish(process, &ends)
+}
+
+/// The script of another program in a running container, for [`super::launch_exec`]. Pure.
+pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
+    let ExecPlan { enter, cgroup, process } = plan;
+    let mut lanes = Lanes::new(None);
+    let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
+    lanes.parent.push(ParentOp::Clone { namespaces: Namespaces::NONE, cgroup: cgroup2 });
+    let user_namespace = enter.contains(&Namespace::User);
+    lanes.early(cgroup, process, user_namespace)?;
+    // A child is born into the pid namespace.
+    let inside = enter.iter().filter(|namespace| **namespace != Namespace::Pid);
+    let namespaces = inside.fold(Namespaces::NONE, |all, namespace| all.with((*namespace).into()));
+    if namespaces != Namespaces::NONE {
+        lanes.child.push(ChildOp::EnterNamespaces { namespaces });
+    }
+    if user_namespace {
+        lanes.child.push(ChildOp::BecomeRoot);
+    }
+    lanes.finish(process, &Ends { console: false, init: false, wait: false })
+}
+
+pub(super) fn text(from: &str) -> Result<Text, ScriptError> {
+    Ok(Text::try_from(from)?)
+}
+
+/// The host's id of user or group 0 inside.
+fn outside(extents: &[IdExtent]) -> u32 {
+    extents.iter().find(|extent| extent.inside == 0).map_or(0, |extent| extent.outside)
+}
+
+fn raw(node: &DeviceNode, owner: (u32, u32)) -> Result<Node, ScriptError> {
+    /// `S_IF*` of inode(7).
+    const CHARACTER: u32 = 0o020_000;
+    const BLOCK: u32 = 0o060_000;
+    const FIFO: u32 = 0o010_000;
+    let DeviceNode { path, kind, mode, uid, gid } = node;
+    let (kind, major, minor, link) = match kind {
+        NodeKind::Character { major, minor } => (CHARACTER, *major, *minor, None),
+        NodeKind::Block { major, minor } => (BLOCK, *major, *minor, None),
+        NodeKind::Fifo => (FIFO, 0, 0, None),
+        NodeKind::Link { to } => (0, 0, 0, Some(text(to)?)),
+    };
+    Ok(Node { path: text(path)?, mode: kind | mode, major, minor, link, uid: owner.0 + uid, gid: owner.1 + gid })
+}
+
+fn change_of(Propagation { kind, recursive }: Propagation) -> TreeChange {
+    TreeChange { propagation: kind.bits(), recursive, ..TreeChange::NONE }
+}
+
+/// How a lane ends.
+struct Ends {
+    /// A terminal is the container's `/dev/console`, too.
+    console: bool,
+    init: bool,
+    wait: bool,
+}
+
+struct Lanes {
+    parent: Vec<ParentOp>,
+    child: Vec<ChildOp>,
+    slots: Slots,
+    handed: Vec<Slot>,
+    /// The host's ids of the container's user and group 0.
+    owner: (u32, u32),
+}
+
+impl Lanes {
+    fn new(ids: Option<&IdMaps>) -> Self {
+        let owner = ids.map_or((0, 0), |ids| (outside(&ids.uids), outside(&ids.gids)));
+        Self { parent: Vec::new(), child: Vec::new(), slots: Slots::new(), handed: Vec::new(), owner }
+    }
+
+    fn birth(
+        &mut self,
+        own: &[Namespace],
+        join: &[(Namespace, String)],
+        ids: Option<&IdMaps>,
+        cgroup: &CgroupJoin,
+        process: &Process,
+    ) -> Result<(), ScriptError> {
+        // By the parent, and before there is a child: one of a new user namespace has no right to.
+        for (namespace, path) in join {
+            self.parent.push(ParentOp::EnterNamespace { namespace: (*namespace).into(), path: text(path)? });
+        }
+        let at_birth = |namespace: &&Namespace| matches!(namespace, Namespace::User | Namespace::Pid);
+        let gather = |all: Namespaces, namespace: &Namespace| all.with((*namespace).into());
+        let namespaces = own.iter().filter(at_birth).fold(Namespaces::NONE, gather);
+        let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
+        self.parent.push(ParentOp::Clone { namespaces, cgroup: cgroup2 });
+        self.early(cgroup, process, ids.is_some())?;
+        // Here rather than at the clone, so that it runs beside the parent's work: a network
+        // namespace alone takes a quarter of a whole start. After the cgroups: the cgroup namespace's
+        // root is where its maker is.
+        let later = own.iter().filter(|namespace| !at_birth(namespace)).fold(Namespaces::MOUNT, gather);
+        self.child.push(ChildOp::Unshare { namespaces: later });
+        match ids {
+            Some(IdMaps { uids, gids }) => {
+                self.parent.push(ParentOp::MapIds { uids: map(uids)?, gids: map(gids)? });
+            }
+            None => self.child.push(ChildOp::StopPropagation),
+        }
+        Ok(())
+    }
+
+    /// While still the host's user 0: /proc/self belongs to it.
+    fn early(&mut self, cgroup: &CgroupJoin, process: &Process, user_namespace: bool) -> Result<(), ScriptError> {
+        self.child.push(ChildOp::Seal);
+        if process.keep_descriptors > 0 {
+            self.child.push(ChildOp::KeepDescriptors { count: process.keep_descriptors });
+        }
+        if let Some(value) = process.oom_score_adj {
+            self.child.push(ChildOp::SetOomScore { value: text(&value.to_string())? });
+        }
+        for directory in &cgroup.v1 {
+            self.child.push(ChildOp::JoinCgroup { tasks: text(&format!("{directory}/tasks"))? });
+        }
+        // A right over the host's limits is gone in a user namespace.
+        if user_namespace {
+            self.limits(process);
+        }
+        Ok(())
+    }
+
+    fn limits(&mut self, process: &Process) {
+        if !process.limits.is_empty() {
+            let limit = |limit: &ResourceLimit| Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
+            self.child.push(ChildOp::SetLimits { limits: process.limits.iter().map(limit).collect() });
+        }
+    }
+
+    fn root(&mut self, path: &str, mapped: bool, with_mounts: bool) -> Result<Slot, ScriptError> {
+        // What the host mounts in it later shows, where what it has mounted before does.
+        let kind = if with_mounts { PropagationKind::Slave } else { PropagationKind::Private };
+        let propagation = vec![Propagation { kind, recursive: with_mounts }];
+        let change = MountChange { propagation, ..MountChange::default() };
+        let tree = Tree { path: path.to_owned(), recursive: with_mounts, change, mapped };
+        let into = self.tree(&tree)?;
+        self.handed.push(into);
+        Ok(into)
+    }
+
+    fn tree(&mut self, tree: &Tree) -> Result<Slot, ScriptError> {
+        let Tree { path, recursive, change, mapped } = tree;
+        let into = self.slots.take()?;
+        let mut changes = change.changes();
+        if change.propagation.is_empty() {
+            // A copy of a shared mount is its peer: what the child mounts in it would show on the host.
+            changes.insert(0, change_of(Propagation { kind: PropagationKind::Slave, recursive: true }));
+        }
+        let (path, recursive, idmap) = (text(path)?, *recursive, *mapped);
+        self.parent.push(ParentOp::Tree { path, recursive, changes, idmap, into });
+        Ok(into)
+    }
+
+    fn overlay(&mut self, overlay: &Overlay, mapped: bool) -> Result<Slot, ScriptError> {
+        let Overlay { lower, upper, work } = overlay;
+        let mut layers = Vec::new();
+        for path in lower {
+            let propagation = vec![Propagation { kind: PropagationKind::Private, recursive: false }];
+            let change = MountChange { propagation, ..MountChange::default() };
+            layers.push(self.tree(&Tree { path: path.clone(), recursive: false, change, mapped })?);
+        }
+        let into = self.slots.take()?;
+        self.parent.push(ParentOp::Overlay { lower: layers, upper: text(upper)?, work: text(work)?, into });
+        self.handed.push(into);
+        Ok(into)
+    }
+
+    /// What is mounted and made by the parent.
+    fn trees(&mut self, layout: &mut Layout<'_>) -> Result<(), ScriptError> {
+        for (step, slot) in &mut layout.steps {
+            let into = match step {
+                Step::Tree { tree, .. } => self.tree(tree)?,
+                Step::Devices { at, options, flags, nodes, directories } => {
+                    let into = self.slots.take()?;
+                    let mut given = vec![(text("source")?, text("tmpfs")?)];
+                    for (name, value) in *options {
+                        given.push((text(name)?, text(value)?));
+                    }
+                    if self.owner != (0, 0) {
+                        given.push((text("uid")?, text(&self.owner.0.to_string())?));
+                        given.push((text("gid")?, text(&self.owner.1.to_string())?));
+                    }
+                    let mut inside = Vec::new();
+                    for node in *nodes {
+                        let path = node.path.strip_prefix(at.as_str()).unwrap_or(&node.path).trim_start_matches('/');
+                        inside.push(raw(&DeviceNode { path: path.to_owned(), ..node.clone() }, self.owner)?);
+                    }
+                    let directories = directories.iter().map(|name| text(name)).collect::<Result<_, _>>()?;
+                    self.parent.push(ParentOp::DeviceTree {
+                        options: given,
+                        flags: *flags,
+                        nodes: inside,
+                        directories,
+                        into,
+                    });
+                    into
+                }
+                Step::Kernel { .. } | Step::Inside { .. } | Step::Mount { .. } => continue,
+            };
+            self.handed.push(into);
+            *slot = Some(into);
+        }
+        Ok(())
+    }
+
+    /// Has to come before the pivot: a user namespace is refused a fresh proc or sysfs unless it still
+    /// sees one that hides nothing.
+    fn kernels_own(&mut self, layout: &mut Layout<'_>) -> Result<(), ScriptError> {
+        for (step, slot) in &mut layout.steps {
+            if let Step::Kernel { what, flags, .. } = step {
+                let into = self.slots.take()?;
+                *slot = Some(into);
+                self.child.push(ChildOp::Make { what: *what, attributes: u64::from(*flags), into });
+            }
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, root: Slot, layout: &Layout<'_>) -> Result<(), ScriptError> {
+        use super::path::Link;
+        let mut here = None;
+        for (step, slot) in &layout.steps {
+            let what = match step {
+                Step::Tree { tree, .. } => &tree.path,
+                Step::Devices { .. } => "devices",
+                Step::Kernel { what: Fresh::Proc, .. } => "proc",
+                Step::Kernel { what: Fresh::Sysfs, .. } => "sysfs",
+                Step::Inside { kind, .. } | Step::Mount { kind, .. } => kind,
+            };
+            let (what, slot) = (text(what)?, *slot);
+            match (step, slot) {
+                (Step::Tree { at, .. } | Step::Devices { at, .. }, Some(mount)) => {
+                    self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Follow });
+                }
+                // Its place must be no link, or what is mounted over `/proc` would be somewhere else
+                // (CVE-2019-19921).
+                (Step::Kernel { at, .. }, Some(mount)) => {
+                    self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Refuse });
+                }
+                (Step::Inside { tree, path, make, source, data, flags, .. }, _) => {
+                    self.enter(layout, *tree, &mut here)?;
+                    let path = text(path)?;
+                    if *make {
+                        self.child.push(ChildOp::MakeDirectoryHere { path: path.clone() });
+                    }
+                    let (source, options) = (text(source)?, text(data)?);
+                    self.child.push(ChildOp::MountHere { kind: what, source, path, options, flags: *flags });
+                }
+                (Step::Mount { at, source, data, flags, change, link, .. }, _) => {
+                    here = None;
+                    let (source, at, data, flags, link) = (text(source)?, text(at)?, text(data)?, *flags, *link);
+                    self.child.push(ChildOp::Mount { root, kind: what, source, at: at.clone(), data, flags, link });
+                    for change in change.changes() {
+                        self.child.push(ChildOp::ChangeMount { root: Some(root), at: at.clone(), change });
+                    }
+                }
+                // Each of these has its slot by now.
+                (Step::Tree { .. } | Step::Devices { .. } | Step::Kernel { .. }, None) => {}
+            }
+        }
+        for at in &layout.read_only {
+            let change = TreeChange { set: READ_ONLY, ..TreeChange::NONE };
+            self.child.push(ChildOp::ChangeMount { root: Some(root), at: text(at)?, change });
+        }
+        Ok(())
+    }
+
+    /// Goes to one of the trees that nobody else can have changed, unless it is there.
+    fn enter(&mut self, layout: &Layout<'_>, tree: usize, here: &mut Option<usize>) -> Result<(), ScriptError> {
+        if *here == Some(tree) {
+            return Ok(());
+        }
+        *here = Some(tree);
+        if let Some((step, Some(slot))) = layout.steps.get(tree) {
+            self.child.push(ChildOp::Enter { tree: *slot, at: text(step.at())? });
+        }
+        Ok(())
+    }
+
+    /// Masks and write protection: in our own proc and sysfs by relative paths, elsewhere by paths
+    /// that are resolved inside the root.
+    fn hide(
+        &mut self,
+        root: Slot,
+        layout: &Layout<'_>,
+        masked: &[String],
+        readonly: &[String],
+    ) -> Result<(), ScriptError> {
+        for (tree, _) in layout.of_the_kernel() {
+            let mut here = None;
+            let inside = |path: &String| layout.inside(path).filter(|(of, _)| *of == tree).map(|(_, rest)| rest);
+            for path in readonly.iter().filter_map(inside) {
+                self.enter(layout, tree, &mut here)?;
+                self.child.push(ChildOp::ReadOnlyHere { path: text(&path)? });
+            }
+            for path in masked.iter().filter_map(inside) {
+                self.enter(layout, tree, &mut here)?;
+                self.child.push(ChildOp::MaskHere { path: text(&path)? });
+            }
+        }
+        for path in readonly.iter().filter(|path| layout.inside(path).is_none()) {
+            self.child.push(ChildOp::ReadOnly { root, at: text(path)? });
+        }
+        for path in masked.iter().filter(|path| layout.inside(path).is_none()) {
+            self.child.push(ChildOp::Mask { root, at: text(path)? });
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, process: &Process, ends: &Ends) -> Result<Script, ScriptError> {
+        self.child.push(ChildOp::NewSession);
+        if let Some((rows, columns)) = process.terminal {
+            self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid });
+            if ends.console {
+                self.child.push(ChildOp::Console);
+            }
+        }
+        self.child.push(ChildOp::NewKeyring);
+        if let Some(nice) = process.nice {
+            self.child.push(ChildOp::SetPriority { nice });
+        }
+        self.child.push(ChildOp::SetUmask { mask: process.umask });
+        self.child.push(ChildOp::WorkingDirectory { path: text(&process.cwd)? });
+        if !self.child.iter().any(|op| matches!(op, ChildOp::BecomeRoot)) {
+            self.limits(process);
+        }
+        let program = program(process)?;
+        let mut last = Vec::new();
+        if ends.wait {
+            // Who creates the container wants to hear of it, not who starts it.
+            last.push(ChildOp::FindProgram { candidates: program.candidates.clone() });
+            last.push(ChildOp::AwaitStart);
+        }
+        self.restrict(process, last);
+        if ends.init {
+            self.child.push(ChildOp::BecomeInit);
+        }
+        self.child.push(ChildOp::Execute(program));
+        Ok(Script { parent: self.parent, child: self.child })
+    }
+
+    /// The last steps, in the only order in which each may still be done. `last` comes as late as it
+    /// can without having to be allowed by the filter.
+    fn restrict(&mut self, process: &Process, last: Vec<ChildOp>) {
+        let Capabilities { bounding, effective, permitted, inheritable, ambient } = process.capabilities;
+        let Process { no_new_privileges, seccomp, .. } = *process;
+        // Needs SETPCAP, which a user other than 0 no longer has.
+        self.child.push(ChildOp::DropBounding { keep: bounding });
+        let user = ChildOp::SetUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
+        let set = ChildOp::SetCapabilities { effective, permitted, inheritable, ambient };
+        if seccomp && !no_new_privileges {
+            // Without no_new_privs a filter takes SYS_ADMIN (seccomp(2)), so it has to be loaded before.
+            self.child.extend(last);
+            self.child.extend([ChildOp::Filter, user, set]);
+            return;
+        }
+        self.child.extend([user, set]);
+        self.child.extend(last);
+        if no_new_privileges {
+            self.child.push(ChildOp::NoNewPrivileges);
+        }
+        if seccomp {
+            self.child.push(ChildOp::Filter);
+        }
+    }
+}
+
+/// `MOUNT_ATTR_RDONLY`.
+const READ_ONLY: u64 = 1;
+
+fn map(extents: &[IdExtent]) -> Result<Text, ScriptError> {
+    for IdExtent { inside, outside, size } in extents {
+        if *size == 0 || outside.checked_add(*size).is_none() || inside.checked_add(*size).is_none() {
+            return Err(ScriptError::Ids(*size, *outside));
+        }
+    }
+    let line = |extent: &IdExtent| format!("{} {} {}\n", extent.inside, extent.outside, extent.size);
+    text(&extents.iter().map(line).collect::<String>())
+}
+
+impl Namespace {
+    /// The `CLONE_NEW*` bit (clone(2)).
+    pub fn bit(self) -> u64 {
+        Namespaces::from(self).0
+    }
+}
+
+impl From<Namespace> for Namespaces {
+    fn from(namespace: Namespace) -> Self {
+        match namespace {
+            Namespace::User => Self::USER,
+            Namespace::Pid => Self::PID,
+            Namespace::Net => Self::NET,
+            Namespace::Ipc => Self::IPC,
+            Namespace::Uts => Self::UTS,
+            Namespace::Cgroup => Self::CGROUP,
+            Namespace::Mount => Self::MOUNT,
+        }
+    }
+}
+
+impl PropagationKind {
+    /// `MS_*` bits, which mount_setattr(2) takes too.
+    fn bits(self) -> u64 {
+        match self {
+            Self::Private => 1 << 18,
+            Self::Slave => 1 << 19,
+            Self::Shared => 1 << 20,
+            Self::Unbindable => 1 << 17,
+        }
+    }
+}
+
+impl MountChange {
+    fn changes(&self) -> Vec<TreeChange> {
+        let Self { set, clear, set_all, clear_all, propagation } = self;
+        let mut changes: Vec<TreeChange> = propagation.iter().copied().map(change_of).collect();
+        for (set, clear, recursive) in [(*set, *clear, false), (*set_all, *clear_all, true)] {
+            if (set, clear) == (0, 0) {
+                continue;
+            }
+            match changes.last_mut() {
+                // One call does both.
+                Some(last) if last.recursive == recursive => (last.set, last.clear) = (set, clear),
+                _ => changes.push(TreeChange { set, clear, recursive, ..TreeChange::NONE }),
+            }
+        }
+        changes
+    }
+}
