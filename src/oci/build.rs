@@ -87,7 +87,6 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     config.hooks.refuse("hooks")?;
     let linux = &config.linux;
     linux.time_offsets.refuse("linux.timeOffsets")?;
-    linux.intel_rdt.refuse("linux.intelRdt")?;
     linux.mount_label.refuse("linux.mountLabel")?;
     linux.personality.refuse("linux.personality")?;
     linux.net_devices.refuse("linux.netDevices")?;

@@ -1,9 +1,10 @@
 //! Commands for a container that there is: `start`, `kill`, `delete`, `pause`, `resume`, `update`.
 
 use super::OciError;
-use super::args::{Events, Update, UsageError};
+use super::args::Update;
 use super::config::{self, Invalid, Resources};
 use super::create::words;
+use super::driver;
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Freeze};
@@ -115,8 +116,11 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
         }
         state::wait_for_end(&pidfd);
     }
-    place.remove()?;
+    driver::remove(&place, record.scope.as_deref())?;
     place::remove_made(&record.made);
+    if let Some(group) = &record.rdt {
+        group.remove()?;
+    }
     home.remove()
 }
 
@@ -154,11 +158,17 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
     if matches!(status, Status::Stopped | Status::Creating) {
         return refuse(&wish.id, status, "there is nothing to update");
     }
-    if wish.l3_cache_schema.is_some() || wish.memory_bandwidth_schema.is_some() {
-        return Err(Invalid::new("linux.intelRdt", "not supported yet").into());
+    let shares: Vec<&str> =
+        [&wish.l3_cache_schema, &wish.memory_bandwidth_schema].into_iter().flatten().map(String::as_str).collect();
+    match &record.rdt {
+        _ if shares.is_empty() => {}
+        Some(group) => group.write(&shares)?,
+        None => return Err(Invalid::new("linux.intelRdt", "the container has no group of its own").into()),
     }
     let resources = limits(wish)?;
-    Ok(resources::apply(&record.place(), &resources, Moment::Update)?)
+    let place = record.place();
+    resources::apply(&place, &resources, Moment::Update)?;
+    driver::update(&place, record.scope.as_deref(), &resources)
 }
 
 fn limits(wish: &Update) -> Result<Resources, OciError> {
@@ -184,10 +194,4 @@ fn limits(wish: &Update) -> Result<Resources, OciError> {
     let resources: Resources =
         config::parse(&text).map_err(|error| Invalid::new(format!("linux.resources.{}", error.path), error.what))?;
     Ok(resources)
-}
-
-pub(super) fn events(root: &Path, wish: &Events) -> Result<(), OciError> {
-    let Events { id, stats: _, interval: _ } = wish;
-    Home::of(root, id).load(id)?;
-    Err(UsageError("events is not supported yet".to_owned()).into())
 }

@@ -37,6 +37,21 @@ fn describe(home: &Home, record: &Record) -> serde_json::Value {
     })
 }
 
+/// The user that the container's directory belongs to, by name where `passwd` is of a plain file.
+fn owner(home: &Home) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(uid) = std::fs::metadata(&home.path).map(|metadata| metadata.uid().to_string()) else {
+        return String::new();
+    };
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
+}
+
 pub(super) fn state(root: &Path, id: &str) -> Result<(), OciError> {
     let home = Home::of(root, id);
     pretty(&describe(&home, &home.load(id)?))
@@ -54,7 +69,11 @@ pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError>
     for id in ids {
         let home = Home::of(root, &id);
         match home.load(&id) {
-            Ok(record) => rows.push(describe(&home, &record)),
+            Ok(record) => {
+                let mut row = describe(&home, &record);
+                row["owner"] = owner(&home).into();
+                rows.push(row);
+            }
             // Going, or not quite there yet.
             Err(OciError::NoContainer(_)) => {}
             Err(error) => return Err(error),
@@ -70,10 +89,12 @@ pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError>
     if quiet {
         return print(&rows.iter().map(|row| text(row, "id") + "\n").collect::<String>());
     }
-    let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED"].map(str::to_owned)];
-    table.extend(rows.iter().map(|row| ["id", "pid", "status", "bundle", "created"].map(|field| text(row, field))));
+    let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+    table.extend(
+        rows.iter().map(|row| ["id", "pid", "status", "bundle", "created", "owner"].map(|field| text(row, field))),
+    );
     let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0) + 2;
-    let widths: Vec<usize> = (0..5).map(width).collect();
+    let widths: Vec<usize> = (0..6).map(width).collect();
     let mut lines = String::new();
     for row in &table {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
@@ -88,8 +109,36 @@ pub(super) fn ps(root: &Path, wish: &Ps) -> Result<(), OciError> {
     if wish.json {
         return print(&format!("{}\n", json!(pids)));
     }
-    let lines: String = pids.iter().map(|pid| format!("{pid}\n")).collect();
-    print(&format!("PID\n{lines}"))
+    let usual = ["-ef".to_owned()];
+    let options: &[String] = if wish.options.is_empty() { &usual } else { &wish.options };
+    let failed = |source| OciError::Io { what: "running ps".to_owned(), source };
+    // Its options and columns are that program's own, and who gives any expects it.
+    let table = match std::process::Command::new("ps").args(options).output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && wish.options.is_empty() => {
+            let lines: String = pids.iter().map(|pid| format!("{pid}\n")).collect();
+            return print(&format!("PID\n{lines}"));
+        }
+        result => result.map_err(failed)?,
+    };
+    if !table.status.success() {
+        return Err(OciError::Start(format!("ps: {}", String::from_utf8_lossy(&table.stderr).trim())));
+    }
+    match of_these(&String::from_utf8_lossy(&table.stdout), &pids) {
+        Some(lines) => print(&lines),
+        None => Err(OciError::Start("what ps prints with these options has no column PID".to_owned())),
+    }
+}
+
+/// The heading of a table, and the lines whose column `PID` has one of these numbers.
+fn of_these(table: &str, pids: &[u32]) -> Option<String> {
+    let mut lines = table.lines();
+    let heading = lines.next()?;
+    let column = heading.split_whitespace().position(|word| word == "PID")?;
+    let is_ours = |line: &&str| {
+        let number = line.split_whitespace().nth(column).and_then(|word| word.parse().ok());
+        number.is_some_and(|number: u32| pids.contains(&number))
+    };
+    Some(std::iter::once(heading).chain(lines.filter(is_ours)).map(|line| format!("{line}\n")).collect())
 }
 
 /// What is supported, in the specification's form (features-linux).

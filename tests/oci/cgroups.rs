@@ -12,17 +12,17 @@ fn directories(bundle: &Bundle) -> Vec<PathBuf> {
 }
 
 /// What the first of these files that there is says.
-fn says(bundle: &Bundle, files: &[&str]) -> String {
+pub fn says(bundle: &Bundle, files: &[&str]) -> String {
     let texts = directories(bundle).into_iter().flat_map(|path| files.iter().map(move |file| path.join(file)));
     texts.filter_map(|path| fs::read_to_string(path).ok()).next().unwrap_or_default().trim().to_owned()
 }
 
 /// Every controller is in the v2 hierarchy.
-fn is_unified() -> bool {
+pub fn is_unified() -> bool {
     cgroup_directories().len() == 1 && std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-fn running(script: &str, resources: &serde_json::Value) -> Bundle {
+pub fn running(script: &str, resources: &serde_json::Value) -> Bundle {
     let mut bundle = Bundle::new(script);
     for (name, value) in resources.as_object().unwrap() {
         bundle.config["linux"]["resources"][name] = value.clone();
