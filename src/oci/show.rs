@@ -111,22 +111,30 @@ pub(super) fn ps(root: &Path, wish: &Ps) -> Result<(), OciError> {
     }
     let usual = ["-ef".to_owned()];
     let options: &[String] = if wish.options.is_empty() { &usual } else { &wish.options };
-    let failed = |source| OciError::Io { what: "running ps".to_owned(), source };
-    // Its options and columns are that program's own, and who gives any expects it.
+    // Its options and columns are that program's own.
     let table = match std::process::Command::new("ps").args(options).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && wish.options.is_empty() => {
-            let lines: String = pids.iter().map(|pid| format!("{pid}\n")).collect();
-            return print(&format!("PID\n{lines}"));
-        }
-        result => result.map_err(failed)?,
+        Ok(table) if table.status.success() => table,
+        // Who gives no options is content with less, where ps is missing or /proc lacks what it wants.
+        _ if wish.options.is_empty() => return print(&plain_table(&pids)),
+        Ok(table) => return Err(OciError::Start(format!("ps: {}", String::from_utf8_lossy(&table.stderr).trim()))),
+        Err(source) => return Err(OciError::Io { what: "running ps".to_owned(), source }),
     };
-    if !table.status.success() {
-        return Err(OciError::Start(format!("ps: {}", String::from_utf8_lossy(&table.stderr).trim())));
-    }
     match of_these(&String::from_utf8_lossy(&table.stdout), &pids) {
         Some(lines) => print(&lines),
         None => Err(OciError::Start("what ps prints with these options has no column PID".to_owned())),
     }
+}
+
+fn plain_table(pids: &[u32]) -> String {
+    let mut table = format!("{:>7} CMD\n", "PID");
+    for pid in pids {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        // What a process calls itself is its own choice, and may be meant for a terminal.
+        let words: String = words.trim_end().chars().filter(|c| !c.is_control()).collect();
+        table.push_str(&format!("{pid:>7} {words}\n"));
+    }
+    table
 }
 
 /// The heading of a table, and the lines whose column `PID` has one of these numbers.
