@@ -19,6 +19,13 @@ pub(super) struct Context<'a> {
     pub keep_descriptors: u32,
 }
 
+impl<'a> Context<'a> {
+    /// For who only asks whether a configuration is taken.
+    pub(super) fn nowhere(bundle: &'a Path, place: &'a Place) -> Self {
+        Self { bundle, place, wait: false, keep_descriptors: Default::default() }
+    }
+}
+
 /// What a container with a configuration is.
 pub(super) fn explicit(config: &Config, context: &Context<'_>) -> Result<Explicit, Invalid> {
     let Config { oci_version: _, root, mounts, process, hostname, domainname, annotations: _, linux, hooks: _ } =

@@ -8,6 +8,7 @@ use super::driver;
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Freeze};
+use crate::cgroup::table::Controller;
 use crate::sandbox::{self, StartError};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -153,7 +154,7 @@ fn freeze(root: &Path, id: &str, to: Freeze) -> Result<(), OciError> {
 pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
     let home = Home::of(root, &wish.id);
     let _lock = home.lock(&wish.id)?;
-    let record = home.load(&wish.id)?;
+    let mut record = home.load(&wish.id)?;
     let status = home.status(&record);
     if matches!(status, Status::Stopped | Status::Creating) {
         return refuse(&wish.id, status, "there is nothing to update");
@@ -166,7 +167,16 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
         None => return Err(Invalid::new("linux.intelRdt", "the container has no group of its own").into()),
     }
     let resources = limits(wish)?;
-    let place = record.place();
+    let mut place = record.place();
+    // Rules for devices are in force from the start.
+    let mut wanted = resources::controllers(&resources);
+    wanted.remove(&Controller::Devices);
+    let made = place.extend(&wanted)?;
+    if place != record.place() {
+        record.made.extend(made);
+        record.put_place(&place);
+        home.save(&record)?;
+    }
     resources::apply(&place, &resources, Moment::Update)?;
     driver::update(&place, record.scope.as_deref(), &resources)
 }

@@ -7,7 +7,7 @@
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
 //! - `state`: what is known of a container; `filter`: compiled seccomp filters.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
-//! - `create`, `lifecycle`, `exec`, `events`, `show`, `spec`: the commands; `foreground`, `relay`: what
+//! - `create`, `lifecycle`, `exec`, `events`, `features`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
 mod args;
@@ -17,6 +17,7 @@ mod create;
 mod driver;
 mod events;
 mod exec;
+mod features;
 mod filter;
 mod foreground;
 mod lifecycle;
@@ -131,7 +132,7 @@ fn run(global: &args::Global, command: Command) -> Result<ExitCode, OciError> {
         Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Events(wish) => events::events(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| ExitCode::SUCCESS),
-        Command::Features => show::features().map(|()| ExitCode::SUCCESS),
+        Command::Features => features::features().map(|()| ExitCode::SUCCESS),
         Command::Version { name } => show::version(&name).map(|()| ExitCode::SUCCESS),
         Command::Help { text } => show::print(&text).map(|()| ExitCode::SUCCESS),
     }

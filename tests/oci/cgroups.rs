@@ -176,6 +176,26 @@ fn processors_and_nodes_are_those_named() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_limit_of_a_kind_that_a_container_did_not_have_can_be_added() {
+    let bundle = running("sleep 1000 & exec sleep 2000", &json!({}));
+    let all = || serde_json::from_str::<Vec<u32>>(&bundle.on(&["ps", "--format", "json"]).out).unwrap();
+    bundle.wait("both", || all().len() == 2);
+
+    let answer = bundle.on(&["update", "--cpuset-cpus", "0"]);
+
+    assert_eq!((answer.code, says(&bundle, &["cpuset.cpus"]).as_str()), (Some(0), "0"), "{answer:?}");
+    for pid in all() {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    }
+    let answer = bundle.call(&["exec", &bundle.id(), "nproc"]);
+    assert_eq!(answer.out, "1", "{answer:?}");
+    assert_eq!(bundle.on(&["delete", "--force"]).code, Some(0));
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_lower_memory_limit_than_what_is_used_is_refused_when_that_is_asked_for() {
     let script = "head -c 30000000 /dev/zero >/dev/shm/file; echo ready; sleep 1000";
     let bundle = running(script, &json!({"memory": {"limit": 200 << 20}}));
