@@ -117,14 +117,13 @@ impl Place {
         Ok(made)
     }
 
-    /// Takes more controllers, with all its processes, for limits of a kind that it did not have at first;
-    /// also the directories that were made for that.
-    pub fn extend(&mut self, wanted: &BTreeSet<Controller>) -> Result<Vec<String>, CgroupError> {
+    /// Takes more controllers, with all its processes, for limits of a kind that it did not have at first.
+    /// Directories that are made for that are in `made`, also after an error.
+    pub fn extend(&mut self, wanted: &BTreeSet<Controller>, made: &mut Vec<String>) -> Result<(), CgroupError> {
         let missing: BTreeSet<Controller> = wanted.iter().copied().filter(|c| self.home(*c).is_none()).collect();
-        let mut made = Vec::new();
-        let Some(path) = self.directories.first().map(|directory| directory.path.clone()) else { return Ok(made) };
+        let Some(path) = self.directories.first().map(|directory| directory.path.clone()) else { return Ok(()) };
         if missing.is_empty() {
-            return Ok(made);
+            return Ok(());
         }
         for mut directory in Self::find(&path, &missing)?.directories {
             directory.controllers.retain(|controller| missing.contains(controller));
@@ -137,13 +136,13 @@ impl Place {
                     own.controllers.append(&mut directory.controllers);
                 }
                 None => {
-                    make(&directory, &mut made)?;
+                    make(&directory, made)?;
+                    self.directories.push(directory.clone());
                     self.move_to(&directory)?;
-                    self.directories.push(directory);
                 }
             }
         }
-        Ok(made)
+        Ok(())
     }
 
     /// Moves every process to a directory of another hierarchy.

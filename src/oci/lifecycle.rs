@@ -171,12 +171,13 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
     // Rules for devices are in force from the start.
     let mut wanted = resources::controllers(&resources);
     wanted.remove(&Controller::Devices);
-    let made = place.extend(&wanted)?;
-    if place != record.place() {
-        record.made.extend(made);
+    let before = record.made.len();
+    let extended = place.extend(&wanted, &mut record.made);
+    if record.made.len() > before || place != record.place() {
         record.put_place(&place);
         home.save(&record)?;
     }
+    extended?;
     resources::apply(&place, &resources, Moment::Update)?;
     driver::update(&place, record.scope.as_deref(), &resources)
 }
