@@ -17,13 +17,73 @@ use std::path::Path;
 const HOOKS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
 const MOUNT_OPTIONS: [&str; 67] = [
-    "acl", "async", "atime", "bind", "copy-symlink", "defaults", "dest-nofollow", "dev", "diratime", "dirsync", "exec",
-    "idmap", "iversion", "lazytime", "loud", "mand", "noacl", "noatime", "nodev", "nodiratime", "noexec", "noiversion",
-    "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind",
-    "rdev", "rdiratime", "relatime", "remount", "rexec", "ridmap", "rnoatime", "rnodev", "rnodiratime", "rnoexec",
-    "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw",
-    "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared", "silent", "slave",
-    "src-nofollow", "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
+    "acl",
+    "async",
+    "atime",
+    "bind",
+    "copy-symlink",
+    "defaults",
+    "dest-nofollow",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noacl",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "src-nofollow",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
 ];
 const ACTIONS: [&str; 9] = [
     "SCMP_ACT_ALLOW",
@@ -36,15 +96,8 @@ const ACTIONS: [&str; 9] = [
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];
-const OPERATORS: [&str; 7] = [
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_MASKED_EQ",
-    "SCMP_CMP_NE",
-];
+const OPERATORS: [&str; 7] =
+    ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
 const ARCHITECTURES: [&str; 23] = [
     "SCMP_ARCH_AARCH64",
     "SCMP_ARCH_ARM",
@@ -257,8 +310,12 @@ mod tests {
         for option in ["ro", "rbind", "rslave", "rnosuid", "nosymfollow", "strictatime"] {
             assert!(has("/mountOptions", option), "{option}: {features:#}");
         }
-        assert!(has("/linux/seccomp/operators", "SCMP_CMP_MASKED_EQ") && has("/linux/seccomp/archs", "SCMP_ARCH_X86_64"));
-        for pointer in ["/linux/intelRdt/enabled", "/linux/intelRdt/monitoring", "/linux/cgroup/rdma", "/linux/cgroup/systemd"] {
+        assert!(
+            has("/linux/seccomp/operators", "SCMP_CMP_MASKED_EQ") && has("/linux/seccomp/archs", "SCMP_ARCH_X86_64")
+        );
+        for pointer in
+            ["/linux/intelRdt/enabled", "/linux/intelRdt/monitoring", "/linux/cgroup/rdma", "/linux/cgroup/systemd"]
+        {
             assert_eq!(features.pointer(pointer), Some(&json!(true)), "{pointer}");
         }
     }
