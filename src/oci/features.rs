@@ -9,7 +9,7 @@ use super::config::{self, Config};
 use super::resources::{self, Moment};
 use super::show::print;
 use crate::cgroup::place::Place;
-use crate::sandbox::{Explicit, ExplicitMount};
+use crate::sandbox::{Blueprint, Mount};
 use crate::spec::Capability;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -202,7 +202,7 @@ fn of(words: &[&'static str], takes: impl Fn(&str) -> bool) -> Vec<&'static str>
 }
 
 /// What a small configuration becomes with `part` in it; `None` when it is refused.
-fn planned(part: Value) -> Option<Explicit> {
+fn planned(part: Value) -> Option<Blueprint> {
     let mut whole = json!({
         "ociVersion": "1.3.0",
         "root": {"path": "rootfs"},
@@ -214,7 +214,7 @@ fn planned(part: Value) -> Option<Explicit> {
     build::check(&config).ok()?;
     resources::check(&config.linux.resources, Moment::Create).ok()?;
     let place = Place::of(Vec::new());
-    build::explicit(&config, &Context::nowhere(Path::new("/"), &place)).ok()
+    build::blueprint(&config, &Context::nowhere(Path::new("/"), &place)).ok()
 }
 
 fn takes(part: Value) -> bool {
@@ -258,11 +258,11 @@ fn takes_option(option: &str) -> bool {
     if with("bind", json!(["bind", option])).is_some() {
         return true;
     }
-    let left = |mount: &ExplicitMount| match mount {
-        ExplicitMount::Fresh { data, .. } => data.split(',').any(|one| one == option),
+    let left = |mount: &Mount| match mount {
+        Mount::Fresh { data, .. } => data.split(',').any(|one| one == option),
         _ => false,
     };
-    with("tmpfs", json!([option])).is_some_and(|explicit| !explicit.mounts.iter().any(left))
+    with("tmpfs", json!([option])).is_some_and(|blueprint| !blueprint.mounts.iter().any(left))
 }
 
 fn takes_mapped_mount() -> bool {
