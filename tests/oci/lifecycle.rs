@@ -136,7 +136,7 @@ fn mounts_have_the_options_that_were_asked_for() {
 #[ignore = "needs root"]
 fn links_of_the_root_lead_nowhere_outside() {
     for (link, to, expected) in
-        [("proc", "/tmp", "mounting proc at /proc"), ("sys", "../../../tmp", "mounting sysfs at /sys")]
+        [("proc", "/tmp", "mounting proc #3 at /proc"), ("sys", "../../../tmp", "mounting sysfs #4 at /sys")]
     {
         let bundle = Bundle::new("true");
         let place = bundle.path("rootfs").join(link);
