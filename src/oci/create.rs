@@ -10,10 +10,11 @@ use super::foreground::{self, Console, Stay, supervise};
 use super::log;
 use super::rdt::{self, Group};
 use super::resources::{self, Moment};
+use super::seccomp;
 use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
-use crate::sandbox::{Launched, Namespace, Report, Script, launch, read_report};
+use crate::sandbox::{self, Launched, Namespace, Report, Script, launch};
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -103,6 +104,9 @@ impl Container {
         let blueprint = build::blueprint(&config, &Context { bundle: &bundle, place, wait, keep_descriptors })?;
         let script = crate::sandbox::script(&blueprint)?;
         log::debug(global, || script.to_string());
+        if let Some(profile) = &config.linux.seccomp {
+            log::debug(global, || format!("seccomp filter flags: {}", seccomp::flags(profile) & !crate::sys::NEW_LISTENER));
+        }
         let filter = match &config.linux.seccomp {
             Some(profile) => {
                 let name = filter::compiled(root, profile, blueprint.process.capabilities.bounding)?;
@@ -181,6 +185,8 @@ impl Container {
             shares_pids: shares_pids(&self.config),
             process: self.config.process.clone().unwrap_or_default(),
             filter: self.filter.as_ref().map(|(name, _)| name.clone()),
+            filter_flags: self.config.linux.seccomp.as_ref().map_or(0, seccomp::flags),
+            listener: self.config.linux.seccomp.as_ref().and_then(seccomp::listener),
             after_start: self.script.after_start(),
         });
         self.home.save(&self.record)?;
@@ -190,11 +196,16 @@ impl Container {
         if let Some(path) = &wish.pidfd_socket {
             foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
-        match (report(launched)?, self.waits) {
+        let listener = self.record.init.as_ref().and_then(|init| init.listener.as_ref());
+        let heard = hear(launched, |fd| match listener {
+            Some(listener) => listener.hand_over(&fd, &self.home, &self.record, pid),
+            None => Ok(()),
+        })?;
+        match (heard, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
             (Report::Failed(failure), _) => Err(OciError::Start(words(&self.script.explain(&failure), failure.errno))),
             (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
-            (Report::Executed | Report::Waiting, _) => {
+            (Report::Executed | Report::Waiting | Report::Listener(_), _) => {
                 Err(OciError::Start("the process did not do as its script says".to_owned()))
             }
         }
@@ -318,10 +329,21 @@ pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
     std::fs::rename(&new, path).map_err(failed)
 }
 
-/// What became of the child.
-pub(super) fn report(launched: &Launched) -> Result<Report, OciError> {
-    read_report(launched.report.as_fd(), launched.pid)
-        .map_err(|source| OciError::Io { what: "hearing of the process".to_owned(), source })
+/// What became of the child; who asks for the listener of its filter gets it before it goes on.
+pub(super) fn hear(
+    launched: &Launched,
+    mut give: impl FnMut(OwnedFd) -> Result<(), OciError>,
+) -> Result<Report, OciError> {
+    let mut failed = None;
+    let child = (launched.pid, launched.pidfd.as_fd());
+    let heard = sandbox::hear(launched.report.as_fd(), child, |fd| {
+        give(fd).map_err(|error| {
+            failed = Some(error);
+            std::io::ErrorKind::Other.into()
+        })
+    });
+    let unheard = |source| OciError::Io { what: "hearing of the process".to_owned(), source };
+    heard.map_err(|source| failed.unwrap_or_else(|| unheard(source)))
 }
 
 /// Kills and reaps a child that is not to be.

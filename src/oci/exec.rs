@@ -4,7 +4,7 @@ use super::OciError;
 use super::args::{Exec, Global, UsageError};
 use super::build::{self, Given};
 use super::config::{self, Capabilities, Process};
-use super::create::{descriptors, end, report, words, write_pid};
+use super::create::{descriptors, end, hear, words, write_pid};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
@@ -52,7 +52,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     ];
     let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
     let given =
-        Given { seccomp: init.filter.is_some(), user_namespace: enter.contains(&Namespace::User), keep_descriptors };
+        Given { seccomp: init.filter.is_some().then_some(init.filter_flags), user_namespace: enter.contains(&Namespace::User), keep_descriptors };
     let join = record.place().join();
     let plan = ExecPlan {
         enter,
@@ -73,11 +73,16 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         if let Some(path) = &wish.pidfd_socket {
             foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
-        match report(&launched)? {
+        let pid = launched.pid.as_raw_nonzero().get();
+        let heard = hear(&launched, |fd| match &init.listener {
+            Some(listener) => listener.hand_over(&fd, &home, &record, pid),
+            None => Ok(()),
+        })?;
+        match heard {
             Report::Executed => Ok(()),
             Report::Failed(failure) => Err(OciError::Start(words(&script.explain(&failure), failure.errno))),
             Report::Ended => Err(OciError::Start("the process was killed on its way".to_owned())),
-            Report::Waiting => Err(OciError::Start("the process waits for nobody".to_owned())),
+            Report::Waiting | Report::Listener(_) => Err(OciError::Start("the process waits for nobody".to_owned())),
         }
     };
     finish().inspect_err(|_| end(&launched))?;

@@ -4,7 +4,6 @@
 //! profile, the capabilities, this program and the kernel, and all four are in the name of its file.
 
 use super::OciError;
-use super::build;
 use super::config::Seccomp;
 use crate::sandbox::seccomp;
 use sha2::{Digest, Sha256};
@@ -20,7 +19,7 @@ fn path(root: &Path, name: &str) -> PathBuf {
 
 /// The name of the profile's filter, which is compiled if there is none yet.
 pub(super) fn compiled(root: &Path, profile: &Seccomp, capabilities: u64) -> Result<String, OciError> {
-    let profile = build::profile(profile);
+    let profile = super::seccomp::profile(profile);
     let mut hash = Sha256::new();
     // Debug output names every field, which is all that a key has to do.
     hash.update(format!("{profile:?}"));

@@ -5,7 +5,7 @@
 //! one that waits for its start is the container's own first process.
 //!
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
-//! - `state`: what is known of a container; `filter`: compiled seccomp filters.
+//! - `state`: what is known of a container; `seccomp`: its profile; `filter`: compiled ones.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
 //! - `create`, `lifecycle`, `exec`, `events`, `features`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
@@ -27,6 +27,7 @@ mod rdt;
 mod relay;
 mod resources;
 mod rows;
+mod seccomp;
 mod show;
 mod spec;
 mod state;

@@ -22,7 +22,7 @@ fn created(record: &Record) -> String {
 }
 
 /// The specification's state; a process that has ended has no number any more.
-fn describe(home: &Home, record: &Record) -> serde_json::Value {
+pub(super) fn describe(home: &Home, record: &Record) -> serde_json::Value {
     let status = home.status(record);
     let pid = record.init.as_ref().filter(|init| init.alive().is_some()).map_or(0, |init| init.pid);
     json!({

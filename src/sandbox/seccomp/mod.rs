@@ -108,6 +108,7 @@ fn action(action: Action, errno: Option<u32>) -> ScmpAction {
         Action::Trap => ScmpAction::Trap,
         Action::Trace => ScmpAction::Trace(number),
         Action::Log => ScmpAction::Log,
+        Action::Notify => ScmpAction::Notify,
     }
 }
 

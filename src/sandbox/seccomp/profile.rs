@@ -88,6 +88,9 @@ pub enum Action {
     Trace,
     #[serde(rename = "SCMP_ACT_LOG")]
     Log,
+    /// A listener decides (seccomp_unotify(2)).
+    #[serde(rename = "SCMP_ACT_NOTIFY")]
+    Notify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
