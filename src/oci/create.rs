@@ -63,7 +63,7 @@ struct Container {
     record: Record,
     config: Config,
     script: Script,
-    filter: Option<(String, std::fs::File)>,
+    filter: Option<std::fs::File>,
     waits: Waits,
     console: Console,
 }
@@ -105,14 +105,12 @@ impl Container {
         let script = crate::sandbox::script(&blueprint)?;
         log::debug(global, || script.to_string());
         if let Some(profile) = &config.linux.seccomp {
-            log::debug(global, || format!("seccomp filter flags: {}", seccomp::flags(profile) & !crate::sys::NEW_LISTENER));
+            log::debug(global, || {
+                format!("seccomp filter flags: {}", seccomp::flags(profile) & !crate::sys::NEW_LISTENER)
+            });
         }
         let filter = match &config.linux.seccomp {
-            Some(profile) => {
-                let name = filter::compiled(root, profile, blueprint.process.capabilities.bounding)?;
-                let file = filter::open(root, &name)?;
-                Some((name, file))
-            }
+            Some(profile) => Some(filter::compiled(root, profile, blueprint.process.capabilities.bounding)?),
             None => None,
         };
         let mut record = Record {
@@ -133,7 +131,8 @@ impl Container {
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
         let container = Self { home, planned, record, config, script, filter, waits, console };
-        container.home.save(&container.record).inspect_err(|_| container.undo())?;
+        let kept = container.filter.as_ref().map_or(Ok(()), |file| filter::keep(file, &container.home.path));
+        kept.and_then(|()| container.home.save(&container.record)).inspect_err(|_| container.undo())?;
         Ok(container)
     }
 
@@ -157,7 +156,7 @@ impl Container {
             Waits::Not => None,
         };
         let listener = listener.as_ref().map(AsFd::as_fd);
-        let filter = self.filter.as_ref().map(|(_, file)| file.as_fd());
+        let filter = self.filter.as_ref().map(AsFd::as_fd);
         let group = self.record.rdt.as_ref();
         group.map_or(Ok(()), Group::enter)?;
         let launched = launch(&self.script, self.console.io(), listener, filter)?;
@@ -184,8 +183,7 @@ impl Container {
             namespaces: namespaces(&self.config),
             shares_pids: shares_pids(&self.config),
             process: self.config.process.clone().unwrap_or_default(),
-            filter: self.filter.as_ref().map(|(name, _)| name.clone()),
-            filter_flags: self.config.linux.seccomp.as_ref().map_or(0, seccomp::flags),
+            filter: self.config.linux.seccomp.as_ref().map(seccomp::flags),
             listener: self.config.linux.seccomp.as_ref().and_then(seccomp::listener),
             after_start: self.script.after_start(),
         });

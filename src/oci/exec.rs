@@ -51,8 +51,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         Namespace::Mount,
     ];
     let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
-    let given =
-        Given { seccomp: init.filter.is_some().then_some(init.filter_flags), user_namespace: enter.contains(&Namespace::User), keep_descriptors };
+    let given = Given { seccomp: init.filter, user_namespace: enter.contains(&Namespace::User), keep_descriptors };
     let join = record.place().join();
     let plan = ExecPlan {
         enter,
@@ -61,7 +60,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     };
     let script = exec_script(&plan)?;
     log::debug(global, || script.to_string());
-    let filter = init.filter.as_deref().map(|name| filter::open(root, name)).transpose()?;
+    let filter = init.filter.map(|_| filter::kept(&home.path)).transpose()?;
     let stay = if wish.detach { Stay::Detached } else { Stay::Foreground };
     let console = Console::open(process.terminal, wish.console_socket.as_deref(), stay)?;
     let seccomp = filter.as_ref().map(AsFd::as_fd);

@@ -68,7 +68,9 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
             Err(OciError::Start(words(&format!("{what}: {error}"), failure.errno)))
         }
         // A child that still waits for us ends with the connection.
-        Err(error) => Err(OciError::Io { what: "starting the container".to_owned(), source: std::io::Error::other(error) }),
+        Err(error) => {
+            Err(OciError::Io { what: "starting the container".to_owned(), source: std::io::Error::other(error) })
+        }
     }
 }
 

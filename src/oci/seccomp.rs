@@ -30,7 +30,8 @@ pub(super) fn check(profile: &Seccomp) -> Result<(), Invalid> {
     errno(profile.default_action, profile.default_errno_ret)
         .map_err(|what| Invalid::new("linux.seccomp.defaultErrnoRet", what))?;
     for (index, rule) in profile.syscalls.iter().enumerate() {
-        check_rule(rule).map_err(|(field, what)| Invalid::new(format!("linux.seccomp.syscalls[{index}]{field}"), what))?;
+        check_rule(rule)
+            .map_err(|(field, what)| Invalid::new(format!("linux.seccomp.syscalls[{index}]{field}"), what))?;
     }
     let notifies = notifies(profile);
     if notifies && profile.listener_path.is_empty() {

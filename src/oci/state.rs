@@ -52,10 +52,8 @@ pub(super) struct Init {
     pub shares_pids: bool,
     /// What `exec` starts from.
     pub process: Process,
-    /// The name of the compiled filter.
-    pub filter: Option<String>,
-    #[serde(default)]
-    pub filter_flags: u32,
+    /// The flags of its filter.
+    pub filter: Option<u32>,
     #[serde(default)]
     pub listener: Option<Listener>,
     /// Words for what the process does once it is started.

@@ -189,8 +189,7 @@ pub fn set_seccomp_filter(program: &[Instruction], flags: u32) -> Result<Option<
     let len = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: `program` points to `len` instructions, which the kernel copies and never writes.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     if result < 0 {
         return Err(last_error());
     }

@@ -8,5 +8,6 @@ mod fixture;
 mod knobs;
 mod lifecycle;
 mod scopes;
+mod seccomp;
 mod symbols;
 mod watch;

@@ -9,7 +9,8 @@ mod process;
 mod resources;
 
 pub use linux::{
-    Arch, Device, DeviceKind, IdMapping, IntelRdt, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp, SeccompFlag,
+    Arch, Device, DeviceKind, IdMapping, IntelRdt, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp,
+    SeccompFlag,
 };
 pub use process::{Capabilities, ConsoleSize, Process, Rlimit, User};
 pub use resources::{
