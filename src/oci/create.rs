@@ -11,6 +11,7 @@ use super::log;
 use super::rdt::{self, Group};
 use super::resources::{self, Moment};
 use super::seccomp;
+use super::service;
 use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
@@ -78,7 +79,7 @@ impl Container {
     fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
         let root = &global.root;
         later(wish)?;
-        let listening = listening_descriptors();
+        let listening = service::listening()?;
         let keep_descriptors = descriptors(wish.preserve_fds, listening)?;
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
         let bundle = wish.bundle.canonicalize().map_err(failed)?;
@@ -86,10 +87,7 @@ impl Container {
         let mut config = Config::read(&file)?;
         build::check(&config)?;
         resources::check(&config.linux.resources, Moment::Create)?;
-        if let (Some(process), 1..) = (&mut config.process, listening) {
-            process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
-            process.env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
-        }
+        service::pass_on(&mut config, listening);
         if let Some(place) = &config.root
             && !bundle.join(&place.path).is_dir()
         {
@@ -299,11 +297,6 @@ fn namespaces(config: &Config) -> u64 {
         NamespaceKind::Time => 0,
     };
     config.linux.namespaces.iter().fold(0, |all, entry| all | bit(entry.kind))
-}
-
-/// Sockets that a service manager has passed (sd_listen_fds(3)).
-fn listening_descriptors() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// How many descriptors from 3 on the program keeps; all of them have to be open now, or ones that

@@ -8,6 +8,7 @@ use super::create::{descriptors, end, hear, words, write_pid};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
+use super::service;
 use super::state::{Home, Status};
 use crate::sandbox::{CgroupJoin, ExecPlan, Namespace, Report, exec_script, launch_exec};
 use nix::sys::signal::SigSet;
@@ -98,6 +99,7 @@ fn process(own: &Process, wish: &Exec) -> Result<Process, OciError> {
         return Ok(config::read_process(path)?);
     }
     let mut process = Process { args: wish.args.clone(), terminal: wish.terminal, ..own.clone() };
+    service::forget(&mut process.env);
     if let Some(cwd) = &wish.cwd {
         process.cwd.clone_from(cwd);
     }

@@ -7,6 +7,7 @@
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
 //! - `state`: what is known of a container; `seccomp`: its profile; `filter`: compiled ones.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
+//! - `service`: what a service manager gives.
 //! - `create`, `lifecycle`, `exec`, `events`, `features`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
@@ -28,6 +29,7 @@ mod relay;
 mod resources;
 mod rows;
 mod seccomp;
+mod service;
 mod show;
 mod spec;
 mod state;

@@ -4,6 +4,7 @@
 mod cgroups;
 mod command;
 mod config;
+mod descriptors;
 mod fixture;
 mod knobs;
 mod lifecycle;
