@@ -27,7 +27,7 @@ pub enum CgroupError {
     NoDisk { path: String, reason: String },
     #[error("resources.{field}: {asked} is not within {available}, which this host gives to containers")]
     NotOnThisHost { field: &'static str, asked: String, available: String },
-    #[error("the cgroup {} has processes in it already", path.display())]
+    #[error("the container's cgroup is not empty: {} has processes in it already", path.display())]
     Occupied { path: PathBuf },
     #[error("{} still has processes {waited_ms} ms after they were killed", path.display())]
     StillPopulated { path: PathBuf, waited_ms: u64 },

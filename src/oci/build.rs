@@ -16,7 +16,7 @@ pub(super) struct Context<'a> {
     pub bundle: &'a Path,
     pub place: &'a Place,
     pub wait: bool,
-    pub keep_descriptors: u32,
+    pub keep_descriptors: Vec<u32>,
 }
 
 /// What a container with a configuration is.
@@ -68,7 +68,7 @@ pub(super) fn explicit(config: &Config, context: &Context<'_>) -> Result<Explici
             &Given {
                 seccomp: linux.seccomp.is_some(),
                 user_namespace: ids.is_some(),
-                keep_descriptors: context.keep_descriptors,
+                keep_descriptors: context.keep_descriptors.clone(),
             },
         )?,
         ids,
@@ -104,7 +104,7 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
 pub(super) struct Given {
     pub seccomp: bool,
     pub user_namespace: bool,
-    pub keep_descriptors: u32,
+    pub keep_descriptors: Vec<u32>,
 }
 
 pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Result<ExplicitProcess, Invalid> {
@@ -148,7 +148,9 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Res
         return Err(invalid("oomScoreAdj", "not from -1000 to 1000".to_owned()));
     }
     let size = console_size.unwrap_or_default();
-    let mut env = env.clone();
+    let mut env = last_of_each(env);
+    // An empty one counts as none, as everywhere.
+    env.retain(|entry| entry != "HOME=");
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         // By number alone; what the image's passwd says is for who makes the configuration.
         env.push(if user.uid == 0 { "HOME=/root".to_owned() } else { "HOME=/".to_owned() });
@@ -169,8 +171,17 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Res
         seccomp: given.seccomp,
         oom_score_adj: *oom_score_adj,
         terminal: terminal.then_some((size.height, size.width)),
-        keep_descriptors: given.keep_descriptors,
+        keep_descriptors: given.keep_descriptors.clone(),
     })
+}
+
+/// Of several with the same name the last one counts.
+fn last_of_each(env: &[String]) -> Vec<String> {
+    let name = |entry: &String| entry.split_once('=').map_or_else(|| entry.clone(), |(name, _)| name.to_owned());
+    let mut seen = std::collections::BTreeSet::new();
+    let mut kept: Vec<String> = env.iter().rev().filter(|entry| seen.insert(name(entry))).cloned().collect();
+    kept.reverse();
+    kept
 }
 
 fn limits(rlimits: &[config::Rlimit], place: &str) -> Result<Vec<ResourceLimit>, Invalid> {

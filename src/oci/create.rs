@@ -77,7 +77,7 @@ impl Container {
         let root = &global.root;
         later(global, wish)?;
         let listening = listening_descriptors();
-        let keep_descriptors = descriptors(wish.preserve_fds, listening)?;
+        let keep_descriptors = descriptors(wish.preserve_fds, listening);
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
         let bundle = wish.bundle.canonicalize().map_err(failed)?;
         let file = wish.config.clone().unwrap_or_else(|| bundle.join("config.json"));
@@ -115,6 +115,8 @@ impl Container {
             id: wish.id.clone(),
             oci_version: config.oci_version.clone(),
             bundle: bundle.to_string_lossy().into_owned(),
+            rootfs: explicit.root.clone(),
+            owner: user_name(rustix::process::getuid().as_raw()),
             annotations: config.annotations.clone(),
             created: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
             cgroup: Vec::new(),
@@ -278,21 +280,28 @@ fn namespaces(config: &Config) -> u64 {
     config.linux.namespaces.iter().fold(0, |all, entry| all | bit(entry.kind))
 }
 
+/// By the host's passwd(5), else by number.
+fn user_name(uid: u32) -> String {
+    let found = nix::unistd::User::from_uid(uid.into());
+    found.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
 /// Sockets that a service manager has passed (sd_listen_fds(3)).
 fn listening_descriptors() -> u32 {
     std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// How many descriptors from 3 on the program keeps; all of them have to be open now, or ones that
-/// are opened here would end in the container.
-pub(super) fn descriptors(preserved: u32, listening: u32) -> Result<u32, OciError> {
+/// Which descriptors from 3 on the program keeps: those that are open now. What is opened here later
+/// may get a number between them, and does not end in the container.
+pub(super) fn descriptors(preserved: u32, listening: u32) -> Vec<u32> {
     let count = preserved.saturating_add(listening);
-    for fd in 3..count.saturating_add(3) {
-        if rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_err() {
-            return Err(io(format!("keeping the descriptor {fd}"), Errno::BADF));
-        }
-    }
-    Ok(count)
+    let is_open = |fd: &u32| rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_ok();
+    let all = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    // All at once: then the directory's own descriptor is closed, and not among those that are asked.
+    let numbers: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let mut kept: Vec<u32> = numbers.into_iter().filter(|fd| *fd >= 3 && *fd - 3 < count).filter(is_open).collect();
+    kept.sort_unstable();
+    kept
 }
 
 pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {

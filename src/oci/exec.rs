@@ -25,7 +25,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
             return Err(UsageError(format!("exec: {option} is not supported yet")).into());
         }
     }
-    let keep_descriptors = descriptors(wish.preserve_fds, 0)?;
+    let keep_descriptors = descriptors(wish.preserve_fds, 0);
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
     signals
@@ -38,7 +38,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     let Some(init) = &record.init else { return refuse("there is no process to enter") };
     let Some(target) = init.alive() else { return refuse("there is no process to enter") };
     if status == Status::Paused && !wish.ignore_paused {
-        return refuse("a program would stand still in it");
+        return refuse("cannot exec in a paused container, where a program would stand still; --ignore-paused does");
     }
     let process = process(&init.process, wish)?;
     let all = [

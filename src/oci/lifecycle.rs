@@ -113,7 +113,7 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(io("killing the process".to_owned(), errno)),
         }
-        state::wait_for_end(&pidfd);
+        state::wait_for_end(&pidfd)?;
     }
     place.remove()?;
     place::remove_made(&record.made);

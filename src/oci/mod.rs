@@ -6,7 +6,7 @@
 //!
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`: limits.
 //! - `state`: what is known of a container; `filter`: compiled seccomp filters.
-//! - `create`, `lifecycle`, `exec`, `show`, `spec`: the commands; `foreground`, `relay`: what
+//! - `create`, `lifecycle`, `exec`, `list`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
 mod args;
@@ -17,6 +17,7 @@ mod exec;
 mod filter;
 mod foreground;
 mod lifecycle;
+mod list;
 mod log;
 mod mounts;
 mod relay;
@@ -117,8 +118,8 @@ fn run(global: &args::Global, command: Command) -> Result<ExitCode, OciError> {
         Command::Resume { id } => lifecycle::resume(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Update(wish) => lifecycle::update(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Exec(wish) => exec::exec(global, &wish),
-        Command::State { id } => show::state(root, &id).map(|()| ExitCode::SUCCESS),
-        Command::List { quiet, json } => show::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
+        Command::State { id } => list::state(root, &id).map(|()| ExitCode::SUCCESS),
+        Command::List { quiet, json } => list::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
         Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Events(wish) => lifecycle::events(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| ExitCode::SUCCESS),

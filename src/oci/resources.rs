@@ -21,7 +21,7 @@ pub(super) struct Setting {
 pub enum LimitError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("{field}: this host has no {file} for it")]
+    #[error("{field}: invalid configuration for this host, which has no {file}")]
     Missing { field: String, file: String },
     #[error("{field}: writing {value:?} to {file}")]
     Write { field: String, file: String, value: String, source: io::Error },

@@ -179,7 +179,7 @@ impl Child<'_> {
             ChildOp::SetLimits { limits } => {
                 limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
             }
-            ChildOp::KeepDescriptors { count } => sys::keep_over_exec(3, *count),
+            ChildOp::KeepDescriptors { descriptors } => descriptors.iter().try_for_each(|fd| sys::keep_over_exec(*fd)),
             ChildOp::Mount { root, kind, source, at, data, flags } => {
                 let target = path::mount_point_of(self.slot(*root)?, at.as_c_str(), path::Kind::Directory)?;
                 rustix::process::fchdir(&target)?;

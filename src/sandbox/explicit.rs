@@ -49,7 +49,7 @@ pub struct ExplicitProcess {
     /// Rows and columns of a terminal made in the container.
     pub terminal: Option<(u16, u16)>,
     /// So many descriptors from 3 on stay open.
-    pub keep_descriptors: u32,
+    pub keep_descriptors: Vec<u32>,
 }
 
 /// Another program in a running container.
@@ -349,8 +349,8 @@ impl Lanes {
         user_namespace: bool,
     ) -> Result<(), ScriptError> {
         self.child.push(ChildOp::Seal);
-        if process.keep_descriptors > 0 {
-            self.child.push(ChildOp::KeepDescriptors { count: process.keep_descriptors });
+        if !process.keep_descriptors.is_empty() {
+            self.child.push(ChildOp::KeepDescriptors { descriptors: process.keep_descriptors.clone() });
         }
         if let Some(value) = process.oom_score_adj {
             self.child.push(ChildOp::SetOomScore { value: text(&value.to_string())? });

@@ -239,9 +239,9 @@ pub(super) enum ChildOp {
     SetLimits {
         limits: Vec<Limit>,
     },
-    /// Descriptors from 3 on stay open at `execve`.
+    /// These stay open at `execve`.
     KeepDescriptors {
-        count: u32,
+        descriptors: Vec<u32>,
     },
     /// A fresh file system; `at` as in [`Self::Attach`], `flags` those of mount(2).
     Mount {
@@ -456,7 +456,10 @@ impl fmt::Display for ChildOp {
                 f.write_str("setting the limits")?;
                 limits.iter().try_for_each(|limit| write!(f, " {}={}:{}", limit.resource, limit.soft, limit.hard))
             }
-            Self::KeepDescriptors { count } => write!(f, "keeping the descriptors 3 to {} open", count + 2),
+            Self::KeepDescriptors { descriptors } => {
+                f.write_str("keeping open the descriptors")?;
+                descriptors.iter().try_for_each(|fd| write!(f, " {fd}"))
+            }
             Self::Mount { kind, at, data, .. } => {
                 write!(f, "mounting {kind} at {at}")?;
                 if data.as_str().is_empty() { Ok(()) } else { write!(f, " ({data})") }

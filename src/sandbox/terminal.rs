@@ -6,7 +6,7 @@ use rustix::io::IoSlice;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Gid, Uid};
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
+use rustix::termios::{OptionalActions, OutputModes, Winsize};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -27,6 +27,11 @@ pub(super) fn open(console: BorrowedFd<'_>, rows: u16, columns: u16, owner: u32)
         return Err(Errno::NOTTY);
     }
     rustix::pty::unlockpt(&master)?;
+    // A new line is a new line, and no other one for who reads the output: each program that shows it
+    // has a terminal of its own that knows better.
+    let mut modes = rustix::termios::tcgetattr(&master)?;
+    modes.output_modes.remove(OutputModes::ONLCR);
+    rustix::termios::tcsetattr(&master, OptionalActions::Now, &modes)?;
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&master, size)?;
     let terminal =
