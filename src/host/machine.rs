@@ -205,6 +205,9 @@ impl Machine {
             return Err(missing.into());
         }
         let image = self.images.prepare(&spec.image)?;
+        if ids.is_none() {
+            self.cgroups.guards_devices()?;
+        }
         let capabilities = grantable(spec.security.capabilities.mask(), ids.is_some())?;
         let filter = self.seccomp.filter(&spec.security.seccomp, capabilities)?;
         let existed = self.storage.look(instance)?.is_some();

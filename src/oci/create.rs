@@ -83,7 +83,7 @@ impl Container {
         let file = wish.config.clone().unwrap_or_else(|| bundle.join("config.json"));
         let mut config = Config::read(&file)?;
         build::check(&config)?;
-        resources::check(&config.linux.resources)?;
+        resources::check(&config.linux.resources, Moment::Create)?;
         if let (Some(process), 1..) = (&mut config.process, listening) {
             process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
             process.env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
@@ -94,11 +94,6 @@ impl Container {
             return Err(Invalid::new("root.path", format!("{} is not a directory", place.path)).into());
         }
         let place = place_of(&config, &wish.id)?;
-        if !config.linux.resources.devices.is_empty() && place.home(Controller::Devices).is_none() {
-            // Asked for by every configuration that other tools write; see `resources::devices`.
-            let what = "rules take the v1 devices hierarchy, which this host lacks; those of v2 are not supported yet";
-            return Err(Invalid::new("linux.resources.devices", what).into());
-        }
         let wait = waits == Waits::ForStart;
         let explicit = build::explicit(&config, &Context { bundle: &bundle, place: &place, wait, keep_descriptors })?;
         let script = explicit_script(&explicit)?;

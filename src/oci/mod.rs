@@ -4,7 +4,7 @@
 //! the code that starts the agent's containers, too. There is no process of ours beside a container:
 //! one that waits for its start is the container's own first process.
 //!
-//! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`: limits.
+//! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
 //! - `state`: what is known of a container; `filter`: compiled seccomp filters.
 //! - `create`, `lifecycle`, `exec`, `list`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
@@ -22,6 +22,7 @@ mod log;
 mod mounts;
 mod relay;
 mod resources;
+mod rows;
 mod show;
 mod spec;
 mod state;
