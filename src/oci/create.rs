@@ -3,7 +3,7 @@
 use super::OciError;
 use super::args::{CgroupManager, Create, Global, UsageError};
 use super::build::{self, Context};
-use super::config::{Config, Invalid, NamespaceKind};
+use super::config::{Config, Invalid, NamespaceKind, Resources};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
@@ -93,7 +93,7 @@ impl Container {
         {
             return Err(Invalid::new("root.path", format!("{} is not a directory", place.path)).into());
         }
-        let place = place_of(&config, &wish.id)?;
+        let place = place_of(&config, &wish.id, global.cgroups)?;
         let wait = waits == Waits::ForStart;
         let explicit = build::explicit(&config, &Context { bundle: &bundle, place: &place, wait, keep_descriptors })?;
         let script = explicit_script(&explicit)?;
@@ -131,7 +131,9 @@ impl Container {
     /// From the cgroup to the point where the program runs, or the process waits for its start.
     fn launch(&mut self, wish: &Create) -> Result<Launched, OciError> {
         self.record.made = self.place.make()?;
-        resources::apply(&self.place, &self.config.linux.resources, Moment::Create)?;
+        if !self.place.directories().is_empty() || !only_devices(&self.config.linux.resources) {
+            resources::apply(&self.place, &self.config.linux.resources, Moment::Create)?;
+        }
         let listener = match self.waits {
             Waits::ForStart => Some(self.listen()?),
             Waits::Not => None,
@@ -209,21 +211,23 @@ impl Container {
     }
 }
 
+/// In the words that callers look for, to tell one failure of a program's start from the other.
 pub(super) fn words(text: &str, errno: i32) -> String {
-    // What callers look for, to tell a program that is missing from everything else.
-    if errno == libc::ENOENT && text.contains("there is no such program") {
-        return format!("{text} (executable file not found in $PATH)");
+    let Some(rest) = text.strip_prefix("executing ") else { return text.to_owned() };
+    if errno == libc::ENOENT && rest.contains("there is no such program") {
+        return format!("exec {rest} (executable file not found in $PATH)");
     }
-    text.to_owned()
+    let cause = std::io::Error::from_raw_os_error(errno).to_string();
+    let cause = cause.split(" (os error").next().unwrap_or_default();
+    format!("exec {}", rest.replace(cause, &cause.to_lowercase()))
 }
 
 /// What the command line knows and nothing else does.
 fn later(global: &Global, wish: &Create) -> Result<(), OciError> {
     let refuse = |what: &str| Err(UsageError(format!("{what} is not supported yet")).into());
     match global.cgroups {
-        CgroupManager::Cgroupfs => {}
+        CgroupManager::Cgroupfs | CgroupManager::Disabled => {}
         CgroupManager::Systemd => return refuse("--systemd-cgroup"),
-        CgroupManager::Disabled => return refuse("--cgroup-manager disabled"),
     }
     if wish.no_pivot {
         return refuse("--no-pivot");
@@ -232,7 +236,11 @@ fn later(global: &Global, wish: &Create) -> Result<(), OciError> {
 }
 
 /// Where the container's limits are, and as few other hierarchies as will do: each costs time.
-fn place_of(config: &Config, id: &str) -> Result<Place, OciError> {
+fn place_of(config: &Config, id: &str, manager: CgroupManager) -> Result<Place, OciError> {
+    let nowhere = || Place::of(Vec::new());
+    if manager == CgroupManager::Disabled {
+        return Ok(nowhere());
+    }
     let given = &config.linux.cgroups_path;
     let path = match given.as_str() {
         "" => format!("/plim-oci/{id}"),
@@ -241,18 +249,36 @@ fn place_of(config: &Config, id: &str) -> Result<Place, OciError> {
     };
     let mut wanted: BTreeSet<Controller> = resources::controllers(&config.linux.resources);
     wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
+    let nothing_asked = given.is_empty() && only_devices(&config.linux.resources);
+    let may_write = |place: &Place| place.directories().iter().all(|directory| may_make(&directory.full()));
     let place = Place::find(&path, &wanted).map_err(|error| match error {
         crate::cgroup::CgroupError::Parent { .. } => {
             Invalid::new("linux.cgroupsPath", format!("{given:?} is not a path of a cgroup")).into()
         }
         error => OciError::Cgroup(error),
     })?;
+    if nothing_asked && !rustix::process::geteuid().is_root() && !may_write(&place) {
+        // Who is not root has no cgroups until he is given some, and can do without.
+        return Ok(nowhere());
+    }
     if place.unified().is_some() {
         return Ok(place);
     }
     // Without a v2 hierarchy this is what pauses a container.
     wanted.insert(Controller::Freezer);
     Ok(Place::find(&path, &wanted)?)
+}
+
+/// Rules for devices are in each configuration, and take nothing away from who may make none.
+fn only_devices(resources: &Resources) -> bool {
+    let rest = Resources { devices: Vec::new(), ..resources.clone() };
+    rest == Resources::default()
+}
+
+/// Whether a directory can be made here, or is ours to use.
+fn may_make(path: &str) -> bool {
+    let there = Path::new(path).ancestors().find(|path| path.exists());
+    there.is_some_and(|path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok())
 }
 
 /// No pid namespace ends with its first process.
