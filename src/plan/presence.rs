@@ -3,8 +3,8 @@
 //! Only an absence that was seen may lead to a deletion, and not when too many are absent at once:
 //! then the likeliest story is a wrong directory.
 
-use super::{Inputs, SourceState, Wanted, Wish};
-use crate::spec::ObjectId;
+use super::{Inputs, Phase, Record, SourceState, Wanted, Wish};
+use crate::spec::{DeletionPolicy, ObjectId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -54,9 +54,15 @@ impl<'a> Presences<'a> {
         if let Some(reason) = &self.incomplete {
             return Presence::Unavailable(reason.clone());
         }
-        match &self.guard {
-            Some(reason) if !self.inputs.approved.contains(id) => Presence::Held(reason.clone()),
-            _ => Presence::Absent,
+        if self.inputs.approved.contains(id) {
+            return Presence::Absent;
+        }
+        let record = self.inputs.records.get(id);
+        let kept = record.and_then(|record| record.accepted.kept_without_consent()).map(Arc::from);
+        let guard = || self.guard.clone().filter(|_| !record.is_some_and(|record| self.is_let_go(record)));
+        match kept.or_else(guard) {
+            Some(reason) => Presence::Held(reason),
+            None => Presence::Absent,
         }
     }
 
@@ -75,6 +81,15 @@ impl<'a> Presences<'a> {
         }
     }
 
+    /// Its deletion was allowed, and all that is left of it is kept for a while or for good.
+    fn is_let_go(&self, record: &Record) -> bool {
+        let Inputs { settings, now, .. } = self.inputs;
+        let deleted_at = record.absent_since.map(|since| since.after(settings.deletion_grace));
+        let phase = record.instance.as_ref().map(|instance| instance.phase);
+        let left = record.accepted.spec.deletion_policy == DeletionPolicy::Orphan || phase == Some(Phase::Stopped);
+        left && deleted_at.is_some_and(|at| at <= now)
+    }
+
     /// Counts what is absent now, deletions under way included, so that a directory that empties
     /// in slow motion is noticed like one that empties at once.
     fn wipe_guard(&self, strays: &BTreeMap<ObjectId, bool>) -> Option<Arc<str>> {
@@ -82,8 +97,9 @@ impl<'a> Presences<'a> {
         let gone = |id: &&ObjectId| !desired.objects.contains_key(id) && self.held_by_its_file(id).is_none();
         // What runs without a record is never removed, so it does not count.
         let strays = strays.iter().filter(|(_, runs)| !**runs).map(|(id, _)| id);
-        let managed = records.len() + strays.clone().count();
-        let absent = records.keys().chain(strays).filter(gone).count();
+        let kept = |id: &&ObjectId| !records.get(id).is_some_and(|record| self.is_let_go(record));
+        let managed = records.keys().filter(kept).count() + strays.clone().count();
+        let absent = records.keys().filter(kept).chain(strays).filter(gone).count();
         let limit = settings.max_delete.max(managed.saturating_mul(settings.max_delete_percent) / 100);
         if absent > 1 && absent == managed && desired.objects.is_empty() {
             Some(format!("all {managed} objects are gone from the manifests").into())
