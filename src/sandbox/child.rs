@@ -148,8 +148,8 @@ impl Child<'_> {
                 rustix::process::chdir(c"/")
             }
             ChildOp::NewSession => rustix::process::setsid().map(drop),
-            ChildOp::OpenTerminal { rows, columns, owner } => match self.io {
-                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner),
+            ChildOp::OpenTerminal { rows, columns, owner, new_line } => match self.io {
+                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner, *new_line),
                 Io::Descriptors(_) => Err(Errno::BADF),
             },
             ChildOp::SetUmask { mask } => {

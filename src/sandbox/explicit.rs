@@ -3,7 +3,7 @@
 //! Where a [`super::Blueprint`] has one good way for each thing, this has all that a `config.json` of
 //! the OCI can ask for. Both become a [`Script`] of the same operations.
 
-use super::ops::{ChildOp, Limit, Namespaces, Node, ParentOp, Program, Slot, TreeChange};
+use super::ops::{ChildOp, Limit, Namespaces, NewLine, Node, ParentOp, Program, Slot, TreeChange};
 use super::script::{Privileges, program, restrict, slots};
 use super::{CgroupJoin, Process, Script, ScriptError, Text};
 
@@ -480,7 +480,7 @@ impl Lanes {
         let ExplicitProcess { process, capabilities, no_new_privileges, seccomp, terminal, .. } = wish;
         self.child.push(ChildOp::NewSession);
         if let Some((rows, columns)) = *terminal {
-            self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid });
+            self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid, new_line: NewLine::Bare });
             self.child.push(ChildOp::Console);
         }
         self.child.extend([

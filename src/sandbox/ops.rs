@@ -202,6 +202,7 @@ pub(super) enum ChildOp {
         rows: u16,
         columns: u16,
         owner: u32,
+        new_line: NewLine,
     },
     SetUmask {
         mask: u32,
@@ -303,6 +304,15 @@ pub(super) struct Program {
     pub(super) candidates: Vec<Text>,
     pub(super) argv: Vec<Text>,
     pub(super) env: Vec<Text>,
+}
+
+/// What a terminal makes of a new line that a program writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewLine {
+    /// As terminals begin: whatever shows it may leave its own terminal raw.
+    WithReturn,
+    /// As OCI runtimes have it: who reads it has a terminal that knows better, or is no terminal.
+    Bare,
 }
 
 impl fmt::Display for Slot {

@@ -6,4 +6,5 @@ mod command;
 mod config;
 mod fixture;
 mod lifecycle;
+mod podman;
 mod symbols;
