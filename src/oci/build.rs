@@ -2,6 +2,7 @@
 //! there are to give.
 
 use super::config::{self, Config, Invalid, NamespaceKind, RootPropagation};
+use super::log;
 use super::mounts::{self, Surroundings};
 use crate::cgroup::place::Place;
 use crate::sandbox::seccomp::{self, Profile};
@@ -166,7 +167,7 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Res
             umask: user.umask.unwrap_or(0o022),
         },
         limits: limits(rlimits, place)?,
-        capabilities: capability_sets(capabilities.as_ref(), place, given.user_namespace)?,
+        capabilities: capability_sets(capabilities.as_ref(), place, given.user_namespace),
         no_new_privileges: *no_new_privileges,
         seccomp: given.seccomp,
         oom_score_adj: *oom_score_adj,
@@ -222,50 +223,43 @@ fn limits(rlimits: &[config::Rlimit], place: &str) -> Result<Vec<ResourceLimit>,
     Ok(limits)
 }
 
-fn capability_sets(
-    from: Option<&config::Capabilities>,
-    place: &str,
-    user_namespace: bool,
-) -> Result<sandbox::Capabilities, Invalid> {
-    let Some(from) = from else { return Ok(sandbox::Capabilities::default()) };
+/// What cannot be given is told and left out: the specification wants no refusal for it.
+fn capability_sets(from: Option<&config::Capabilities>, place: &str, user_namespace: bool) -> sandbox::Capabilities {
+    let Some(from) = from else { return sandbox::Capabilities::default() };
     // A user namespace has all there are; on the host nobody can give what he does not have.
     let there = if user_namespace { u64::MAX } else { our_capabilities() };
-    let set = |list: &[String], name: &str| -> Result<u64, Invalid> {
+    let set = |list: &[String], name: &str| {
         let mut mask = 0;
         for (index, entry) in list.iter().enumerate() {
             let known = entry.strip_prefix("CAP_").filter(|short| Capability::ALL.contains(short));
-            let capability = known.and_then(|short| Capability::try_from(short.to_owned()).ok());
-            let capability = capability.ok_or_else(|| {
-                let path = format!("{place}.capabilities.{name}[{index}]");
-                Invalid::new(path, format!("{entry:?} is not a capability"))
-            })?;
-            mask |= capability.mask();
+            match known.and_then(|short| Capability::try_from(short.to_owned()).ok()) {
+                Some(capability) => mask |= capability.mask(),
+                None => log::warn(&format!("{place}.capabilities.{name}[{index}]: {entry:?} is not a capability")),
+            }
         }
-        Ok(mask)
+        mask
     };
-    let bounding = set(&from.bounding, "bounding")?;
-    let permitted = set(&from.permitted, "permitted")?;
-    let effective = set(&from.effective, "effective")?;
-    let inheritable = set(&from.inheritable, "inheritable")?;
-    let ambient = set(&from.ambient, "ambient")?;
     let within = |inner: u64, outer: u64, name: &str, what: &str| {
-        if inner & !outer == 0 {
-            return Ok(());
+        for (number, capability) in Capability::ALL.iter().enumerate() {
+            if inner & !outer & (1 << number) != 0 {
+                log::warn(&format!("{place}.capabilities.{name}: CAP_{capability} is not {what}"));
+            }
         }
-        let missing = Capability::ALL.iter().enumerate().find(|(number, _)| inner & !outer & (1 << number) != 0);
-        let missing = missing.map_or("", |(_, name)| name);
-        Err(Invalid::new(format!("{place}.capabilities.{name}"), format!("CAP_{missing} is not {what}")))
+        inner & outer
     };
-    within(effective, permitted, "effective", "permitted")?;
-    within(inheritable, bounding, "inheritable", "in the bounding set")?;
-    within(ambient, permitted & inheritable, "ambient", "both permitted and inheritable")?;
-    Ok(sandbox::Capabilities {
+    let bounding = set(&from.bounding, "bounding");
+    let permitted = set(&from.permitted, "permitted");
+    let effective = within(set(&from.effective, "effective"), permitted, "effective", "permitted");
+    let inheritable = within(set(&from.inheritable, "inheritable"), bounding, "inheritable", "in the bounding set");
+    let may = permitted & inheritable;
+    let ambient = within(set(&from.ambient, "ambient"), may, "ambient", "both permitted and inheritable");
+    sandbox::Capabilities {
         bounding: bounding & there,
         effective: effective & there,
         permitted: permitted & there,
         inheritable: inheritable & there,
         ambient: ambient & there,
-    })
+    }
 }
 
 /// The bounding set of this process: `--privileged` of other tools names all that there are.

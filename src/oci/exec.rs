@@ -110,6 +110,9 @@ fn process(own: &Process, wish: &Exec) -> Result<Process, OciError> {
     }
     if !wish.capabilities.is_empty() {
         let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+        // One that is inherited stays with whoever the program becomes.
+        let inherited = wish.capabilities.iter().filter(|name| sets.inheritable.contains(name));
+        sets.ambient.extend(inherited.cloned().collect::<Vec<_>>());
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.extend(wish.capabilities.iter().filter(|name| !set.contains(name)).cloned().collect::<Vec<_>>());
         }

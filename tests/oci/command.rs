@@ -174,3 +174,17 @@ fn a_list_has_what_there_is_and_hides_nothing_for_one_that_is_damaged() {
     assert!(bundle.call(&["list"]).out.lines().next().unwrap().starts_with("ID "));
     assert_eq!(bundle.call(&["list", "--quiet"]).out, format!("broken\n{}", bundle.id()));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn capabilities_that_cannot_be_given_are_told_and_left_out() {
+    let mut bundle = Bundle::new("grep -E '^Cap(Bnd|Amb)' /proc/self/status");
+    let capabilities = json!({"bounding": ["CAP_KILL", "CAP_FLY"], "permitted": ["CAP_KILL"], "ambient": ["CAP_KILL"]});
+    bundle.config["process"]["capabilities"] = capabilities;
+
+    let answer = bundle.run();
+
+    assert_eq!(answer.out, "CapBnd:\t0000000000000020\nCapAmb:\t0000000000000000", "{answer:?}");
+    assert!(answer.err.contains("process.capabilities.bounding[1]: \"CAP_FLY\" is not a capability"), "{answer:?}");
+    assert!(answer.err.contains("CAP_KILL is not both permitted and inheritable"), "{answer:?}");
+}

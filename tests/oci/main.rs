@@ -6,5 +6,4 @@ mod command;
 mod config;
 mod fixture;
 mod lifecycle;
-mod podman;
 mod symbols;

@@ -1,4 +1,5 @@
 //! podman with us as its runtime. It comes with `deploy/deps test`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says why")]
 
 use serde_json::Value;
 use std::fs;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// podman with a storage, and us with a state directory, of their own.
+/// podman with a storage of its own.
 struct Podman {
     // A short name: podman puts sockets below it.
     dir: TempDir,
@@ -17,12 +18,14 @@ impl Podman {
     fn new() -> Self {
         let dir = TempDir::with_prefix("pl-").unwrap();
         let root = dir.path().join("rootfs");
-        for name in ["dev", "proc", "sys", "tmp", "etc", "usr", "run"] {
+        for name in ["data", "dev", "etc", "proc", "run", "sys", "tmp", "usr"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
         for name in ["bin", "sbin", "lib", "lib64"] {
             symlink(format!("usr/{name}"), root.join(name)).unwrap();
         }
+        // For who is root in a user namespace only.
+        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         // podman's own limits are above what a test machine may set.
         let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\npids_limit = 100\n\
                         log_driver = \"k8s-file\"\n[engine]\nevents_logger = \"file\"\n";
@@ -41,7 +44,7 @@ impl Podman {
         command.args([option("root", "s"), option("runroot", "r"), option("tmpdir", "t")]);
         command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--log-level=error"]);
         command.arg(format!("--runtime={}", env!("CARGO_BIN_EXE_plim-oci")));
-        command.arg(format!("--runtime-flag=root={}", self.path("state").display()));
+        command.arg("--runtime-flag=log-format=json");
         command
     }
 
@@ -74,11 +77,9 @@ impl Podman {
         self.ok(&["inspect", "--format", format, id])
     }
 
-    fn runtime(&self, words: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plim-oci"));
-        let output = command.arg("--root").arg(self.path("state")).args(words).output().unwrap();
-        assert!(output.status.success(), "{words:?} {output:?}");
-        String::from_utf8(output.stdout).unwrap()
+    /// Whether we still know of it.
+    fn is_known(id: &str) -> bool {
+        Command::new(env!("CARGO_BIN_EXE_plim-oci")).args(["state", id]).output().unwrap().status.success()
     }
 }
 
@@ -119,7 +120,7 @@ fn podman_gets_output_and_exit_codes() {
     assert_eq!(run(&["no-such-program"]).code, Some(127));
     assert_eq!(run(&["/usr/share"]).code, Some(126));
     assert_eq!(podman.run(&["--rm", "--tty"], &["tty"]).out, "/dev/pts/0");
-    assert_eq!(podman.runtime(&["list", "--quiet"]), "");
+    assert_eq!(podman.ok(&["ps", "--all", "--quiet"]), "");
 }
 
 #[test]
@@ -143,8 +144,11 @@ fn podman_manages_a_container_through_its_life() {
     podman.ok(&["unpause", id]);
     assert_eq!(podman.inspect(id, "{{.State.Status}}"), "running");
 
-    podman.runtime(&["update", "--memory", "32M", id]);
-    let state: Value = serde_json::from_str(&podman.runtime(&["state", id])).unwrap();
+    let runtime = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_plim-oci")).args(words).output().unwrap();
+    assert!(runtime(&["update", "--memory", "32M", id]).status.success());
+    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
+    assert_eq!(podman.ok(&["exec", id, "sh", "-c", limit]), "33554432");
+    let state: Value = serde_json::from_slice(&runtime(&["state", id]).stdout).unwrap();
     assert_eq!((&state["status"], state["pid"].to_string()), (&"running".into(), podman.inspect(id, "{{.State.Pid}}")));
 
     podman.ok(&["stop", "--time=10", id]);
@@ -154,7 +158,7 @@ fn podman_manages_a_container_through_its_life() {
     podman.ok(&["kill", id]);
     assert_eq!(podman.ok(&["wait", id]), "137");
     podman.ok(&["rm", id]);
-    assert_eq!(podman.runtime(&["list", "--quiet"]), "");
+    assert!(!Podman::is_known(id));
 }
 
 #[test]
@@ -163,6 +167,9 @@ fn podman_configures_what_a_container_has() {
     let podman = Podman::new();
     fs::create_dir(podman.path("data")).unwrap();
     fs::write(podman.path("data/file"), "host\n").unwrap();
+    // The container's root makes the places of mounts.
+    let root = podman.path("rootfs");
+    assert!(Command::new("chown").args(["-R", "200000:200000"]).arg(root).status().unwrap().success());
     let volume = format!("--volume={}:/data:ro", podman.path("data").display());
     let options = [
         "--rm",
