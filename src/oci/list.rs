@@ -22,11 +22,11 @@ struct State<'a> {
     rootfs: &'a str,
     created: String,
     annotations: &'a BTreeMap<String, String>,
-    owner: &'a str,
+    owner: String,
 }
 
 fn describe<'a>(home: &Home, record: &'a Record) -> State<'a> {
-    let Record { id, oci_version, bundle, rootfs, owner, annotations, created, cgroup: _, made: _, init } = record;
+    let Record { id, oci_version, bundle, rootfs, annotations, created, init, .. } = record;
     let created = SystemTime::UNIX_EPOCH + Duration::from_secs(*created);
     State {
         oci_version,
@@ -37,8 +37,23 @@ fn describe<'a>(home: &Home, record: &'a Record) -> State<'a> {
         rootfs,
         created: humantime::format_rfc3339_seconds(created).to_string(),
         annotations,
-        owner,
+        owner: owner(home),
     }
+}
+
+/// The user that the container's directory belongs to, by name where `passwd` is of a plain file.
+fn owner(home: &Home) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(uid) = std::fs::metadata(&home.path).map(|metadata| metadata.uid().to_string()) else {
+        return String::new();
+    };
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
 }
 
 fn unwritten(error: serde_json::Error) -> OciError {
@@ -82,11 +97,9 @@ pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError>
 
 fn table(rows: &[State<'_>]) -> String {
     let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-    table.extend(
-        rows.iter().map(|row| {
-            [row.id, &row.pid.to_string(), row.status, row.bundle, &row.created, row.owner].map(str::to_owned)
-        }),
-    );
+    table.extend(rows.iter().map(|row| {
+        [row.id, &row.pid.to_string(), row.status, row.bundle, &row.created, &row.owner].map(str::to_owned)
+    }));
     let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0) + 2;
     let widths: Vec<usize> = (0..6).map(width).collect();
     let line = |row: &[String; 6]| {
