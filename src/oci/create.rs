@@ -8,6 +8,7 @@ use super::driver::{self, Planned};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
+use super::passwd;
 use super::rdt::{self, Group};
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record};
@@ -88,6 +89,9 @@ impl Container {
         if let (Some(process), 1..) = (&mut config.process, listening) {
             process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
             process.env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
+        }
+        if let (Some(process), Some(place)) = (&mut config.process, &config.root) {
+            passwd::give_home(process, &bundle.join(&place.path));
         }
         if let Some(place) = &config.root
             && !bundle.join(&place.path).is_dir()

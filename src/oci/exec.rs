@@ -8,10 +8,12 @@ use super::create::{descriptors, end, report, words, write_pid};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
+use super::passwd;
 use super::state::{Home, Status};
 use crate::sandbox::{CgroupJoin, ExplicitExec, Namespace, Report, explicit_exec_script, launch_explicit_exec};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
@@ -40,7 +42,8 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     if status == Status::Paused && !wish.ignore_paused {
         return refuse("cannot exec in a paused container, where a program would stand still; --ignore-paused does");
     }
-    let process = process(&init.process, wish)?;
+    let mut process = process(&init.process, wish)?;
+    passwd::give_home(&mut process, Path::new(&format!("/proc/{}/root", init.pid)));
     let all = [
         Namespace::User,
         Namespace::Pid,

@@ -24,6 +24,7 @@ mod lifecycle;
 mod list;
 mod log;
 mod mounts;
+mod passwd;
 mod rdt;
 mod relay;
 mod resources;

@@ -147,6 +147,20 @@ fn descriptors_are_kept_where_they_are_open_and_others_do_not_slip_in() {
 
 #[test]
 #[ignore = "needs root"]
+fn home_is_what_the_containers_own_passwd_says() {
+    let mut bundle = Bundle::new("echo $HOME; exec sleep 1000");
+    fs::write(bundle.path("rootfs/etc/passwd"), "root:x:0:0::/top:/bin/sh\nweb:x:7:7::/srv:/bin/sh\n").unwrap();
+    bundle.config["process"]["user"]["uid"] = json!(7);
+    bundle.create();
+    bundle.on(&["start"]);
+
+    bundle.wait("its output", || fs::read_to_string(bundle.path("out")).unwrap() == "/srv\n");
+    let home = |user: &str| bundle.call(&["exec", "--user", user, &bundle.id(), "sh", "-c", "echo $HOME"]).out;
+    assert_eq!([home("0"), home("7"), home("9")], ["/top", "/srv", "/"]);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn of_several_variables_with_one_name_the_last_counts() {
     let mut bundle = Bundle::new("env | grep -E '^(A|HOME)='");
     bundle.config["process"]["env"] = json!(["PATH=/usr/bin", "A=1", "HOME=", "A=2"]);

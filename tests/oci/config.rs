@@ -96,7 +96,7 @@ fn each_mistake_is_told_with_its_path() {
         (
             "/linux/resources/unified",
             json!({"../x": "1"}),
-            "linux.resources.unified[\"../x\"]: not the name of a controller's file",
+            "linux.resources.unified[\"../x\"]: the specified key has not the form CONTROLLER.VALUE",
         ),
         (
             "/linux/resources/devices/0/access",
