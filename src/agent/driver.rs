@@ -9,21 +9,24 @@ use crate::host::{Host, Machine, Missing, Scope};
 use crate::plan::{Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step};
 use crate::spec::{ObjectId, Timestamp};
 use crate::store::Store;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// How many rounds may follow each other at once because the last one only wrote things down. More
 /// than this is a planner that does not come to rest, and waits for the next event instead.
 const NOTES_IN_A_ROW: usize = 64;
-/// The shown state is renewed at most this often.
+/// Whoever watches is told of changes at most this often.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// After the store refused a write or the host could not be looked at, the next try.
 const RETRY: Duration = Duration::from_secs(1);
 /// A deadline that is over is not waited for in a circle.
 const SHORTEST: Duration = Duration::from_millis(5);
 
+/// Runs on a thread of its own: a round waits for disks and for the kernel, and a deadline of the window
+/// after a file event is to be met to a fraction of a millisecond, which tokio's timer does not.
 pub(super) struct Driver {
     pub host: Arc<dyn Host>,
     pub machine: Arc<Machine>,
@@ -32,9 +35,12 @@ pub(super) struct Driver {
     pub pace: Pace,
     pub sources: Sources,
     pub journal: Journal,
-    pub inbox: mpsc::UnboundedReceiver<Message>,
+    pub inbox: Receiver<Message>,
     pub sender: Sender,
-    pub shown: watch::Sender<Arc<View>>,
+    /// Counts the times that something changed that can be shown.
+    pub changes: watch::Sender<u64>,
+    /// What there was to see when the driver left.
+    pub last: Arc<Mutex<Arc<View>>>,
     pub facts: status::AgentFacts,
 
     pub desired: Desired,
@@ -43,6 +49,9 @@ pub(super) struct Driver {
     pub findings: BTreeMap<ObjectId, Finding>,
     pub decisions: BTreeMap<ObjectId, Decision>,
     pub in_flight: BTreeSet<ObjectId>,
+    /// Of these, the actions that no worker has begun yet, and how many workers are busy.
+    pub waiting: VecDeque<(ObjectId, Action)>,
+    pub busy: usize,
     /// Objects whose record an ended action has changed, and that is not on disk yet.
     pub settled: BTreeSet<ObjectId>,
     pub approved: BTreeSet<ObjectId>,
@@ -55,7 +64,8 @@ pub(super) struct Driver {
     pub unsaved: bool,
     /// What the agent itself fails at, said once until it is something else.
     pub trouble: Option<String>,
-    pub workers: Arc<Semaphore>,
+    /// Where workers come from.
+    pub runtime: tokio::runtime::Handle,
     /// People who wait for a round that reads and looks at everything.
     pub reconciled: Vec<oneshot::Sender<Result<String, super::CommandError>>>,
     /// Who ordered everything to stop, and waits for it.
@@ -85,27 +95,30 @@ pub(super) enum Left {
 
 impl Driver {
     /// Runs until it is told to leave.
-    pub async fn run(mut self) -> Left {
+    pub fn run(mut self) -> Left {
+        let left = self.go_on();
+        let last = Arc::new(self.view());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        left
+    }
+
+    fn go_on(&mut self) -> Left {
         loop {
             let mut leave = false;
-            tokio::task::block_in_place(|| self.rounds());
+            self.rounds();
             if self.settings.stop_all && self.records.is_empty() && self.in_flight.is_empty() {
-                self.show();
                 for reply in self.stopping.drain(..) {
                     // Whoever ordered it may have gone away meanwhile.
                     drop(reply.send(Ok("everything is stopped and removed".to_owned())));
                 }
                 return Left::Stopped;
             }
-            let wait = self.wait();
-            let first = tokio::select! {
-                message = self.inbox.recv() => message,
-                () = tokio::time::sleep_until(wait.into()) => None,
-            };
-            for message in
-                first.into_iter().chain(std::iter::from_fn(|| self.inbox.try_recv().ok()).collect::<Vec<_>>())
-            {
-                leave |= tokio::task::block_in_place(|| self.take(message));
+            let wait = self.wait().saturating_duration_since(Instant::now());
+            // Our own sender keeps it open: the one error is that nothing came in time.
+            let mut next = self.inbox.recv_timeout(wait).ok();
+            while let Some(message) = next {
+                leave |= self.take(message);
+                next = self.inbox.try_recv().ok();
             }
             if leave {
                 self.save_settled();
@@ -129,7 +142,7 @@ impl Driver {
     /// Takes one message in. True: leave.
     fn take(&mut self, message: Message) -> bool {
         match message {
-            Message::SourceChanged => self.sources.touched(),
+            Message::SourceChanged(at) => self.sources.touched(at),
             Message::WatchLost(reason) => {
                 self.journal.note(now(), EventType::Warning, "agent", "WatchLost", reason);
                 self.sources.lost();
@@ -143,6 +156,8 @@ impl Driver {
             }
             Message::Done(done) => {
                 let Done { object, action, result } = *done;
+                self.busy -= 1;
+                self.hand_out();
                 self.done(object, &action, result);
             }
             Message::Order { command, by, reply } => self.order(command, by, reply),
@@ -303,21 +318,23 @@ impl Driver {
             | Action::Remove { .. } => {}
         }
         self.in_flight.insert(step.object.clone());
-        let (host, workers, sender) = (self.host.clone(), self.workers.clone(), self.sender.clone());
-        let (object, action) = (step.object, step.action);
-        tokio::spawn(async move {
-            // The semaphore is never closed while the driver lives.
-            let permit = workers.acquire_owned().await;
-            let task = tokio::task::spawn_blocking(move || {
+        self.waiting.push_back((step.object, step.action));
+        self.hand_out();
+    }
+
+    /// Gives actions to workers, as long as there are any free.
+    fn hand_out(&mut self) {
+        while self.busy < self.pace.workers
+            && let Some((object, action)) = self.waiting.pop_front()
+        {
+            self.busy += 1;
+            let (host, sender) = (self.host.clone(), self.sender.clone());
+            self.runtime.spawn_blocking(move || {
                 let result = host.apply(&action);
-                (action, result)
-            });
-            if let Ok((action, result)) = task.await {
-                drop(permit);
                 // The driver has left: the next one will look for itself.
                 drop(sender.send(Message::Done(Box::new(Done { object, action, result }))));
-            }
-        });
+            });
+        }
     }
 
     fn done(&mut self, object: ObjectId, action: &Action, result: Result<Outcome, Failure>) {
@@ -482,10 +499,7 @@ impl Driver {
     fn show(&mut self) {
         self.dirty_view = false;
         self.last_shown = Instant::now();
-        if self.shown.receiver_count() > 0 {
-            let view = self.view();
-            self.shown.send_replace(Arc::new(view));
-        }
+        self.changes.send_modify(|count| *count += 1);
     }
 
     fn view(&self) -> View {

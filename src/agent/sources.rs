@@ -52,17 +52,16 @@ impl Sources {
         Self { inputs, inbox, pace, burst: None, settle: None, watcher: None, unwatched: None }
     }
 
-    /// An event came.
-    pub fn touched(&mut self) {
-        let now = Instant::now();
-        let first = self.burst.map_or(now, |(first, _)| first);
-        self.burst = Some((first, now));
+    /// An event came, at that time.
+    pub fn touched(&mut self, at: Instant) {
+        let (first, last) = self.burst.unwrap_or((at, at));
+        self.burst = Some((first, last.max(at)));
     }
 
     /// Events were lost: watch anew.
     pub fn lost(&mut self) {
         self.watcher = None;
-        self.touched();
+        self.touched(Instant::now());
     }
 
     /// When to read again, if nothing more comes.
@@ -106,7 +105,7 @@ impl Sources {
         let inbox = self.inbox.clone();
         let wake = move |event| {
             let message = match event {
-                WatchEvent::Changed => Message::SourceChanged,
+                WatchEvent::Changed => Message::SourceChanged(Instant::now()),
                 WatchEvent::Overflow => Message::WatchLost("the kernel dropped file events".to_owned()),
                 WatchEvent::Lost(reason) => Message::WatchLost(reason),
             };
