@@ -6,7 +6,9 @@ use super::options::Pace;
 use super::sources::Sources;
 use super::{EventType, View, preview, status};
 use crate::host::{Host, Machine, Missing, Scope};
-use crate::plan::{Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step};
+use crate::plan::{
+    Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step, Wish,
+};
 use crate::spec::{ObjectId, Timestamp};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -203,13 +205,11 @@ impl Driver {
         }
         let due = self.sources.due().is_some_and(|due| due <= Instant::now());
         if resync || due || self.sources.polling() {
-            let (desired, parsed) = self.sources.read(now());
-            if parsed > 0 || resync || desired.sources != self.desired.sources {
+            if let Some(desired) = self.sources.read(now()) {
                 self.note_source_changes(&desired);
                 self.desired = desired;
+                self.share();
                 self.dirty_view = true;
-            } else {
-                self.desired = desired;
             }
         }
         if let Err(error) = self.observe() {
@@ -227,6 +227,23 @@ impl Driver {
         }
         let plan = crate::plan::plan(self.inputs());
         self.execute(plan)
+    }
+
+    /// Keeps one copy of what a record and a manifest both say, as after a start with a database: the
+    /// planner compares the two in every round, and of one copy it compares the address.
+    fn share(&mut self) {
+        for (id, record) in &mut self.records {
+            let Some(Wish::Present(wanted)) = self.desired.objects.get(id) else { continue };
+            if Arc::ptr_eq(&record.accepted, &wanted.object) || record.accepted != wanted.object {
+                continue;
+            }
+            if let Some(instance) = &mut record.instance
+                && Arc::ptr_eq(&instance.started_from, &record.accepted)
+            {
+                instance.started_from = Arc::clone(&wanted.object);
+            }
+            record.accepted = Arc::clone(&wanted.object);
+        }
     }
 
     fn inputs(&self) -> Inputs<'_> {

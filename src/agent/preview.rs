@@ -6,6 +6,7 @@ use crate::source::{Directory, Snapshot, Trust};
 use crate::spec::change::{self, Class};
 use crate::spec::{DesiredState, ObjectId};
 use std::path::Path;
+use std::sync::Arc;
 
 pub(super) fn report(inputs: &Inputs<'_>, request: &PlanRequest) -> Result<PlanReport, CommandError> {
     let given;
@@ -114,7 +115,7 @@ fn with_paths(present: &Desired, request: &PlanRequest, problems: &mut Vec<Strin
         let dir = if file.is_some() { path.parent().unwrap_or(path) } else { path };
         let mut snapshot = Directory::new("plan", dir, Trust::Anyone).snapshot();
         if let Some(file) = file {
-            snapshot.files.retain(|name, _| Path::new(name) == file);
+            Arc::make_mut(&mut snapshot.files).retain(|name, _| Path::new(name) == file);
         }
         if let SourceState::Unavailable { reason } = &snapshot.state {
             return Err(CommandError::NotFound(format!("{}: {reason}", Path::display(path))));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::spec::change::Class;
-use crate::spec::{Bytes, Container, Object, ObjectId, Provenance};
+use crate::spec::{Bytes, Container, InstanceId, Object, ObjectId, Provenance};
 use std::sync::Arc;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -55,7 +55,9 @@ impl Host {
 
     fn ask(&mut self, object: Object) {
         let provenance = provenance(&object.id);
-        self.desired.objects.insert(object.id.clone(), Wish::Present(Arc::new(Wanted { object, provenance })));
+        self.desired
+            .objects
+            .insert(object.id.clone(), Wish::Present(Arc::new(Wanted { object: Arc::new(object), provenance })));
     }
 
     fn plan(&self) -> Plan {

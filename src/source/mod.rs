@@ -12,7 +12,7 @@ mod trust;
 mod watch;
 mod way;
 
-pub use directory::{Directory, FileState, Snapshot, Text, WINDOW};
-pub use fold::desired;
+pub use directory::{Directory, FileState, Files, Snapshot, Text, WINDOW};
+pub use fold::{Fold, desired};
 pub use trust::Trust;
 pub use watch::{WatchError, WatchEvent, Watcher, watch};

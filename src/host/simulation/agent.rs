@@ -121,7 +121,7 @@ impl Simulation {
             object.spec.security.user_namespace,
             object.spec.resources.memory.limit
         ));
-        self.files.insert(object.id.clone(), File::Valid(Arc::new(Wanted { object, provenance })));
+        self.files.insert(object.id.clone(), File::Valid(Arc::new(Wanted { object: Arc::new(object), provenance })));
     }
 
     pub fn files_for(&mut self, count: usize) {

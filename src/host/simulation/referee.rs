@@ -53,7 +53,7 @@ impl Referee {
         self.approved.clone_from(approved);
         for (id, wish) in &desired.objects {
             if let (Wish::Present(wanted), false) = (wish, in_flight.contains(id)) {
-                self.last_good.insert(id.clone(), Arc::new(wanted.object.clone()));
+                self.last_good.insert(id.clone(), wanted.object.clone());
             }
         }
         let complete = desired.sources.values().all(|state| *state == SourceState::Complete);
@@ -204,7 +204,7 @@ impl Referee {
             let lives: Vec<&Life> = world.lives_of(id).map(|(_, life)| life).collect();
             let process = lives.iter().find_map(|life| life.process.as_ref());
             let good = match (files.get(id), leaving) {
-                (Some(File::Valid(wanted)), false) => Some(&wanted.object),
+                (Some(File::Valid(wanted)), false) => Some(&*wanted.object),
                 // What the last good text said, if there was one.
                 (Some(File::Broken), false) if records.contains_key(id) => self.last_good.get(id).map(Arc::as_ref),
                 (Some(File::Broken), false) => continue,
