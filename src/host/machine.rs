@@ -399,14 +399,17 @@ impl Machine {
             }
             Scope::Objects(objects) => self.storage.list_of(objects)?,
         };
-        let groups = match scope {
-            Scope::All => self.cgroups.list()?,
+        let handles = self.keeper.handles().into_keys().filter(|instance| wanted(instance));
+        let mut all: BTreeSet<InstanceId> = rootfs.keys().cloned().chain(handles).collect();
+        match scope {
+            Scope::All => {
+                let others = self.cgroups.others(&all)?;
+                all.extend(others);
+            }
             // An instance's directory on disk is the last thing that is removed of it, so none is
             // missed here; a cgroup that stands alone is found by the next look at everything.
-            Scope::Objects(_) => BTreeSet::new(),
-        };
-        let handles = self.keeper.handles().into_keys().filter(|instance| wanted(instance));
-        let all: BTreeSet<InstanceId> = rootfs.keys().cloned().chain(groups).chain(handles).collect();
+            Scope::Objects(_) => {}
+        }
         let mut instances = BTreeMap::new();
         for instance in all {
             let sighting = self.sight(&instance, rootfs.get(&instance).copied())?;
