@@ -76,6 +76,8 @@
 //!   over, because the namespace ends with it.
 //! - **x32 system calls are not in the default filter**: nobody has programs for them, and a filter's
 //!   length is paid at every start.
+//! - **Consent is for one absence**: when an object's text comes back, what was approved before is
+//!   forgotten, and its next disappearance is asked about anew.
 //! - **A damaged database is set aside**, and rebuilt from what runs and what the manifests say.
 //! - **What a changed field costs** is one table, [`spec::change`], that the planner, `plim plan` and
 //!   the tests read.

@@ -21,6 +21,7 @@ fn settings() -> Settings {
         id_base: 0x1000_0000,
         id_ranges: 32_768,
         deletion_grace: Span::from_secs(10),
+        retention: Span(0),
         max_delete: 3,
         max_delete_percent: 30,
         stop_all: false,

@@ -212,6 +212,8 @@ impl Driver {
                 self.dirty_view = true;
             }
         }
+        // Consent is for one absence: what has come back is asked for anew.
+        self.approved.retain(|id| !self.desired.objects.contains_key(id));
         if let Err(error) = self.observe() {
             self.fail("ObserveFailed", error.message);
             self.look = None;

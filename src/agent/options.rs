@@ -15,6 +15,8 @@ pub struct Options {
     /// For a person in the foreground: a short deletion grace, and the directory's owner is
     /// trusted when it is the user who called sudo.
     pub foreground: bool,
+    /// How long what is left of a removed object is kept.
+    pub retention: Span,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,7 @@ impl Options {
             id_base,
             id_ranges,
             deletion_grace: Span::from_secs(if self.foreground { 2 } else { 10 }),
+            retention: self.retention,
             max_delete: 3,
             max_delete_percent: 30,
             stop_all: false,

@@ -89,7 +89,9 @@ impl Driver {
         let chosen: Vec<ObjectId> = if all {
             self.findings.keys().filter(held).cloned().collect()
         } else {
-            if let Some(other) = objects.iter().find(|id| !held(id)) {
+            // What is only kept for a while may go before its time.
+            let kept = |id: &&ObjectId| self.findings.get(id).is_some_and(|finding| finding.sync == Sync::Deleting);
+            if let Some(other) = objects.iter().find(|id| !held(id) && !kept(id)) {
                 return Err(match self.records.contains_key(other) {
                     true => CommandError::Refused(format!("nothing about {other} waits for consent")),
                     false => CommandError::NotFound(other.to_string()),

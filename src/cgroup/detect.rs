@@ -1,6 +1,6 @@
 //! What hierarchies this host has, which controller is where, and our own place in them.
 
-use super::device::ALLOWED_DEVICES;
+use super::access::{self, ALLOWED_DEVICES, Exceptions};
 use super::files::{self, Entries};
 use super::table::{self, Asked, Controller, Version};
 use super::{CgroupError, CgroupJoinPaths};
@@ -45,7 +45,9 @@ struct Ready {
     enabled: BTreeSet<Controller>,
     /// v2 controllers that could not be enabled, and why.
     refused: BTreeMap<Controller, String>,
-    /// v1 hierarchies whose `c` has been made, by index.
+    /// Why no program decides about devices in the v2 hierarchy.
+    devices_refused: Option<String>,
+    /// Hierarchies whose `c` has been made, by index.
     made: BTreeSet<usize>,
     /// What an earlier agent made has been looked at.
     glanced: bool,
@@ -90,6 +92,7 @@ impl Cgroups {
         }
         let has_unified = hierarchies.iter().any(|h| h.version == Version::V2);
         for hierarchy in hierarchies.iter_mut().filter(|h| h.version == Version::V1) {
+            hierarchy.controllers.retain(|controller| !Controller::OTHERS.contains(controller));
             // With cgroup.kill nobody needs to be frozen, and cpu.stat counts the time: two
             // hierarchies less to join.
             if has_unified {
@@ -255,6 +258,14 @@ impl Cgroups {
         }
     }
 
+    /// Whether a container is kept from the host's devices also where no user namespace does it.
+    pub fn guards_devices(&self) -> Result<(), CgroupError> {
+        match &self.ready().devices_refused {
+            Some(reason) => Err(CgroupError::NoDeviceRules { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
     fn ready(&self) -> MutexGuard<'_, Ready> {
         // What it protects is only ever replaced as a whole, so a panic elsewhere leaves it usable.
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
@@ -271,6 +282,11 @@ impl Cgroups {
         make_all(&hierarchy.mount, &self.parent)?;
         for path in [format!("{parent}/keeper"), format!("{parent}/c")] {
             make(&path)?;
+        }
+        if !ready.made.contains(&index) && self.v1_home(Controller::Devices).is_none() {
+            // Without it containers with a user namespace can't open devices either; others don't start.
+            let attached = access::attach(&format!("{parent}/c"), &ALLOWED_DEVICES);
+            ready.devices_refused = attached.err().map(|error| reason(&error));
         }
         let refused = enable(&hierarchy.mount, &format!("{}/c", self.parent), wanted)?;
         for controller in wanted {
@@ -308,26 +324,11 @@ impl Cgroups {
             }
             above = dir;
         }
-        if hierarchy.controllers.contains(&Controller::Devices) {
-            // All containers share this directory: the rules are the same for all, and a rule can be
-            // denied for everything only as long as there is nothing below.
-            let list = read_path(&format!("{above}/devices.list"))?;
-            if list.lines().any(|line| line == "a *:* rwm") {
-                write_path(&format!("{above}/devices.deny"), "a")?;
-            }
-            for rule in ALLOWED_DEVICES {
-                if list.lines().any(|line| line == rule) {
-                    continue;
-                }
-                let file = format!("{above}/devices.allow");
-                match files::write(CWD, &file, rule) {
-                    // What we may not open ourselves (in a container of somebody else's) we cannot allow.
-                    Ok(()) | Err(Errno::PERM) => {}
-                    Err(error) => {
-                        return Err(CgroupError::Write { path: file.into(), value: rule.into(), source: error.into() });
-                    }
-                }
-            }
+        if hierarchy.controllers.contains(&Controller::Devices)
+            && let Ok(rules) = Exceptions::of(&ALLOWED_DEVICES)
+        {
+            // All containers share this directory, because the rules are the same for all.
+            access::write_v1(&above, &rules)?;
         }
         ready.made.insert(index);
         self.look(ready, index)
@@ -502,8 +503,7 @@ pub(super) fn parse_mounts(text: &str) -> Vec<Hierarchy> {
 }
 
 fn v1_controller(option: &str) -> Option<Controller> {
-    let used = Controller::LIMITS.into_iter().chain([Controller::Devices, Controller::Freezer, Controller::Cpuacct]);
-    used.into_iter().find(|controller| controller.name(Version::V1) == option)
+    Controller::EVERY.into_iter().find(|controller| controller.name(Version::V1) == option)
 }
 
 /// Mount points have blanks and backslashes as octal numbers.

@@ -1,4 +1,4 @@
-//! Disks by the paths on them, and the device rules that every container has on a v1 host.
+//! Disks by the paths on them.
 
 use super::CgroupError;
 use super::table::{DeviceLimits, DeviceNumber};
@@ -37,21 +37,3 @@ fn whole_disk(path: &AbsolutePath) -> Result<DeviceNumber, CgroupError> {
     }
     if Path::new(&block).exists() { Ok(device) } else { Err(no_disk(format!("{block} does not exist"))) }
 }
-
-/// What containers may open on a v1 host: null, zero, full, random, urandom, tty, console, ptmx and
-/// pts. Making nodes is left to the mounts, which are all `nodev`.
-///
-/// On a v2 host device rules are a BPF program; there the user namespace and `nodev` mounts stand in.
-pub const ALLOWED_DEVICES: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];

@@ -17,6 +17,12 @@ pub enum CgroupError {
     Remove { path: PathBuf, source: io::Error },
     #[error("killing the processes in {}", path.display())]
     Kill { path: PathBuf, source: io::Error },
+    #[error("giving {} to the user {uid}", path.display())]
+    Give { path: PathBuf, uid: u32, source: io::Error },
+    #[error("{what} in {}{}{log}", path.display(), if log.is_empty() { "" } else { ": " })]
+    DeviceRules { path: PathBuf, what: &'static str, log: String, source: io::Error },
+    #[error("this host cannot keep devices from a container without a user namespace: {reason}")]
+    NoDeviceRules { reason: String },
     #[error("no cgroup hierarchy is mounted: mount cgroup2 on /sys/fs/cgroup")]
     NoHierarchy,
     #[error("{parent:?} is not a place for cgroups: write a path such as /plimsoll, without '..'")]
@@ -29,6 +35,10 @@ pub enum CgroupError {
     NotOnThisHost { field: &'static str, asked: String, available: String },
     #[error("the cgroup {} has processes in it already", path.display())]
     Occupied { path: PathBuf },
+    #[error("the cgroup {} is frozen: nothing would run in it", path.display())]
+    Frozen { path: PathBuf },
+    #[error("{} is not frozen {waited_ms} ms after it was told to", path.display())]
+    NotFrozen { path: PathBuf, waited_ms: u64 },
     #[error("{} still has processes {waited_ms} ms after they were killed", path.display())]
     StillPopulated { path: PathBuf, waited_ms: u64 },
 }
@@ -37,13 +47,15 @@ impl CgroupError {
     /// Whether the same call may succeed later though nobody changes the manifest or the host.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::StillPopulated { .. } | Self::Occupied { .. } => true,
+            Self::StillPopulated { .. } | Self::NotFrozen { .. } | Self::Occupied { .. } => true,
             Self::Read { source, .. }
             | Self::Write { source, .. }
             | Self::Make { source, .. }
             | Self::Open { source, .. }
             | Self::Remove { source, .. }
-            | Self::Kill { source, .. } => matches!(
+            | Self::Kill { source, .. }
+            | Self::Give { source, .. }
+            | Self::DeviceRules { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::ResourceBusy
                     | io::ErrorKind::Interrupted
@@ -51,6 +63,8 @@ impl CgroupError {
                     | io::ErrorKind::OutOfMemory
             ),
             Self::NoHierarchy
+            | Self::Frozen { .. }
+            | Self::NoDeviceRules { .. }
             | Self::Parent { .. }
             | Self::Unsupported { .. }
             | Self::NoDisk { .. }

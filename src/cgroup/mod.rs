@@ -23,8 +23,11 @@
 //! What costs time when a container starts is the number of directories made and joined, so only
 //! those v1 hierarchies are used that are needed: always `memory`, `cpu` and `pids`; `cpuset`,
 //! `blkio` and `hugetlb` from the moment that a limit of theirs is asked for (running processes are
-//! moved in then); `devices` is one directory that all containers share.
+//! moved in then); `devices` is one directory that all containers share. In the v2 hierarchy the same
+//! rules are a program that is attached to `c` and so holds for every container below it.
 
+mod access;
+mod assemble;
 mod detect;
 mod device;
 mod error;
@@ -39,8 +42,8 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use access::{ALLOWED_DEVICES, Access, DeviceKind, DeviceRule, Exceptions, Verdict};
 pub use detect::Cgroups;
-pub use device::ALLOWED_DEVICES;
 pub use error::CgroupError;
 pub use group::{CgroupJoinPaths, Created, Usage};
 pub use resize::Resized;

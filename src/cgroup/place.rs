@@ -3,13 +3,13 @@
 //! Where [`Cgroups`](super::Cgroups) knows a whole tree of instances, this is one directory per
 //! hierarchy, and what is written to its files is the caller's affair.
 
-use super::CgroupError;
-use super::CgroupJoinPaths;
+use super::access::{self, DeviceRule, Exceptions};
 use super::detect::{enable, parse_mounts, read_path, write_path};
 use super::files::{self, Entries};
 use super::table::{Controller, Version};
-use rustix::event::Timespec;
-use rustix::fs::{AtFlags, CWD};
+use super::{CgroupError, CgroupJoinPaths};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::collections::BTreeSet;
@@ -66,7 +66,9 @@ impl Place {
                 Version::V2 => {
                     let text = read_path(&format!("{}/cgroup.controllers", hierarchy.mount))?;
                     let has = |c: &Controller| text.split_whitespace().any(|name| name == c.name(Version::V2));
-                    Controller::LIMITS.into_iter().filter(has).collect()
+                    // Few ask for the others, and each has files to be made.
+                    let usual = |c: &Controller| Controller::USUAL.contains(c) || wanted.contains(c);
+                    Controller::EVERY.into_iter().filter(|c| usual(c) && has(c)).collect()
                 }
             };
             if hierarchy.version == Version::V2 || !controllers.is_disjoint(wanted) {
@@ -115,6 +117,30 @@ impl Place {
         Ok(made)
     }
 
+    /// Puts rules for devices in force, in the place of those before.
+    ///
+    /// # Errors
+    /// [`DeviceRulesError::NotInV1`] for a rule that a v1 hierarchy has no words for.
+    pub fn allow_devices(&self, rules: &[DeviceRule]) -> Result<(), DeviceRulesError> {
+        if let Some(directory) = self.home(Controller::Devices) {
+            let rules = Exceptions::of(rules).map_err(DeviceRulesError::NotInV1)?;
+            return Ok(access::write_v1(&directory.full(), &rules)?);
+        }
+        let Some(directory) = self.unified() else {
+            let (field, reason) = ("devices".to_owned(), "no mounted hierarchy has the controller".to_owned());
+            return Err(CgroupError::Unsupported { field, reason }.into());
+        };
+        match access::attach(&directory.full(), rules) {
+            // There no node can be made, and no file system that we mount has any.
+            Err(CgroupError::DeviceRules { source, .. })
+                if Errno::from_io_error(&source) == Some(Errno::PERM) && in_user_namespace() =>
+            {
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+
     /// Whether it is there in any hierarchy.
     pub fn exists(&self) -> bool {
         self.directories.iter().any(|directory| rustix::fs::stat(directory.full()).is_ok())
@@ -132,27 +158,38 @@ impl Place {
 
     /// Stops or lets go on all processes in it, and waits until that is so.
     pub fn freeze(&self, state: Freeze) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + GONE_WITHIN;
+        let late =
+            |directory: &Directory| CgroupError::NotFrozen { path: directory.full().into(), waited_ms: waited() };
         if let Some(directory) = self.unified() {
             let word = if state == Freeze::Frozen { "1" } else { "0" };
             write_path(&format!("{}/cgroup.freeze", directory.full()), word)?;
-            let events = format!("{}/cgroup.events", directory.full());
-            return self.wait(|| Ok(files::field(&read_path(&events)?, "frozen") == Some(u64::from(word == "1"))));
+            let wanted = u64::from(state == Freeze::Frozen);
+            let is_so = await_event(&directory.full(), deadline, |text| files::field(text, "frozen") == Some(wanted))?;
+            return if is_so { Ok(()) } else { Err(late(directory)) };
         }
         let Some(directory) = self.home(Controller::Freezer) else {
             let (field, reason) = ("freezer".to_owned(), "the container has no freezer cgroup".to_owned());
             return Err(CgroupError::Unsupported { field, reason });
         };
         let (file, word) = (format!("{}/freezer.state", directory.full()), state.v1());
-        write_path(&file, word)?;
-        self.wait(|| Ok(read_path(&file)? == word))
+        loop {
+            // Again each time: what was born while it froze is frozen by another write alone.
+            write_path(&file, word)?;
+            if read_path(&file)? == word {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(late(directory));
+            }
+            pause();
+        }
     }
 
     /// Whether its processes are stopped.
     pub fn is_frozen(&self) -> bool {
-        let says = |file: String| read_path(&file).unwrap_or_default();
         match (self.unified(), self.home(Controller::Freezer)) {
-            (Some(directory), _) => says(format!("{}/cgroup.freeze", directory.full())) == "1",
-            (None, Some(directory)) => says(format!("{}/freezer.state", directory.full())) != Freeze::Thawed.v1(),
+            (Some(directory), _) | (None, Some(directory)) => is_frozen(directory),
             (None, None) => false,
         }
     }
@@ -160,25 +197,73 @@ impl Place {
     /// Kills all that is in it, frozen or not, waits until that is gone, and removes the directories.
     pub fn remove(&self) -> Result<(), CgroupError> {
         let deadline = Instant::now() + GONE_WITHIN;
-        self.directories.iter().rev().try_for_each(|directory| remove_tree(&directory.full(), deadline))
+        self.directories.iter().rev().try_for_each(|directory| remove(directory, deadline))
     }
 
-    /// Sends a signal to every process in it.
+    /// Sends a signal to every process in it and below it.
     pub fn signal(&self, signal: i32) -> Result<(), CgroupError> {
         let Some(directory) = self.directories.first() else { return Ok(()) };
-        signal_below(&directory.full(), signal)
+        let kill = signal == Signal::KILL.as_raw();
+        // Linux 5.14, v2 alone; it reaches what is being born as well, and what is frozen.
+        if kill
+            && directory.version == Version::V2
+            && write_path(&format!("{}/cgroup.kill", directory.full()), "1").is_ok()
+        {
+            return Ok(());
+        }
+        let stood_still = self.is_frozen();
+        if !stood_still {
+            // So that nothing is born behind the list's back. Without a freezer there is only the list.
+            let _ = self.freeze(Freeze::Frozen);
+        }
+        let sent = signal_below(&directory.full(), signal);
+        // Also after an error, and where freezing went wrong half-way. What is frozen in v1 cannot die.
+        if !stood_still || kill {
+            let thawed = self.freeze(Freeze::Thawed);
+            if self.home(Controller::Freezer).is_some() || self.unified().is_some() {
+                return sent.and(thawed);
+            }
+        }
+        sent
     }
 
-    fn wait(&self, is_so: impl Fn() -> Result<bool, CgroupError>) -> Result<(), CgroupError> {
-        let deadline = Instant::now() + GONE_WITHIN;
-        while !is_so()? {
-            if Instant::now() >= deadline {
-                return Err(self.directories.first().map_or(CgroupError::NoHierarchy, |d| still_populated(&d.full())));
+    /// Hands the directory of the v2 hierarchy to a user of the host, and with it the files that the
+    /// kernel names for that: those of limits stay ours.
+    pub fn give_to(&self, uid: u32) -> Result<(), CgroupError> {
+        let Some(directory) = self.unified() else { return Ok(()) };
+        let full = directory.full();
+        let owner = Some(rustix::fs::Uid::from_raw(uid));
+        let chown = |path: &str| rustix::fs::chown(path, owner, None);
+        let failed = |path: &str, errno: Errno| CgroupError::Give { path: path.into(), uid, source: errno.into() };
+        chown(&full).map_err(|errno| failed(&full, errno))?;
+        // Linux 4.15; the three that there were then, where it can't be read.
+        let names = read_path("/sys/kernel/cgroup/delegate")
+            .unwrap_or_else(|_| "cgroup.procs\ncgroup.threads\ncgroup.subtree_control".to_owned());
+        for name in names.lines() {
+            let path = format!("{full}/{name}");
+            match chown(&path) {
+                // Of a controller that is not enabled.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed(&path, errno)),
             }
-            pause();
         }
         Ok(())
     }
+}
+
+/// Why rules for devices are not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceRulesError {
+    #[error("rule {0} takes back a part of an earlier one, which a v1 hierarchy can't")]
+    NotInV1(usize),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+/// Whether we are in a user namespace that is not the first one (user_namespaces(7)).
+fn in_user_namespace() -> bool {
+    let map = read_path("/proc/self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Whether a mount is what its path leads to: another one may have been mounted over it.
@@ -220,11 +305,7 @@ fn make(directory: &Directory, made: &mut Vec<String>) -> Result<(), CgroupError
     match files::make_dir(CWD, &full) {
         // The usual case: all but the last are there already.
         Ok(true) => made.push(full.clone()),
-        Ok(false) => {
-            if !read_path(&format!("{full}/cgroup.procs"))?.is_empty() {
-                return Err(CgroupError::Occupied { path: full.into() });
-            }
-        }
+        Ok(false) => refuse_what_is_in_use(directory)?,
         Err(Errno::NOENT) => {
             let mut path = directory.mount.clone();
             for part in directory.path.split('/').skip(1) {
@@ -246,6 +327,60 @@ fn make(directory: &Directory, made: &mut Vec<String>) -> Result<(), CgroupError
         fill_cpuset(directory)?;
     }
     Ok(())
+}
+
+/// A directory that somebody has made for the container is taken; one that has processes in it or below
+/// it, or in which nothing would run, is not.
+fn refuse_what_is_in_use(directory: &Directory) -> Result<(), CgroupError> {
+    let path = || directory.full().into();
+    let populated = match directory.version {
+        Version::V2 => {
+            let events = read_path(&format!("{}/cgroup.events", directory.full()))?;
+            files::field(&events, "populated") == Some(1)
+        }
+        Version::V1 => {
+            let mut found = Vec::new();
+            procs_below(&directory.full(), &mut found)?;
+            !found.is_empty()
+        }
+    };
+    if populated {
+        return Err(CgroupError::Occupied { path: path() });
+    }
+    let has_freezer = directory.version == Version::V2 || directory.controllers.contains(&Controller::Freezer);
+    if has_freezer && is_frozen(directory) { Err(CgroupError::Frozen { path: path() }) } else { Ok(()) }
+}
+
+fn is_frozen(directory: &Directory) -> bool {
+    let says = |file: &str| read_path(&format!("{}/{file}", directory.full())).unwrap_or_default();
+    match directory.version {
+        Version::V2 => says("cgroup.freeze") == "1",
+        Version::V1 => matches!(says("freezer.state").as_str(), "FROZEN" | "FREEZING"),
+    }
+}
+
+/// Waits until a v2 directory's `cgroup.events` is as it should be; whether it is so in time.
+fn await_event(path: &str, deadline: Instant, is_so: impl Fn(&str) -> bool) -> Result<bool, CgroupError> {
+    let file = format!("{path}/cgroup.events");
+    let failed = |errno: Errno| CgroupError::Read { path: file.clone().into(), source: errno.into() };
+    let events = match rustix::fs::open(&file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NODEV) => return Ok(true),
+        result => result.map_err(failed)?,
+    };
+    loop {
+        match files::read_open(&events) {
+            Ok(text) if !is_so(&text) => {}
+            Ok(_) | Err(Errno::NODEV) => return Ok(true),
+            Err(errno) => return Err(failed(errno)),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(timeout) = Timespec::try_from(left).ok().filter(|_| !left.is_zero()) else { return Ok(false) };
+        // Changed since the last read: POLLPRI (cgroup-v2, "cgroup.events").
+        match rustix::event::poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
 }
 
 /// A v1 cpuset takes no process before it has CPUs and memory nodes, and has none at first.
@@ -274,7 +409,8 @@ fn below(path: &str) -> Result<Vec<String>, CgroupError> {
 fn listed(path: &str) -> Result<Vec<u32>, CgroupError> {
     match files::read(CWD, &format!("{path}/cgroup.procs")) {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
-        Err(Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
+        // A threaded node's processes are listed by its domain.
+        Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => Ok(Vec::new()),
         Err(error) => Err(CgroupError::Read { path: path.into(), source: error.into() }),
     }
 }
@@ -301,35 +437,47 @@ fn signal_below(path: &str, signal: i32) -> Result<(), CgroupError> {
     below(path)?.iter().try_for_each(|path| signal_below(path, signal))
 }
 
-fn remove_tree(path: &str, deadline: Instant) -> Result<(), CgroupError> {
-    loop {
-        match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::BUSY | Errno::NOTEMPTY) => {}
-            Err(error) => return Err(CgroupError::Remove { path: path.into(), source: error.into() }),
-        }
-        // Linux 5.14, v2 alone; it kills what is below as well, and what is frozen.
-        if write_path(&format!("{path}/cgroup.kill"), "1").is_err() {
-            signal_below(path, Signal::KILL.as_raw())?;
-            // A frozen process of v1 dies once it thaws.
-            let _ = write_path(&format!("{path}/freezer.state"), Freeze::Thawed.v1());
-        }
-        let inner = below(path)?;
-        inner.iter().try_for_each(|path| remove_tree(path, deadline))?;
-        if Instant::now() >= deadline {
-            return Err(still_populated(path));
-        }
-        if inner.is_empty() {
-            pause();
-        }
+fn remove(directory: &Directory, deadline: Instant) -> Result<(), CgroupError> {
+    let full = directory.full();
+    if directory.version == Version::V2 && try_remove(&full)? {
+        return Ok(());
+    }
+    if directory.version == Version::V2 && write_path(&format!("{full}/cgroup.kill"), "1").is_ok() {
+        // All that is below is killed with it, so the inner directories only have to be taken away.
+        await_event(&full, deadline, |text| files::field(text, "populated") == Some(0))?;
+    }
+    remove_tree(&full, deadline)
+}
+
+/// Whether a directory is gone; not while something is in it.
+fn try_remove(path: &str) -> Result<bool, CgroupError> {
+    match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::BUSY | Errno::NOTEMPTY) => Ok(false),
+        Err(error) => Err(CgroupError::Remove { path: path.into(), source: error.into() }),
     }
 }
 
-fn still_populated(path: &str) -> CgroupError {
-    CgroupError::StillPopulated {
-        path: path.into(),
-        waited_ms: u64::try_from(GONE_WITHIN.as_millis()).unwrap_or(u64::MAX),
+fn remove_tree(path: &str, deadline: Instant) -> Result<(), CgroupError> {
+    while !try_remove(path)? {
+        let inner = below(path)?;
+        inner.iter().try_for_each(|path| remove_tree(path, deadline))?;
+        if inner.is_empty() {
+            // Somebody is in it after all, or on the way out of it.
+            signal_below(path, Signal::KILL.as_raw())?;
+            // A frozen process of v1 dies once it thaws.
+            let _ = write_path(&format!("{path}/freezer.state"), Freeze::Thawed.v1());
+            if Instant::now() >= deadline {
+                return Err(CgroupError::StillPopulated { path: path.into(), waited_ms: waited() });
+            }
+            pause();
+        }
     }
+    Ok(())
+}
+
+fn waited() -> u64 {
+    u64::try_from(GONE_WITHIN.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A millisecond: v1 tells nobody when a directory becomes empty.

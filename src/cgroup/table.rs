@@ -19,6 +19,10 @@ pub enum Controller {
     Devices,
     Freezer,
     Cpuacct,
+    Rdma,
+    Misc,
+    NetCls,
+    NetPrio,
 }
 
 /// The two generations of the interface.
@@ -286,6 +290,28 @@ impl Controller {
     /// Every controller that a container's limits may need.
     pub const LIMITS: [Self; 6] = [Self::Cpu, Self::Cpuset, Self::Memory, Self::Pids, Self::Io, Self::Hugetlb];
 
+    pub const EVERY: [Self; 13] = [
+        Self::Cpu,
+        Self::Cpuset,
+        Self::Memory,
+        Self::Pids,
+        Self::Io,
+        Self::Hugetlb,
+        Self::Devices,
+        Self::Freezer,
+        Self::Cpuacct,
+        Self::Rdma,
+        Self::Misc,
+        Self::NetCls,
+        Self::NetPrio,
+    ];
+
+    /// Those of the v2 hierarchy that every container has, asked for or not.
+    pub const USUAL: [Self; 5] = [Self::Cpu, Self::Cpuset, Self::Memory, Self::Pids, Self::Io];
+
+    /// Those that limits of a manifest do not need.
+    pub const OTHERS: [Self; 4] = [Self::Rdma, Self::Misc, Self::NetCls, Self::NetPrio];
+
     /// Those whose v1 hierarchies every container is in. The last two matter only without a v2
     /// hierarchy, which kills and counts CPU time.
     pub const ALWAYS: [Self; 5] = [Self::Cpu, Self::Memory, Self::Pids, Self::Freezer, Self::Cpuacct];
@@ -303,6 +329,10 @@ impl Controller {
             Self::Devices => "devices",
             Self::Freezer => "freezer",
             Self::Cpuacct => "cpuacct",
+            Self::Rdma => "rdma",
+            Self::Misc => "misc",
+            Self::NetCls => "net_cls",
+            Self::NetPrio => "net_prio",
         }
     }
 }

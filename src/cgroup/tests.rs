@@ -1,10 +1,15 @@
 //! Against the kernel of this host: the same claims on v2, hybrid and v1.
 
 mod root {
+    use crate::cgroup::place::Place;
     use crate::cgroup::table::{Controller, Version};
-    use crate::cgroup::{CgroupError, CgroupJoinPaths, Cgroups, Created};
+    use crate::cgroup::{
+        ALLOWED_DEVICES, Access, CgroupError, CgroupJoinPaths, Cgroups, Created, DeviceKind, DeviceRule, Verdict,
+        access,
+    };
     use crate::plan::GroupSeen;
     use crate::spec::{Bytes, Count, Cpu, CpuSet, InstanceId, IoLimit, Memory, MilliCpu, Pids, Resources, Weight};
+    use rustix::fs::OFlags;
     use std::collections::{BTreeMap, BTreeSet};
     use std::io::{BufRead, BufReader, Write};
     use std::ops::Deref;
@@ -665,5 +670,79 @@ mod root {
         created.unwrap();
         assert!(guest.is_in(&format!("{}/keeper", ours.parent)));
         assert!(guest.tell("hello"));
+    }
+
+    /// The v2 hierarchy alone, whatever else there is.
+    fn unified_place(name: &str) -> Place {
+        let place = Place::find(&format!("/plimsoll-test-{}-{name}", std::process::id()), &BTreeSet::new()).unwrap();
+        assert!(place.unified().is_some(), "no v2 hierarchy on this host");
+        place
+    }
+
+    /// Whether a process in these directories can open a file.
+    fn opens(join: &CgroupJoinPaths, file: &str) -> bool {
+        let paths = join.unified.iter().chain(&join.v1);
+        let enter: String = paths.map(|path| format!("echo 0 >{path}/cgroup.procs && ")).collect();
+        let script = format!("{enter} : <{file}");
+        Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_program_decides_about_devices_in_v2_and_is_replaced_as_one() {
+        let place = unified_place("devices");
+        place.make().unwrap();
+        let kmsg = |verdict| DeviceRule {
+            verdict,
+            kind: Some(DeviceKind::Character),
+            major: Some(1),
+            minor: Some(11),
+            access: Access::READ,
+        };
+        let join = place.join();
+        let directory = place.unified().unwrap().full();
+        let cgroup =
+            rustix::fs::open(&directory, OFlags::RDONLY | OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
+
+        for verdict in [Verdict::Deny, Verdict::Allow, Verdict::Deny] {
+            let rules: Vec<DeviceRule> = ALLOWED_DEVICES.into_iter().chain([kmsg(verdict)]).collect();
+            place.allow_devices(&rules).unwrap();
+
+            assert_eq!(opens(&join, "/dev/kmsg"), verdict == Verdict::Allow);
+            assert!(opens(&join, "/dev/null"));
+            assert_eq!(access::ours(&cgroup).unwrap().len(), 1);
+        }
+        place.remove().unwrap();
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_program_of_many_rules_passes_the_kernels_verifier() {
+        let place = unified_place("rules");
+        place.make().unwrap();
+        let rule = |number: u32| DeviceRule {
+            verdict: if number.is_multiple_of(3) { Verdict::Deny } else { Verdict::Allow },
+            kind: [None, Some(DeviceKind::Character), Some(DeviceKind::Block)][number as usize % 3],
+            major: Some(number % 7).filter(|major| *major != 0),
+            minor: Some(number),
+            access: [Access::READ, Access::MAKE, Access::ALL][number as usize / 3 % 3],
+        };
+        let rules: Vec<DeviceRule> = (0..300).map(rule).collect();
+
+        place.allow_devices(&rules).unwrap();
+
+        place.remove().unwrap();
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn an_instance_opens_the_usual_devices_and_no_others() {
+        let ours = Ours::new();
+        let created = ours.create(&"default_devices.1".parse().unwrap(), &Resources::default()).unwrap();
+
+        ours.guards_devices().unwrap();
+
+        assert!(opens(&created.join, "/dev/null") && opens(&created.join, "/dev/urandom"));
+        assert!(!opens(&created.join, "/dev/kmsg"));
     }
 }

@@ -6,6 +6,7 @@ use super::launch::{Launched, launch};
 use super::logging::{self, LogFormat};
 use crate::agent::{Command, Options};
 use crate::api::Access;
+use crate::spec::Span;
 use std::path::PathBuf;
 use std::pin::pin;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +21,9 @@ pub struct Args {
     /// A directory with manifests, instead of the system's one; repeatable
     #[arg(long, value_name = "DIR")]
     manifests: Vec<PathBuf>,
+    /// How long what is left of a removed container is kept, to go on when its file comes back
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = super::orders::span)]
+    keep_removed: Span,
     /// How to log
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
@@ -32,7 +36,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
 
-    let options = Options { root: context.root.clone(), manifests: args.manifests, foreground: false };
+    let Args { manifests, keep_removed: retention, log_format: _ } = args;
+    let options = Options { root: context.root.clone(), manifests, foreground: false, retention };
     let Launched { handle, socket, running, server } = launch(options, Access::default()).await?;
     tracing::info!(path = %socket.display(), "listening");
     let mut left = pin!(running.wait());

@@ -90,7 +90,7 @@ pub struct ApproveArgs {
 #[command(after_help = "Example:\n  plim reconcile")]
 pub struct ReconcileArgs {}
 
-fn span(text: &str) -> Result<Span, String> {
+pub(super) fn span(text: &str) -> Result<Span, String> {
     Span::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 

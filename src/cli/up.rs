@@ -8,6 +8,7 @@ use super::logging::{self, LogFormat};
 use super::render::events;
 use crate::agent::{Command, Event, Handle, Options};
 use crate::api::Access;
+use crate::spec::Span;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub struct Args {
     /// A further directory with manifests; repeatable
     #[arg(long, value_name = "DIR")]
     manifests: Vec<PathBuf>,
+    /// How long what is left of a removed container is kept, to go on when its file comes back
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = super::orders::span)]
+    keep_removed: Span,
 }
 
 /// How often the table is redrawn at most.
@@ -56,7 +60,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     };
     let signals = Signals::new().map_err(|error| CliError::io("handling signals", error))?;
     let access = Access { also: caller() };
-    let options = Options { root: context.root.clone(), manifests: dirs, foreground: true };
+    let options =
+        Options { root: context.root.clone(), manifests: dirs, foreground: true, retention: args.keep_removed };
     let Launched { handle, socket, running, server } = launch(options, access).await?;
     screen.put(&paste(context.root.as_deref()))?;
 

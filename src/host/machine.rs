@@ -3,6 +3,7 @@
 use super::blueprint::{Prepared, blueprint};
 use super::keeper_link::{HostEvent, KeeperLink};
 use super::note::InstanceNote;
+use super::pid_one;
 use super::privileges::{PrivilegeError, grantable};
 use super::references::{self, Missing};
 use super::seccomp_cache::{FilterError, SeccompCache};
@@ -181,19 +182,6 @@ impl Machine {
         Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten() })
     }
 
-    /// Whether PID 1 neither handles the signal nor blocks it to fetch it itself: the kernel then drops
-    /// it, even from outside (pid_namespaces(7)). Asked before it is sent: many a program takes its
-    /// handler away as the first thing it does when it is asked to end.
-    fn ignores(pid: u32, signal: i32) -> bool {
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-        let mask = |key: &str| {
-            let text = status.lines().find_map(|line| line.strip_prefix(key))?;
-            u64::from_str_radix(text.trim(), 16).ok()
-        };
-        let (Some(caught), Some(blocked)) = (mask("SigCgt:"), mask("SigBlk:")) else { return false };
-        u32::try_from(signal - 1).is_ok_and(|bit| (caught | blocked) >> bit & 1 == 0)
-    }
-
     fn start(
         &self,
         instance: &InstanceId,
@@ -217,6 +205,9 @@ impl Machine {
             return Err(missing.into());
         }
         let image = self.images.prepare(&spec.image)?;
+        if ids.is_none() {
+            self.cgroups.guards_devices()?;
+        }
         let capabilities = grantable(spec.security.capabilities.mask(), ids.is_some())?;
         let filter = self.seccomp.filter(&spec.security.seccomp, capabilities)?;
         let existed = self.storage.look(instance)?.is_some();
@@ -331,7 +322,7 @@ impl Machine {
     }
 
     fn signal(&self, instance: &InstanceId, signal: i32) -> Result<Outcome, MachineError> {
-        let ignored = self.keeper.handle(instance).is_some_and(|handle| Self::ignores(handle.pid, signal));
+        let ignored = self.keeper.handle(instance).is_some_and(|handle| pid_one::ignores(handle.pid, signal));
         lock(&self.signalled).insert(instance.clone(), ignored);
         match self.client()?.signal(instance, signal) {
             // It has ended meanwhile: what the signal was for.

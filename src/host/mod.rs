@@ -8,6 +8,7 @@ mod logs;
 mod machine;
 mod note;
 mod paths;
+mod pid_one;
 mod privileges;
 mod references;
 mod seccomp_cache;

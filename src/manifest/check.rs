@@ -12,7 +12,7 @@
 
 use super::document::{Finding, MAX_DIAGNOSTICS};
 use super::tree::{Node, Step};
-use crate::spec::{Container, Io, Memory, Object, Span};
+use crate::spec::{Container, DISABLED, Io, Memory, Object, PRUNE, Span};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -102,6 +102,10 @@ impl Check<'_> {
             let path = path!["metadata", "annotations", key.as_str()];
             self.say_key(path, format!("`{key}` cannot be the key of an annotation"), Some(help));
         }
+        if let Some(word) = annotations.get(PRUNE).filter(|word| !["enabled", DISABLED].contains(&word.as_str())) {
+            let message = format!("{word:?} says nothing about {PRUNE}");
+            self.say(path!["metadata", "annotations", PRUNE], message, Some("write disabled or enabled"));
+        }
         let bytes: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes > MAX_ANNOTATION_BYTES {
             let message = format!("the annotations have {bytes} bytes, more than {MAX_ANNOTATION_BYTES}");
@@ -128,6 +132,7 @@ impl Check<'_> {
             restart,
             stop,
             logs,
+            deletion_policy: _,
         } = spec;
         self.command(command, args);
         for (name, value) in env {

@@ -1,44 +1,47 @@
 //! `create` and `run`.
 
 use super::OciError;
-use super::args::Create;
+use super::args::{CgroupManager, Create, Global, UsageError};
 use super::build::{self, Context};
 use super::config::{Config, Invalid, NamespaceKind};
 use super::filter;
+use super::foreground::{self, Console, Stay, supervise};
+use super::log;
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Controller;
-use crate::sandbox::{
-    ExplicitIo, Launched, Namespace, Report, Script, Stdio, explicit_script, launch_explicit, read_report,
-};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags};
+use crate::sandbox::{Launched, Namespace, Report, Script, explicit_script, launch_explicit, read_report};
+use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-pub(super) fn create(root: &Path, wish: &Create) -> Result<(), OciError> {
-    let mut container = Container::prepare(root, wish, Waits::ForStart)?;
+pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
+    let mut container = Container::prepare(global, wish, Waits::ForStart)?;
     container.launch(wish).inspect_err(|_| container.undo())?;
     Ok(())
 }
 
-pub(super) fn run(root: &Path, wish: &Create) -> Result<ExitCode, OciError> {
+pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> {
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
     signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
-    let mut container = Container::prepare(root, wish, Waits::Not)?;
+    let mut container = Container::prepare(global, wish, Waits::Not)?;
     let launched = container.launch(wish).inspect_err(|_| container.undo())?;
     if wish.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let code = supervise(&launched, &signals)?;
+    let console = std::mem::take(&mut container.console);
+    let terminal = console.relay().inspect_err(|_| {
+        end(&launched);
+        container.undo();
+    })?;
+    let code = supervise(&launched, &signals, terminal)?;
     if !wish.keep {
         container.remove()?;
     }
@@ -60,6 +63,7 @@ struct Container {
     script: Script,
     filter: Option<(String, std::fs::File)>,
     waits: Waits,
+    console: Console,
 }
 
 fn io(what: impl Into<String>, errno: Errno) -> OciError {
@@ -69,7 +73,9 @@ fn io(what: impl Into<String>, errno: Errno) -> OciError {
 impl Container {
     /// Everything that can be known to be wrong is found here, with nothing made on the host yet but,
     /// at the end, the directory that reserves the id.
-    fn prepare(root: &Path, wish: &Create, waits: Waits) -> Result<Self, OciError> {
+    fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
+        let root = &global.root;
+        later(global, wish)?;
         let listening = listening_descriptors();
         let keep_descriptors = descriptors(wish.preserve_fds, listening)?;
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
@@ -77,8 +83,7 @@ impl Container {
         let file = wish.config.clone().unwrap_or_else(|| bundle.join("config.json"));
         let mut config = Config::read(&file)?;
         build::check(&config)?;
-        resources::check(&config.linux.resources)?;
-        check_terminal(&config, wish)?;
+        resources::check(&config.linux.resources, Moment::Create)?;
         if let (Some(process), 1..) = (&mut config.process, listening) {
             process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
             process.env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
@@ -89,14 +94,10 @@ impl Container {
             return Err(Invalid::new("root.path", format!("{} is not a directory", place.path)).into());
         }
         let place = place_of(&config, &wish.id)?;
-        if !config.linux.resources.devices.is_empty() && place.home(Controller::Devices).is_none() {
-            // Asked for by every configuration that other tools write; see `resources::devices`.
-            let what = "rules take the v1 devices hierarchy, which this host lacks; those of v2 are not supported yet";
-            return Err(Invalid::new("linux.resources.devices", what).into());
-        }
         let wait = waits == Waits::ForStart;
         let explicit = build::explicit(&config, &Context { bundle: &bundle, place: &place, wait, keep_descriptors })?;
         let script = explicit_script(&explicit)?;
+        log::debug(global, || script.to_string());
         let filter = match &config.linux.seccomp {
             Some(profile) => {
                 let name = filter::compiled(root, profile, explicit.process.capabilities.bounding)?;
@@ -116,8 +117,11 @@ impl Container {
             init: None,
         };
         record.put_place(&place);
+        let terminal = config.process.as_ref().is_some_and(|process| process.terminal);
+        let stay = if wait || wish.detach { Stay::Detached } else { Stay::Foreground };
+        let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
-        let container = Self { home, place, record, config, script, filter, waits };
+        let container = Self { home, place, record, config, script, filter, waits, console };
         container.home.save(&container.record).inspect_err(|_| container.undo())?;
         Ok(container)
     }
@@ -126,14 +130,13 @@ impl Container {
     fn launch(&mut self, wish: &Create) -> Result<Launched, OciError> {
         self.record.made = self.place.make()?;
         resources::apply(&self.place, &self.config.linux.resources, Moment::Create)?;
-        let console = wish.console_socket.as_deref().map(console).transpose()?;
         let listener = match self.waits {
             Waits::ForStart => Some(self.listen()?),
             Waits::Not => None,
         };
         let listener = listener.as_ref().map(AsFd::as_fd);
         let filter = self.filter.as_ref().map(|(_, file)| file.as_fd());
-        let launched = launch_explicit(&self.script, stdio(console.as_ref()), listener, filter)?;
+        let launched = launch_explicit(&self.script, self.console.io(), listener, filter)?;
         let finished = self.finish(&launched, wish);
         if finished.is_err() {
             end(&launched);
@@ -154,6 +157,7 @@ impl Container {
             pid,
             start_time,
             namespaces: namespaces(&self.config),
+            shares_pids: shares_pids(&self.config),
             process: self.config.process.clone().unwrap_or_default(),
             filter: self.filter.as_ref().map(|(name, _)| name.clone()),
             after_start: self.script.after_start(),
@@ -161,6 +165,9 @@ impl Container {
         self.home.save(&self.record)?;
         if let Some(path) = &wish.pid_file {
             write_pid(path, pid)?;
+        }
+        if let Some(path) = &wish.pidfd_socket {
+            foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
         match (report(launched)?, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
@@ -208,13 +215,18 @@ pub(super) fn words(text: &str, errno: i32) -> String {
     text.to_owned()
 }
 
-fn check_terminal(config: &Config, wish: &Create) -> Result<(), OciError> {
-    let terminal = config.process.as_ref().is_some_and(|process| process.terminal);
-    match (terminal, wish.console_socket.is_some()) {
-        (true, false) => Err(Invalid::new("process.terminal", "takes --console-socket, for now").into()),
-        (false, true) => Err(Invalid::new("process.terminal", "false, and --console-socket is given").into()),
-        (true, true) | (false, false) => Ok(()),
+/// What the command line knows and nothing else does.
+fn later(global: &Global, wish: &Create) -> Result<(), OciError> {
+    let refuse = |what: &str| Err(UsageError(format!("{what} is not supported yet")).into());
+    match global.cgroups {
+        CgroupManager::Cgroupfs => {}
+        CgroupManager::Systemd => return refuse("--systemd-cgroup"),
+        CgroupManager::Disabled => return refuse("--cgroup-manager disabled"),
     }
+    if wish.no_pivot {
+        return refuse("--no-pivot");
+    }
+    Ok(())
 }
 
 /// Where the container's limits are, and as few other hierarchies as will do: each costs time.
@@ -241,6 +253,11 @@ fn place_of(config: &Config, id: &str) -> Result<Place, OciError> {
     Ok(Place::find(&path, &wanted)?)
 }
 
+/// No pid namespace ends with its first process.
+fn shares_pids(config: &Config) -> bool {
+    !config.linux.namespaces.iter().any(|entry| entry.kind == NamespaceKind::Pid && entry.path.is_empty())
+}
+
 /// Those that are not the host's, for who enters them later.
 fn namespaces(config: &Config) -> u64 {
     let bit = |kind: NamespaceKind| match kind {
@@ -254,23 +271,6 @@ fn namespaces(config: &Config) -> u64 {
         NamespaceKind::Time => 0,
     };
     config.linux.namespaces.iter().fold(0, |all, entry| all | bit(entry.kind))
-}
-
-pub(super) fn stdio(console: Option<&OwnedFd>) -> ExplicitIo<'_> {
-    match console {
-        Some(console) => ExplicitIo::Terminal { console: console.as_fd() },
-        None => ExplicitIo::Stdio(Stdio {
-            stdin: rustix::stdio::stdin(),
-            stdout: rustix::stdio::stdout(),
-            stderr: rustix::stdio::stderr(),
-        }),
-    }
-}
-
-/// A connection to who wants the terminal.
-pub(super) fn console(path: &Path) -> Result<OwnedFd, OciError> {
-    let failed = |source| OciError::Io { what: format!("connecting to the console socket {}", path.display()), source };
-    std::os::unix::net::UnixStream::connect(path).map(OwnedFd::from).map_err(failed)
 }
 
 /// Sockets that a service manager has passed (sd_listen_fds(3)).
@@ -311,50 +311,4 @@ pub(super) fn end(launched: &Launched) {
     let _ = rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::KILL);
     let id = || WaitId::PidFd(launched.pidfd.as_fd());
     while let Err(Errno::INTR) = rustix::process::waitid(id(), WaitIdOptions::EXITED) {}
-}
-
-/// Passes signals on until the process has ended; its exit code, as a shell says it.
-pub(super) fn supervise(launched: &Launched, signals: &SigSet) -> Result<u8, OciError> {
-    let errno = |errno: nix::Error| Errno::from_raw_os_error(errno as i32);
-    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    let incoming = SignalFd::with_flags(signals, flags).map_err(|e| io("listening for signals", errno(e)))?;
-    loop {
-        let mut wait =
-            [PollFd::new(&launched.pidfd, PollFlags::IN), PollFd::from_borrowed_fd(incoming.as_fd(), PollFlags::IN)];
-        match rustix::event::poll(&mut wait, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(io("waiting for the process", errno)),
-        }
-        let [process, signal] = &wait;
-        if signal.revents().contains(PollFlags::IN) {
-            while let Ok(Some(info)) = incoming.read_signal() {
-                let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-                pass_on(launched.pidfd.as_fd(), number);
-            }
-        }
-        if !process.revents().is_empty() {
-            return reap(launched);
-        }
-    }
-}
-
-fn pass_on(process: BorrowedFd<'_>, signal: i32) {
-    // Our own children's affair, and ours.
-    if [Signal::SIGCHLD as i32, Signal::SIGURG as i32, Signal::SIGTTOU as i32, Signal::SIGTTIN as i32].contains(&signal)
-    {
-        return;
-    }
-    // One that has just ended needs no signal.
-    let _ = crate::sys::pidfd_kill(process, signal);
-}
-
-fn reap(launched: &Launched) -> Result<u8, OciError> {
-    let status = loop {
-        match rustix::process::waitid(WaitId::PidFd(launched.pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Err(Errno::INTR) => {}
-            result => break result.map_err(|errno| io("waiting for the process", errno))?,
-        }
-    };
-    let code = status.and_then(|status| status.exit_status().or(status.terminating_signal().map(|n| 128 + n)));
-    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
 }

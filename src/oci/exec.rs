@@ -1,19 +1,30 @@
 //! `exec`: another program in a running container.
 
 use super::OciError;
-use super::args::Exec;
+use super::args::{Exec, Global, UsageError};
 use super::build::{self, Given};
-use super::config::{self, Capabilities, Invalid, Process};
-use super::create::{console, descriptors, end, report, stdio, supervise, words, write_pid};
+use super::config::{self, Capabilities, Process};
+use super::create::{descriptors, end, report, words, write_pid};
 use super::filter;
+use super::foreground::{self, Console, Stay, supervise};
+use super::log;
 use super::state::{Home, Status};
 use crate::sandbox::{CgroupJoin, ExplicitExec, Namespace, Report, explicit_exec_script, launch_explicit_exec};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::process::ExitCode;
 
-pub(super) fn exec(root: &Path, wish: &Exec) -> Result<ExitCode, OciError> {
+pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
+    let root = &global.root;
+    for (given, option) in [
+        (!wish.cgroups.is_empty(), "--cgroup"),
+        (wish.process_label.is_some(), "--process-label"),
+        (wish.apparmor.is_some(), "--apparmor"),
+    ] {
+        if given {
+            return Err(UsageError(format!("exec: {option} is not supported yet")).into());
+        }
+    }
     let keep_descriptors = descriptors(wish.preserve_fds, 0)?;
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
@@ -30,11 +41,6 @@ pub(super) fn exec(root: &Path, wish: &Exec) -> Result<ExitCode, OciError> {
         return refuse("a program would stand still in it");
     }
     let process = process(&init.process, wish)?;
-    match (process.terminal, wish.console_socket.is_some()) {
-        (true, false) => return Err(Invalid::new("process.terminal", "takes --console-socket, for now").into()),
-        (false, true) => return Err(Invalid::new("process.terminal", "false, and --console-socket is given").into()),
-        (true, true) | (false, false) => {}
-    }
     let all = [
         Namespace::User,
         Namespace::Pid,
@@ -54,13 +60,18 @@ pub(super) fn exec(root: &Path, wish: &Exec) -> Result<ExitCode, OciError> {
         process: build::process(&process, "process", &given)?,
     };
     let script = explicit_exec_script(&explicit)?;
+    log::debug(global, || script.to_string());
     let filter = init.filter.as_deref().map(|name| filter::open(root, name)).transpose()?;
-    let console = wish.console_socket.as_deref().map(console).transpose()?;
+    let stay = if wish.detach { Stay::Detached } else { Stay::Foreground };
+    let console = Console::open(process.terminal, wish.console_socket.as_deref(), stay)?;
     let seccomp = filter.as_ref().map(AsFd::as_fd);
-    let launched = launch_explicit_exec(&script, target.as_fd(), stdio(console.as_ref()), seccomp)?;
+    let launched = launch_explicit_exec(&script, target.as_fd(), console.io(), seccomp)?;
     let finish = || {
         if let Some(path) = &wish.pid_file {
             write_pid(path, launched.pid.as_raw_nonzero().get())?;
+        }
+        if let Some(path) = &wish.pidfd_socket {
+            foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
         match report(&launched)? {
             Report::Executed => Ok(()),
@@ -73,7 +84,8 @@ pub(super) fn exec(root: &Path, wish: &Exec) -> Result<ExitCode, OciError> {
     if wish.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::from(supervise(&launched, &signals)?))
+    let terminal = console.relay().inspect_err(|_| end(&launched))?;
+    Ok(ExitCode::from(supervise(&launched, &signals, terminal)?))
 }
 
 /// A whole process from a file, or the container's own with what the options change.

@@ -1,7 +1,7 @@
 //! Commands for a container that there is: `start`, `kill`, `delete`, `pause`, `resume`, `update`.
 
 use super::OciError;
-use super::args::Update;
+use super::args::{Events, Update, UsageError};
 use super::config::{self, Invalid, Resources};
 use super::create::words;
 use super::resources::{self, Moment};
@@ -21,6 +21,8 @@ fn refuse<T>(id: &str, status: Status, what: &'static str) -> Result<T, OciError
 fn io(what: String, source: impl Into<std::io::Error>) -> OciError {
     OciError::Io { what, source: source.into() }
 }
+
+const NOT_RUNNING: &str = "container not running, no process to send a signal to";
 
 fn running(record: &Record) -> Option<OwnedFd> {
     record.init.as_ref().and_then(Init::alive)
@@ -63,16 +65,28 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
 pub(super) fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<(), OciError> {
     let home = Home::of(root, id);
     let record = home.load(id)?;
+    let place = record.place();
     if all {
-        return Ok(record.place().signal(signal)?);
+        return Ok(place.signal(signal)?);
     }
-    let Some(pidfd) = running(&record) else {
-        return refuse(id, home.status(&record), "container not running, no process to send a signal to");
-    };
-    match crate::sys::pidfd_kill(pidfd.as_fd(), signal) {
-        Err(Errno::SRCH) => refuse(id, Status::Stopped, "container not running, no process to send a signal to"),
-        result => result.map_err(|errno| io(format!("sending signal {signal}"), errno)),
+    let shares_pids = record.init.as_ref().is_some_and(|init| init.shares_pids);
+    if signal == libc::SIGKILL && shares_pids && !place.procs()?.is_empty() {
+        // Nothing else would end the others: not even that the first one has.
+        place.signal(signal)?;
+    } else {
+        let Some(pidfd) = running(&record) else {
+            return refuse(id, home.status(&record), NOT_RUNNING);
+        };
+        match crate::sys::pidfd_kill(pidfd.as_fd(), signal) {
+            Err(Errno::SRCH) => return refuse(id, Status::Stopped, NOT_RUNNING),
+            result => result.map_err(|errno| io(format!("sending signal {signal}"), errno))?,
+        }
     }
+    if signal == libc::SIGKILL && place.is_frozen() {
+        // In a v1 freezer it would never come to its end.
+        place.freeze(Freeze::Thawed)?;
+    }
+    Ok(())
 }
 
 pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError> {
@@ -140,6 +154,9 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
     if matches!(status, Status::Stopped | Status::Creating) {
         return refuse(&wish.id, status, "there is nothing to update");
     }
+    if wish.l3_cache_schema.is_some() || wish.memory_bandwidth_schema.is_some() {
+        return Err(Invalid::new("linux.intelRdt", "not supported yet").into());
+    }
     let resources = limits(wish)?;
     Ok(resources::apply(&record.place(), &resources, Moment::Update)?)
 }
@@ -167,4 +184,10 @@ fn limits(wish: &Update) -> Result<Resources, OciError> {
     let resources: Resources =
         config::parse(&text).map_err(|error| Invalid::new(format!("linux.resources.{}", error.path), error.what))?;
     Ok(resources)
+}
+
+pub(super) fn events(root: &Path, wish: &Events) -> Result<(), OciError> {
+    let Events { id, stats: _, interval: _ } = wish;
+    Home::of(root, id).load(id)?;
+    Err(UsageError("events is not supported yet".to_owned()).into())
 }

@@ -4,9 +4,10 @@
 //! the code that starts the agent's containers, too. There is no process of ours beside a container:
 //! one that waits for its start is the container's own first process.
 //!
-//! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`: limits.
+//! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
 //! - `state`: what is known of a container; `filter`: compiled seccomp filters.
-//! - `create`, `lifecycle`, `exec`, `show`: the commands.
+//! - `create`, `lifecycle`, `exec`, `show`, `spec`: the commands; `foreground`, `relay`: what
+//!   connects them with who called.
 
 mod args;
 mod build;
@@ -14,11 +15,15 @@ pub mod config;
 mod create;
 mod exec;
 mod filter;
+mod foreground;
 mod lifecycle;
 mod log;
 mod mounts;
+mod relay;
 mod resources;
+mod rows;
 mod show;
+mod spec;
 mod state;
 
 use args::Command;
@@ -67,45 +72,59 @@ impl From<crate::sandbox::LaunchError> for OciError {
 
 /// Runs one command; its words come without the program's own name.
 pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let name = name();
     let words: Result<Vec<String>, _> = words.map(std::ffi::OsString::into_string).collect();
     let Ok(words) = words else {
         log::say("an argument is not UTF-8");
         return ExitCode::from(1);
     };
-    let (global, command) = match args::parse(words) {
+    let (global, command) = match args::parse(&name, words) {
         Ok(parsed) => parsed,
         Err(error) => {
             log::say(&error.to_string());
             return ExitCode::from(1);
         }
     };
+    let is_exec = matches!(command, Command::Exec(_));
     match run(&global, command) {
         Ok(code) => code,
         Err(error) => {
             log::error(&global, &error);
-            ExitCode::from(1)
+            // What a program in the container could return, too, but seldom does.
+            ExitCode::from(if is_exec { 255 } else { 1 })
         }
+    }
+}
+
+/// What we were called by: tools look for the name they know in what `--version` says.
+fn name() -> String {
+    let called = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = called.as_deref().and_then(std::path::Path::file_name).and_then(std::ffi::OsStr::to_str);
+    match name {
+        None | Some("" | "plim") => "plim-oci".to_owned(),
+        Some(name) => name.to_owned(),
     }
 }
 
 fn run(global: &args::Global, command: Command) -> Result<ExitCode, OciError> {
     let root = &global.root;
     match command {
-        Command::Create(wish) => create::create(root, &wish).map(|()| ExitCode::SUCCESS),
-        Command::Run(wish) => create::run(root, &wish),
+        Command::Create(wish) => create::create(global, &wish).map(|()| ExitCode::SUCCESS),
+        Command::Run(wish) => create::run(global, &wish),
         Command::Start { id } => lifecycle::start(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Kill { id, signal, all } => lifecycle::kill(root, &id, signal, all).map(|()| ExitCode::SUCCESS),
         Command::Delete { id, force } => lifecycle::delete(root, &id, force).map(|()| ExitCode::SUCCESS),
         Command::Pause { id } => lifecycle::pause(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Resume { id } => lifecycle::resume(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Update(wish) => lifecycle::update(root, &wish).map(|()| ExitCode::SUCCESS),
-        Command::Exec(wish) => exec::exec(root, &wish),
+        Command::Exec(wish) => exec::exec(global, &wish),
         Command::State { id } => show::state(root, &id).map(|()| ExitCode::SUCCESS),
         Command::List { quiet, json } => show::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
-        Command::Ps { id, json } => show::ps(root, &id, json).map(|()| ExitCode::SUCCESS),
-        Command::Spec { bundle } => show::spec(&bundle).map(|()| ExitCode::SUCCESS),
+        Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),
+        Command::Events(wish) => lifecycle::events(root, &wish).map(|()| ExitCode::SUCCESS),
+        Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| ExitCode::SUCCESS),
         Command::Features => show::features().map(|()| ExitCode::SUCCESS),
-        Command::Version => show::version().map(|()| ExitCode::SUCCESS),
-        Command::Help => show::help().map(|()| ExitCode::SUCCESS),
+        Command::Version { name } => show::version(&name).map(|()| ExitCode::SUCCESS),
+        Command::Help { text } => show::print(&text).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -1,7 +1,7 @@
-//! Commands that only tell: `state`, `list`, `ps`, `spec`, `features`, `--version`.
+//! Commands that only tell: `state`, `list`, `ps`, `features`, `--version`.
 
 use super::OciError;
-use super::config::TEMPLATE;
+use super::args::Ps;
 use super::state::{Home, Record};
 use crate::spec::Capability;
 use serde_json::json;
@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-fn print(text: &str) -> Result<(), OciError> {
+pub(super) fn print(text: &str) -> Result<(), OciError> {
     let failed = |source| OciError::Io { what: "writing to standard output".to_owned(), source };
     std::io::stdout().write_all(text.as_bytes()).map_err(failed)
 }
@@ -83,21 +83,13 @@ pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError>
     print(&lines)
 }
 
-pub(super) fn ps(root: &Path, id: &str, json: bool) -> Result<(), OciError> {
-    let pids = Home::of(root, id).load(id)?.place().procs()?;
-    if json {
+pub(super) fn ps(root: &Path, wish: &Ps) -> Result<(), OciError> {
+    let pids = Home::of(root, &wish.id).load(&wish.id)?.place().procs()?;
+    if wish.json {
         return print(&format!("{}\n", json!(pids)));
     }
     let lines: String = pids.iter().map(|pid| format!("{pid}\n")).collect();
     print(&format!("PID\n{lines}"))
-}
-
-pub(super) fn spec(bundle: &Path) -> Result<(), OciError> {
-    let path = bundle.join("config.json");
-    let failed = |source| OciError::Io { what: format!("writing {}", path.display()), source };
-    // One that is there is somebody's work.
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
-    file.write_all(TEMPLATE.as_bytes()).map_err(failed)
 }
 
 /// What is supported, in the specification's form (features-linux).
@@ -140,30 +132,8 @@ pub(super) fn features() -> Result<(), OciError> {
     }))
 }
 
-pub(super) fn version() -> Result<(), OciError> {
-    print(&format!("plim-oci version {}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION")))
-}
-
-pub(super) fn help() -> Result<(), OciError> {
-    print(
-        "plim-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND [OPTIONS] ID
-
-  run, create   --bundle DIR --config FILE --pid-file FILE --console-socket FILE --preserve-fds N
-                run also: --detach --keep
-  start ID
-  state ID
-  kill ID [SIGNAL]       --all
-  delete ID              --force
-  list                   --quiet --format table|json
-  ps ID                  --format table|json
-  exec ID COMMAND ...    --process FILE --tty --console-socket FILE --detach --pid-file FILE --cwd DIR
-                         --env NAME=VALUE --user UID[:GID] --additional-gids GID --cap CAP --no-new-privs
-  pause ID, resume ID
-  update ID              --resources FILE --memory N --memory-reservation N --memory-swap N --cpu-shares N
-                         --cpu-quota N --cpu-period N --cpu-burst N --cpu-idle N --cpuset-cpus LIST
-                         --cpuset-mems LIST --pids-limit N --blkio-weight N
-  spec                   --bundle DIR
-  features, --version
-",
-    )
+/// The lines are in the order, and have the names, that other tools know.
+pub(super) fn version(name: &str) -> Result<(), OciError> {
+    let version = env!("CARGO_PKG_VERSION");
+    print(&format!("{name} version {version}\ncommit: {version}\nspec: 1.3.0\n"))
 }

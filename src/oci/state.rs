@@ -40,6 +40,9 @@ pub(super) struct Init {
     pub start_time: u64,
     /// Namespaces that are not the host's, as bits of clone(2).
     pub namespaces: u64,
+    /// Its other processes do not end with the first one.
+    #[serde(default)]
+    pub shares_pids: bool,
     /// What `exec` starts from.
     pub process: Process,
     /// The name of the compiled filter.
@@ -191,23 +194,11 @@ impl Record {
     }
 }
 
-const CONTROLLERS: [Controller; 9] = [
-    Controller::Cpu,
-    Controller::Cpuset,
-    Controller::Memory,
-    Controller::Pids,
-    Controller::Io,
-    Controller::Hugetlb,
-    Controller::Devices,
-    Controller::Freezer,
-    Controller::Cpuacct,
-];
-
 impl CgroupRecord {
     fn directory(&self) -> Directory {
         let version = if self.v2 { Version::V2 } else { Version::V1 };
         let is = |controller: &Controller| self.controllers.iter().any(|name| name == controller.name(Version::V1));
-        let controllers = CONTROLLERS.into_iter().filter(is).collect();
+        let controllers = Controller::EVERY.into_iter().filter(is).collect();
         Directory { version, controllers, mount: self.mount.clone(), path: self.path.clone() }
     }
 }

@@ -95,6 +95,7 @@ mod tests {
                 id_base: 0,
                 id_ranges: 0,
                 deletion_grace: Span(0),
+                retention: Span(0),
                 max_delete: 0,
                 max_delete_percent: 0,
                 stop_all: false,

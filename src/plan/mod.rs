@@ -34,6 +34,9 @@ pub struct Settings {
     pub id_ranges: u32,
     /// How long an object has to be absent before it is removed.
     pub deletion_grace: Span,
+    /// How long what is left of a removed object is kept after the grace, stopped, so that it can go on
+    /// when its text comes back.
+    pub retention: Span,
     /// More absences than this at once wait for consent: the larger of the count and the percentage.
     pub max_delete: usize,
     pub max_delete_percent: usize,

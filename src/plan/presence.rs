@@ -4,7 +4,8 @@
 //! then the likeliest story is a wrong directory.
 
 use super::known::Known;
-use super::{Inputs, SourceState, Wanted, Wish};
+use super::{Inputs, Phase, Record, SourceState, Wanted, Wish};
+use crate::spec::DeletionPolicy;
 use std::sync::Arc;
 
 /// How an object stands in the sources.
@@ -53,9 +54,15 @@ impl<'a> Presences<'a> {
         if let Some(reason) = &self.incomplete {
             return Presence::Unavailable(reason.clone());
         }
-        match &self.guard {
-            Some(reason) if !self.inputs.approved.contains(&*object.id) => Presence::Held(reason.clone()),
-            _ => Presence::Absent,
+        if self.inputs.approved.contains(&*object.id) {
+            return Presence::Absent;
+        }
+        let record = object.record;
+        let kept = record.and_then(|record| record.accepted.kept_without_consent()).map(Arc::from);
+        let guard = || self.guard.clone().filter(|_| !record.is_some_and(|record| self.is_let_go(record)));
+        match kept.or_else(guard) {
+            Some(reason) => Presence::Held(reason),
+            None => Presence::Absent,
         }
     }
 
@@ -74,12 +81,24 @@ impl<'a> Presences<'a> {
         }
     }
 
+    /// Its deletion was allowed, and all that is left of it is kept for a while or for good.
+    fn is_let_go(&self, record: &Record) -> bool {
+        let Inputs { settings, now, .. } = self.inputs;
+        let deleted_at = record.absent_since.map(|since| since.after(settings.deletion_grace));
+        let phase = record.instance.as_ref().map(|instance| instance.phase);
+        let left = record.accepted.spec.deletion_policy == DeletionPolicy::Orphan || phase == Some(Phase::Stopped);
+        left && deleted_at.is_some_and(|at| at <= now)
+    }
+
     /// Counts what is absent now, deletions under way included, so that a directory that empties
     /// in slow motion is noticed like one that empties at once.
     fn wipe_guard(&self, objects: &[Known<'_>]) -> Option<Arc<str>> {
         let Inputs { settings, desired, .. } = self.inputs;
         // What runs without a record is never removed, so it does not count.
-        let counts = |object: &&Known<'_>| object.record.is_some() || (object.is_stray() && !object.runs());
+        let counts = |object: &&Known<'_>| match object.record {
+            Some(record) => !self.is_let_go(record),
+            None => object.is_stray() && !object.runs(),
+        };
         let gone = |object: &&Known<'_>| object.wish.is_none() && self.held_by_its_file(object).is_none();
         let managed = objects.iter().filter(counts).count();
         let absent = objects.iter().filter(counts).filter(gone).count();

@@ -1,3 +1,5 @@
+mod deletion;
+
 use super::*;
 use crate::spec::change::Class;
 use crate::spec::{Bytes, Container, InstanceId, Object, ObjectId, Provenance};
@@ -38,6 +40,7 @@ impl Host {
             id_base: 100_000,
             id_ranges: 8,
             deletion_grace: Span::from_secs(10),
+            retention: Span(0),
             max_delete: 3,
             max_delete_percent: 30,
             stop_all: false,

@@ -7,9 +7,9 @@
 use super::EnvName;
 use super::container::Capability;
 use super::{
-    AbsolutePath, Backoff, Bytes, Capabilities, Container, ContainerType, Count, Cpu, CpuSet, DesiredState, HugePages,
-    ImageRef, Io, IoLimit, Logs, Memory, MilliCpu, Mount, MountSource, Name, Network, Object, Pids, Resources, Restart,
-    RestartPolicy, Seccomp, Security, Signal, Span, Stop, User, Weight,
+    AbsolutePath, Backoff, Bytes, Capabilities, Container, ContainerType, Count, Cpu, CpuSet, DeletionPolicy,
+    DesiredState, HugePages, ImageRef, Io, IoLimit, Logs, Memory, MilliCpu, Mount, MountSource, Name, Network, Object,
+    Pids, Resources, Restart, RestartPolicy, Seccomp, Security, Signal, Span, Stop, User, Weight,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -166,6 +166,7 @@ struct Flat<'a> {
     stop_grace: Span,
     logs_max_size: Bytes,
     logs_files: u8,
+    deletion_policy: DeletionPolicy,
 }
 
 impl<'a> Flat<'a> {
@@ -206,6 +207,7 @@ impl<'a> Flat<'a> {
             restart: Restart { policy: restart_policy, backoff: Backoff { min: backoff_min, max: backoff_max } },
             stop: Stop { signal: stop_signal, grace: stop_grace },
             logs: Logs { max_size: logs_max_size, files: logs_files },
+            deletion_policy,
         } = container;
         let Cpu { limit: cpu_limit, weight: cpu_weight, cpuset, mems } = cpu;
         let Memory { limit: memory_limit, high: memory_high, low: memory_low, min: memory_min, swap: memory_swap } =
@@ -252,6 +254,7 @@ impl<'a> Flat<'a> {
             stop_grace: *stop_grace,
             logs_max_size: *logs_max_size,
             logs_files: *logs_files,
+            deletion_policy: *deletion_policy,
         }
     }
 }
@@ -349,6 +352,7 @@ static TABLE: &[Row] = &[
     value!("spec.stop.grace", None, stop_grace, plain, "holds from its next stop on"),
     value!("spec.logs.maxSize", None, logs_max_size, plain, "holds from its next start on"),
     value!("spec.logs.files", None, logs_files, plain, "holds from its next start on"),
+    value!("spec.deletionPolicy", None, deletion_policy, plain, "holds when its text is gone"),
 ];
 
 fn plain<T: fmt::Display + ?Sized>(value: &T) -> Option<String> {

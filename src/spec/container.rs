@@ -2,7 +2,7 @@
 
 use super::env::{self, EnvForms, EnvName};
 use super::text::Text;
-use super::{AbsolutePath, Bytes, ImageRef, Name, Resources, Span};
+use super::{AbsolutePath, Bytes, DeletionPolicy, ImageRef, Name, Resources, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::borrow::Cow;
@@ -66,6 +66,9 @@ pub struct Container {
     /// How much of its output is kept.
     #[serde(default)]
     pub logs: Logs,
+    /// `Delete`, `Stop`, `Orphan` or `Confirm`: what happens when its text is gone from the manifests.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
 }
 
 fn root_directory() -> AbsolutePath {

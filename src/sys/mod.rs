@@ -5,6 +5,7 @@
 //! and `exec`: none allocates, takes a lock or panics, unless its documentation says so.
 #![allow(unsafe_code, reason = "the one place where the kernel is called directly")]
 
+mod bpf;
 mod clone;
 mod exec;
 mod mount;
@@ -12,6 +13,10 @@ mod pidfd;
 mod process;
 mod title;
 
+pub use bpf::{
+    BpfInstruction, BpfName, bpf_attach_device_program, bpf_detach_device_program, bpf_device_programs,
+    bpf_load_device_program, bpf_program, bpf_program_name,
+};
 pub use clone::{Cloned, Request, clone3, exit, fork};
 pub use exec::{Pointers, execve};
 pub use mount::{MountChange, mount_setattr};

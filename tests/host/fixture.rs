@@ -54,10 +54,16 @@ impl Host {
 
     /// Starts `plim up` and waits until it answers.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with more options.
+    pub fn start_with(&mut self, options: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("up.log")).unwrap();
         let agent = self
             .command(["up"])
             .arg(&self.manifests)
+            .args(options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -82,6 +82,31 @@ fn a_file_that_comes_back_within_the_grace_keeps_its_process() {
 
 #[test]
 #[ignore = "needs root"]
+fn what_is_kept_of_a_removed_container_goes_on_when_its_file_comes_back() {
+    let mut host = Host::prepare();
+    host.start_with(&["--keep-removed", "1h"]);
+    let text = "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {name: job}\nspec:\n  image: host:/\n  init: true\n  \
+                command: [sh, -c, \"echo word >> /var/words; sleep infinity\"]\n";
+    host.write("job.yaml", text);
+    let pid = host.pid("job");
+    host.until("the word", || host.ok(["exec", "job", "--", "cat", "/var/words"]) == "word\n");
+
+    host.delete("job.yaml");
+    host.wait("job", "kept", |item| item["status"]["phase"] == "Stopped" && item["status"]["sync"] == "deleting");
+    assert!(!alive(pid));
+    host.write("job.yaml", text);
+    host.pid("job");
+    host.until("both words", || host.ok(["exec", "job", "--", "cat", "/var/words"]) == "word\nword\n");
+
+    host.delete("job.yaml");
+    host.wait("job", "kept", |item| item["status"]["phase"] == "Stopped" && item["status"]["sync"] == "deleting");
+    host.ok(["approve", "job"]);
+    host.gone("job");
+    assert_eq!(host.traces("default_job"), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_changed_command_restarts_in_the_same_root_filesystem() {
     let host = Host::up();
     let with = |word: &str| {
@@ -232,6 +257,26 @@ fn a_program_that_drops_its_handler_when_asked_to_end_has_its_grace() {
         data.display()
     );
     host.write("polite.yaml", &text);
+    host.until("its handler is there", || data.join("up").exists());
+
+    let (_, said) = host.interrupt();
+
+    assert!(data.join("done").exists() && !said.contains("ignores"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_small_init_passes_the_stop_signal_on() {
+    let mut host = Host::up();
+    let data = host.dir.join("data");
+    fs::create_dir(&data).unwrap();
+    let text = format!(
+        "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: led}}\nspec:\n  image: host:/\n  init: true\n  \
+         command: [sh, -c, 'trap \"touch /data/done; exit\" TERM; touch /data/up; while :; do sleep 0.05; done']\n  \
+         mounts: [{{host: {}, path: /data}}]\n  stop: {{grace: 30s}}\n",
+        data.display()
+    );
+    host.write("led.yaml", &text);
     host.until("its handler is there", || data.join("up").exists());
 
     let (_, said) = host.interrupt();

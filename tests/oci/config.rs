@@ -27,7 +27,6 @@ fn each_mistake_is_told_with_its_path() {
         ("/process/cwd", json!("tmp"), "process.cwd: \"tmp\" is not an absolute path"),
         ("/process/env/1", json!("TERM"), "process.env[1]: not of the form NAME=value"),
         ("/process/user/uid", json!("root"), "process.user.uid: invalid type: string \"root\", expected u32"),
-        ("/process/terminal", json!(true), "process.terminal: takes --console-socket, for now"),
         ("/process/oomScoreAdj", json!(2000), "process.oomScoreAdj: not from -1000 to 1000"),
         ("/process/apparmorProfile", json!("strict"), "process.apparmorProfile: not supported yet"),
         ("/process/selinuxLabel", json!("a:b:c"), "process.selinuxLabel: not supported yet"),

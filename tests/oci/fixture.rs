@@ -43,6 +43,7 @@ impl Bundle {
         assert_eq!(answer.code, Some(0), "{answer:?}");
         let text = fs::read(bundle.path("config.json")).unwrap();
         let mut config: Value = serde_json::from_slice(&text).unwrap();
+        config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(["/bin/sh", "-c", script]);
         let usr =
             json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro", "rprivate"]});
@@ -60,7 +61,7 @@ impl Bundle {
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plim-oci"));
+        let mut command = Command::new(runtime());
         command.arg("--root").arg(self.path("state")).args(words).stdin(Stdio::null());
         command
     }
@@ -122,6 +123,11 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = self.on(&["delete", "--force"]);
     }
+}
+
+/// The program under test. `PLIM_OCI_BIN` names it where it is not at the place that cargo built it in.
+pub fn runtime() -> PathBuf {
+    std::env::var_os("PLIM_OCI_BIN").map_or_else(|| env!("CARGO_BIN_EXE_plim-oci").into(), PathBuf::from)
 }
 
 /// The mount points of all hierarchies.

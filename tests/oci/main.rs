@@ -1,6 +1,8 @@
 //! The OCI command line as other programs call it, on the real kernel.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says why")]
 
+mod cgroups;
+mod command;
 mod config;
 mod fixture;
 mod lifecycle;

@@ -18,7 +18,7 @@ fn symbol_names(file: &[u8]) -> &[u8] {
 
 #[test]
 fn the_runtime_has_no_server_no_database_and_no_async_runtime_in_it() {
-    let file = std::fs::read(env!("CARGO_BIN_EXE_plim-oci")).unwrap();
+    let file = std::fs::read(crate::fixture::runtime()).unwrap();
     let names = symbol_names(&file);
     let has = |name: &str| names.windows(name.len()).any(|window| window == name.as_bytes());
 

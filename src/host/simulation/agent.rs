@@ -1,20 +1,20 @@
 //! The agent of the simulation: it carries steps out as the real one does, durable intent first,
 //! several at once, and it can end at any moment. Around it, people and the sources.
 
-use super::referee::{Asked, Referee};
+use super::faults::{Faults, Point};
+use super::id;
+use super::referee::Referee;
 use super::world::{Fate, World};
-use super::{id, object};
 use crate::plan::{
-    Action, Desired, Failure, Inputs, Override, OverrideState, Plan, Record, Settings, Settled, SourceState, Step,
-    Wanted, Wish, plan, settle,
+    Action, Desired, Failure, Inputs, Plan, Record, Settings, Settled, SourceState, Step, Wanted, Wish, plan, settle,
 };
-use crate::spec::{Bytes, InstanceId, Object, ObjectId, Provenance, Span};
+use crate::spec::{InstanceId, ObjectId, Provenance, Span};
 use crate::store::{MemoryStore, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub(super) const NAMES: [&str; 6] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"];
 pub(super) const GRACE: Span = Span::from_secs(5);
+pub(super) const RETENTION: Span = Span::from_secs(20);
 
 #[derive(Debug, Clone)]
 pub(super) enum File {
@@ -25,44 +25,61 @@ pub(super) enum File {
 pub(super) struct Simulation {
     pub world: World,
     pub settings: Settings,
+    /// Every object that there may be.
+    pub names: Vec<ObjectId>,
     pub files: BTreeMap<ObjectId, File>,
     pub readable: bool,
-    store: MemoryStore,
+    pub store: MemoryStore,
+    /// As the agent has them in memory.
+    pub records: BTreeMap<ObjectId, Record>,
+    /// Records that ended steps have changed, and that are not on disk yet: with the step's kind.
+    settled: BTreeMap<ObjectId, &'static str>,
+    /// Those that the store has refused, until it takes everything.
+    refused: BTreeMap<ObjectId, &'static str>,
+    /// A write to the store has failed since the last one that went well.
+    unsaved: bool,
     in_flight: BTreeMap<ObjectId, (Step, bool)>,
-    approved: BTreeSet<ObjectId>,
+    pub approved: BTreeSet<ObjectId>,
     pub referee: Referee,
-    pub log: Vec<String>,
+    pub faults: Faults,
+    /// What happened, when it is kept: saying it costs more than doing it.
+    pub log: Option<Vec<String>>,
 }
 
 impl Simulation {
-    pub fn new(seed: u64) -> Self {
+    /// A world of so many objects.
+    pub fn new(seed: u64, objects: usize) -> Self {
         Self {
             world: World::new(seed),
             settings: Settings {
                 id_base: 1 << 20,
                 id_ranges: 64,
                 deletion_grace: GRACE,
+                retention: RETENTION,
                 max_delete: 3,
                 max_delete_percent: 30,
                 stop_all: false,
             },
+            names: (0..objects).map(|number| id(&format!("n{number}"))).collect(),
             files: BTreeMap::new(),
             readable: true,
             store: MemoryStore::default(),
+            records: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            unsaved: false,
             in_flight: BTreeMap::new(),
             approved: BTreeSet::new(),
             referee: Referee::default(),
-            log: Vec::new(),
+            faults: Faults::default(),
+            log: None,
         }
     }
 
-    fn say(&mut self, text: String) {
-        self.log.push(format!("{:>9} {text}", self.world.now.0 - 1_700_000_000_000));
-    }
-
-    pub fn records(&self) -> BTreeMap<ObjectId, Record> {
-        let records = self.store.scan().expect("memory");
-        records.into_iter().map(|record| (record.id.clone(), record)).collect()
+    pub fn say(&mut self, text: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.push(format!("{:>9} {}", self.world.now.0 - 1_700_000_000_000, text()));
+        }
     }
 
     pub fn pids(&self) -> BTreeMap<InstanceId, u32> {
@@ -71,9 +88,9 @@ impl Simulation {
     }
 
     pub fn lose_the_database(&mut self) {
-        self.say("the database is lost".to_owned());
-        self.crash();
+        self.say(|| "the database is lost".to_owned());
         self.store.lose_everything();
+        self.crash();
         // Orders of people are lost with it.
         self.referee.orders.clear();
         self.referee.forgot_at = Some(self.world.now);
@@ -82,51 +99,6 @@ impl Simulation {
             if let Some(process) = &mut life.process {
                 process.order_lost = process.condemned;
             }
-        }
-    }
-
-    fn write_file(&mut self, name: &str) {
-        let dice = &mut self.world.dice;
-        let memory = [64, 128, 256, 512][usize::try_from(dice.roll(4)).expect("small")];
-        let command = dice.roll(2);
-        let image = if dice.one_in(4) { "rootfs:/srv/x" } else { "host:/" };
-        let state = if dice.one_in(8) { "stopped" } else { "running" };
-        let policy = ["always", "always", "onFailure", "never"][usize::try_from(dice.roll(4)).expect("small")];
-        let userns = !dice.one_in(8);
-        let yaml = format!(
-            "{{image: '{image}', command: [c{command}], desiredState: {state}, restart: {{policy: {policy}}}, \
-             stop: {{grace: 7s}}, security: {{userNamespace: {userns}}}, resources: {{memory: {{limit: {memory}Mi}}}}}}"
-        );
-        let mut object = object(name, &yaml);
-        object.labels.insert("l".to_owned(), self.world.dice.roll(3).to_string());
-        self.put_file(object);
-    }
-
-    pub fn put_file(&mut self, object: Object) {
-        let provenance = Provenance {
-            source: "dir".to_owned(),
-            file: format!("{}.yaml", object.id.name),
-            path: format!("/m/{}.yaml", object.id.name),
-            document: 1,
-            line: 1,
-            revision: "r".to_owned(),
-        };
-        self.say(format!(
-            "file {} image {} command {:?} {:?} {:?} userns {} memory {:?}",
-            object.id,
-            object.spec.image,
-            object.spec.command,
-            object.spec.desired_state,
-            object.spec.restart.policy,
-            object.spec.security.user_namespace,
-            object.spec.resources.memory.limit
-        ));
-        self.files.insert(object.id.clone(), File::Valid(Arc::new(Wanted { object: Arc::new(object), provenance })));
-    }
-
-    pub fn files_for(&mut self, count: usize) {
-        for name in &NAMES[..count] {
-            self.put_file(object(name, "{image: 'host:/', command: [c], resources: {memory: {limit: 64Mi}}}"));
         }
     }
 
@@ -145,7 +117,7 @@ impl Simulation {
                         desired.objects.insert(id.clone(), Wish::Present(wanted.clone()));
                     }
                     // A broken text tells its name, or not.
-                    File::Broken if id.name.as_str() < "d" => {
+                    File::Broken if id.name.as_str().len().is_multiple_of(2) => {
                         desired.held_files.insert(("dir".to_owned(), format!("{}.yaml", id.name)), "broken".into());
                     }
                     File::Broken => {
@@ -168,11 +140,12 @@ impl Simulation {
     fn plan(&mut self) -> Plan {
         let in_flight: BTreeSet<ObjectId> = self.in_flight.keys().cloned().collect();
         let desired = self.desired();
+        self.approved.retain(|id| !desired.objects.contains_key(id));
         self.referee.hears(&desired, &self.world, &in_flight, self.settings.stop_all, &self.approved);
         plan(Inputs {
             settings: &self.settings,
             desired: &desired,
-            records: &self.records(),
+            records: &self.records,
             seen: &self.world.observe(),
             in_flight: &in_flight,
             approved: &self.approved,
@@ -182,13 +155,14 @@ impl Simulation {
 
     /// One round; the steps are begun, and end later.
     fn round(&mut self) -> Plan {
+        self.save_settled();
         let plan = self.plan();
+        if !self.write_intents(&plan) {
+            return plan;
+        }
         for step in &plan.steps {
             assert!(!self.in_flight.contains_key(&step.object), "a second step for {}", step.object);
-            self.say(format!("step {} {:?} class {}: {}", step.object, kind(&step.action), step.class, step.reason));
-            if let Some(record) = &step.record {
-                self.store.put(std::slice::from_ref(record)).expect("memory");
-            }
+            self.say(|| format!("step {} {} class {}: {}", step.object, kind(&step.action), step.class, step.reason));
             let justified = self.referee.justifies(&self.world, &step.action);
             if let (true, Action::Remove { instance }) = (justified, &step.action) {
                 self.referee.doomed.insert(instance.clone());
@@ -198,26 +172,73 @@ impl Simulation {
         plan
     }
 
+    /// Writes down what came of the steps that ended since the last round, or fails to.
+    fn save_settled(&mut self) {
+        let settled = std::mem::take(&mut self.settled);
+        if settled.is_empty() {
+            return;
+        }
+        if self.world.is_unlucky(4) {
+            settled.values().for_each(|kind| self.faults.count(kind, Point::ResultRefused));
+            self.refused.extend(settled);
+            self.unsaved = true;
+            return;
+        }
+        let records: Vec<Record> = settled.keys().filter_map(|id| self.records.get(id).cloned()).collect();
+        self.store.put(&records).expect("memory");
+    }
+
+    /// Makes durable what is about to be done. False: the disk refuses, and nothing may be done.
+    fn write_intents(&mut self, plan: &Plan) -> bool {
+        let intents: Vec<Record> = plan.steps.iter().filter_map(|step| step.record.clone()).collect();
+        if intents.is_empty() && !self.unsaved {
+            return true;
+        }
+        if self.world.is_unlucky(4) {
+            self.say(|| "the store refuses".to_owned());
+            plan.steps.iter().for_each(|step| self.faults.count(kind(&step.action), Point::IntentRefused));
+            self.unsaved = true;
+            return false;
+        }
+        if self.unsaved {
+            // After a failure what is in memory may be newer than what is stored, of any object.
+            let behind: Vec<Record> = self.records.values().cloned().collect();
+            self.store.put(&behind).expect("memory");
+            self.unsaved = false;
+            self.refused.clear();
+        }
+        self.store.put(&intents).expect("memory");
+        self.records.extend(intents.into_iter().map(|record| (record.id.clone(), record)));
+        true
+    }
+
     /// Carries out one of the steps that were begun.
     fn carry_out(&mut self, object: &ObjectId) {
         let Some((step, justified)) = self.in_flight.remove(object) else { return };
+        let kind = kind(&step.action);
         self.referee.judge(&self.world, &step.action, justified);
-        let fate = self.world.apply(&step.action, true);
+        let (fate, point) = self.world.apply(&step.action, true);
+        self.faults.count(kind, point);
         self.referee.look(&self.world);
         let result: Result<_, Failure> = match fate {
             Fate::Crash => {
-                self.say(format!("crash in {:?} of {object}", kind(&step.action)));
+                self.say(|| format!("crash in {kind} of {object}"));
                 return self.crash();
             }
             Fate::Done(result) => result,
         };
         if let Err(error) = &result {
-            self.say(format!("{:?} of {object} failed: {}", kind(&step.action), error.message));
+            self.say(|| format!("{kind} of {object} failed: {}", error.message));
         }
-        let Some(record) = self.store.load(object).expect("memory") else { return };
-        match settle(&record, &step.action, result, self.world.now) {
-            Settled::Put(record) => self.store.put(&[*record]).expect("memory"),
+        let Some(record) = self.records.get(object) else { return };
+        match settle(record, &step.action, result, self.world.now) {
+            Settled::Put(record) => {
+                self.records.insert(object.clone(), *record);
+                self.settled.insert(object.clone(), kind);
+            }
             Settled::Forget => {
+                self.records.remove(object);
+                self.settled.remove(object);
                 self.store.forget(std::slice::from_ref(object)).expect("memory");
                 // An order ends with the object that it was about.
                 self.referee.orders.remove(object);
@@ -226,108 +247,33 @@ impl Simulation {
         }
     }
 
-    fn crash(&mut self) {
+    /// The agent ends in the middle of what it does; what it knows afterwards is what was durable.
+    pub fn crash(&mut self) {
+        for (step, _) in self.in_flight.values() {
+            self.faults.count(kind(&step.action), Point::CrashAfterIntent);
+        }
+        let lost = [std::mem::take(&mut self.settled), std::mem::take(&mut self.refused)];
+        for (object, kind) in lost.into_iter().flatten() {
+            self.faults.count(kind, Point::ResultLost);
+            if matches!(kind, "signal" | "kill") {
+                self.world.forget_order(&object);
+            }
+        }
+        self.unsaved = false;
         self.in_flight.clear();
         self.approved.clear();
         self.store.crash();
-    }
-
-    fn order(&mut self, object: &ObjectId, state: OverrideState) {
-        let Some(mut record) = self.store.load(object).expect("memory") else { return };
-        let until = self.world.dice.one_in(2).then(|| self.world.now.after(Span::from_secs(20)));
-        self.say(format!("order {state:?} of {object} until {until:?}"));
-        let since = self.world.now;
-        record.override_ = Some(Override { state, by: 1000, reason: None, since, until });
-        self.store.put(&[record]).expect("memory");
-        self.referee.orders.insert(object.clone(), Asked { state, since, until });
-    }
-
-    fn happen(&mut self) {
-        let name = NAMES[usize::try_from(self.world.dice.roll(6)).expect("small")];
-        let object = id(name);
-        let life = self.world.lives_of(&object).last().map(|(id, _)| id.clone());
-        match self.world.dice.roll(24) {
-            0..=3 => self.write_file(name),
-            4 => {
-                self.say(format!("{object} is removed from the manifests"));
-                self.files.remove(&object);
-            }
-            5 => {
-                if let Some(file) = self.files.get_mut(&object) {
-                    *file = File::Broken;
-                    self.say(format!("{object} is broken"));
-                }
-            }
-            6 => {
-                self.readable = !self.readable;
-                self.say(format!("readable: {}", self.readable));
-            }
-            7..=9 => {
-                if let Some(life) = life {
-                    let code = i32::try_from(self.world.dice.roll(3)).expect("small");
-                    self.say(format!("{life} ends with {code}"));
-                    self.world.end(&life, code, true);
-                }
-            }
-            10 => {
-                if let Some(id) = life
-                    && self.world.dice.one_in(3)
-                    && let Some(life) = self.world.lives.get_mut(&id)
-                {
-                    // Somebody destroys it behind our back.
-                    if life.process.take().is_some() {
-                        life.ended_alone = Some(None);
-                    }
-                    life.exited = None;
-                    life.stragglers_until = None;
-                    life.group = None;
-                    if self.world.dice.one_in(2) {
-                        life.rootfs = None;
-                    }
-                    self.world.bury(&id);
-                    self.say(format!("{id} vanishes"));
-                }
-            }
-            11 => {
-                if let Some(group) =
-                    life.and_then(|life| self.world.lives.get_mut(&life)).and_then(|life| life.group.as_mut())
-                {
-                    group.insert("memory.max".to_owned(), "12345".to_owned());
-                    self.say(format!("{object} drifts"));
-                }
-            }
-            12 | 13 => {
-                let uses = [0, 100, 300][usize::try_from(self.world.dice.roll(3)).expect("small")] << 20;
-                if let Some(process) =
-                    life.and_then(|life| self.world.lives.get_mut(&life)).and_then(|life| life.process.as_mut())
-                {
-                    process.uses = uses;
-                    self.say(format!("{object} uses {}", Bytes(uses)));
-                }
-            }
-            14 => self.order(&object, OverrideState::Stopped),
-            15 => self.order(&object, OverrideState::Running),
-            16 => self.order(&object, OverrideState::Restart),
-            17 => {
-                self.say("the agent is killed".to_owned());
-                self.crash();
-            }
-            18 if self.world.dice.one_in(8) => self.lose_the_database(),
-            19 if self.world.dice.one_in(3) => {
-                self.approved = NAMES.map(id).into();
-                self.say("everything is approved".to_owned());
-            }
-            _ => {
-                let span = Span(self.world.dice.roll(4_000));
-                self.world.pass(span);
-            }
-        }
+        let records = self.store.scan().expect("memory");
+        self.records = records.into_iter().map(|record| (record.id.clone(), record)).collect();
     }
 
     /// Things happen, and the agent does its work in between, or does not get to it.
-    pub fn live(&mut self, events: u32) {
-        for _ in 0..events {
-            self.happen();
+    pub fn live(&mut self, rounds: u32) {
+        for _ in 0..rounds {
+            // As much for each object in a large world as in a small one.
+            for _ in 0..=self.names.len() / 8 {
+                self.happen();
+            }
             if !self.world.dice.one_in(4) {
                 self.round();
             }
@@ -359,7 +305,7 @@ impl Simulation {
     pub fn come_to_rest(&mut self) {
         let faults = std::mem::replace(&mut self.world.faults, 0);
         self.readable = true;
-        self.say("faults stop".to_owned());
+        self.say(|| "faults stop".to_owned());
         self.world.obey();
         for rounds in 0..1_000 {
             if rounds == 80 {
@@ -367,7 +313,7 @@ impl Simulation {
                 let processes = self.world.lives.values_mut().filter_map(|life| life.process.as_mut());
                 processes.for_each(|process| process.uses = 0);
             }
-            self.approved = NAMES.map(id).into();
+            self.approved = self.names.iter().cloned().collect();
             self.finish_all();
             let plan = self.round();
             match plan.wake_at {
@@ -381,8 +327,7 @@ impl Simulation {
         }
         let plan = self.plan();
         assert!(plan.steps.is_empty(), "no rest: {:?}", plan.steps);
-        let records = self.records();
-        self.referee.judge_rest(&self.world, &self.files, &records, self.settings.stop_all);
+        self.referee.judge_rest(&self.world, &self.files, &self.records, self.settings.stop_all);
         // Rest stays rest.
         self.world.pass(Span::from_secs(3_600));
         if plan.wake_at.is_none() {

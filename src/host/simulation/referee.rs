@@ -1,9 +1,9 @@
 //! Judges from what stands in the world and what was asked for; knows nothing of records.
 
-use super::agent::{File, GRACE};
+use super::agent::{File, GRACE, RETENTION};
 use super::world::{Life, Temper, World, render};
-use crate::plan::{Action, Desired, OverrideState, Record, SourceState, Wish};
-use crate::spec::{DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
+use crate::plan::{Action, Desired, OverrideState, Record, SourceState, Wanted, Wish};
+use crate::spec::{DeletionPolicy, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct Asked {
 #[derive(Default)]
 pub(super) struct Referee {
     /// The last usable text of each object that the agent was shown.
-    last_good: BTreeMap<ObjectId, Arc<Object>>,
+    last_good: BTreeMap<ObjectId, Arc<Wanted>>,
     /// Since when the agent has been shown complete listings without it.
     absent_since: BTreeMap<ObjectId, Timestamp>,
     /// What must not be deleted now, because too much is absent.
@@ -53,7 +53,7 @@ impl Referee {
         self.approved.clone_from(approved);
         for (id, wish) in &desired.objects {
             if let (Wish::Present(wanted), false) = (wish, in_flight.contains(id)) {
-                self.last_good.insert(id.clone(), wanted.object.clone());
+                self.last_good.insert(id.clone(), wanted.clone());
             }
         }
         let complete = desired.sources.values().all(|state| *state == SourceState::Complete);
@@ -77,17 +77,50 @@ impl Referee {
         self.guarded = complete && desired.objects.is_empty() && desired.held_files.is_empty();
     }
 
+    fn good(&self, id: &ObjectId) -> Option<&Object> {
+        self.last_good.get(id).map(|wanted| &*wanted.object)
+    }
+
     fn order(&self, id: &ObjectId) -> Option<&Asked> {
         let now = self.now?;
         self.orders.get(id).filter(|order| order.until.is_none_or(|until| until > now))
     }
 
+    /// May the object's process end, because its text is gone?
+    fn may_end(&self, world: &World, id: &ObjectId) -> bool {
+        let policy = self.good(id).map_or(DeletionPolicy::Delete, |good| good.spec.deletion_policy);
+        let consent = self.leaving || self.approved.contains(id);
+        let allowed = match policy {
+            DeletionPolicy::Delete | DeletionPolicy::Stop => true,
+            DeletionPolicy::Orphan | DeletionPolicy::Confirm => consent,
+        };
+        allowed && self.is_gone(world, id, GRACE)
+    }
+
     /// May the object go altogether?
     fn may_vanish(&self, world: &World, id: &ObjectId) -> bool {
-        let absent = self.absent_since.get(id).is_some_and(|since| since.after(GRACE) <= world.now);
+        let policy = self.good(id).map_or(DeletionPolicy::Delete, |good| good.spec.deletion_policy);
+        let consent = self.leaving || self.approved.contains(id);
+        let wait = match policy {
+            _ if consent => GRACE,
+            DeletionPolicy::Delete => Span(GRACE.0 + RETENTION.0),
+            DeletionPolicy::Stop | DeletionPolicy::Orphan | DeletionPolicy::Confirm => return false,
+        };
+        self.is_gone(world, id, wait)
+    }
+
+    fn is_gone(&self, world: &World, id: &ObjectId, wait: Span) -> bool {
+        let absent = self.absent_since.get(id).is_some_and(|since| since.after(wait) <= world.now);
         // An empty listing needs consent as long as there is more than one thing to lose.
         let objects: BTreeSet<ObjectId> = world.lives.keys().map(InstanceId::object).collect();
-        let alone = objects.iter().all(|other| other == id);
+        // What was let go before and only stands there yet is nothing to lose.
+        let let_go = |other: &ObjectId| {
+            let orphan = |good: &Object| good.spec.deletion_policy == DeletionPolicy::Orphan;
+            let ended = world.lives_of(other).all(|(_, life)| life.process.is_none());
+            self.absent_since.get(other).is_some_and(|since| since.after(GRACE) <= world.now)
+                && (ended || self.good(other).is_some_and(orphan))
+        };
+        let alone = objects.iter().all(|other| other == id || let_go(other));
         self.leaving || (absent && self.complete && (!self.guarded || alone || self.approved.contains(id)))
     }
 
@@ -95,10 +128,10 @@ impl Referee {
     fn may_stop(&self, world: &World, instance: &InstanceId, life: &Life) -> bool {
         let id = instance.object();
         let Some(process) = &life.process else { return true };
-        if process.condemned || life.origin_unknown || self.may_vanish(world, &id) {
+        if process.condemned || life.origin_unknown || self.may_end(world, &id) {
             return true;
         }
-        let Some(good) = self.last_good.get(&id) else { return false };
+        let Some(good) = self.good(&id) else { return false };
         if needs_new_process(&process.started_from, good) {
             return true;
         }
@@ -127,7 +160,7 @@ impl Referee {
             Action::Remove { instance } => world.lives.get(instance).is_none_or(|life| {
                 let id = instance.object();
                 let newest = world.lives_of(&id).all(|(other, _)| other.number <= instance.number);
-                let replaced = match (&life.rootfs, self.last_good.get(&id)) {
+                let replaced = match (&life.rootfs, self.good(&id)) {
                     (Some(from), Some(good)) => life.origin_unknown || needs_new_rootfs(from, good),
                     _ => true,
                 };
@@ -206,7 +239,7 @@ impl Referee {
             let good = match (files.get(id), leaving) {
                 (Some(File::Valid(wanted)), false) => Some(&*wanted.object),
                 // What the last good text said, if there was one.
-                (Some(File::Broken), false) if records.contains_key(id) => self.last_good.get(id).map(Arc::as_ref),
+                (Some(File::Broken), false) if records.contains_key(id) => self.good(id),
                 (Some(File::Broken), false) => continue,
                 // Without a memory nobody knows what a broken file speaks of: maybe of this.
                 (None, false) if self.forgot_at.is_some() && broken => continue,

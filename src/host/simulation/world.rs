@@ -1,6 +1,7 @@
 //! A small world: instances with a root filesystem, a cgroup and a process; processes that end, do
 //! not listen or use too much memory; and actions that fail before, amid and after their effect.
 
+use super::faults::Point;
 use crate::plan::{Action, Deferred, Exit, Failure, GroupSeen, Outcome, ProcessSeen, Seen, Sighting};
 use crate::spec::{Bytes, IdRange, InstanceId, Object, ObjectId, Resources, Span, Timestamp};
 use std::collections::BTreeMap;
@@ -17,6 +18,11 @@ impl Dice {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % sides
+    }
+
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        let index = usize::try_from(self.roll(from.len() as u64)).expect("below a length");
+        from[index].clone()
     }
 
     pub fn one_in(&mut self, sides: u64) -> bool {
@@ -84,15 +90,11 @@ fn failure(message: &str) -> Failure {
 }
 
 impl World {
+    /// How often something goes wrong differs from seed to seed: some faults hide others.
     pub fn new(seed: u64) -> Self {
-        Self {
-            now: Timestamp(1_700_000_000_000),
-            dice: Dice(seed),
-            lives: BTreeMap::new(),
-            last_pid: 100,
-            faults: 12,
-            effects: 0,
-        }
+        let mut dice = Dice(seed);
+        let faults = dice.pick(&[4, 8, 12, 12, 12, 25, 60, 200]);
+        Self { now: Timestamp(1_700_000_000_000), dice, lives: BTreeMap::new(), last_pid: 100, faults, effects: 0 }
     }
 
     pub fn observe(&mut self) -> Seen {
@@ -122,30 +124,43 @@ impl World {
     }
 
     /// Does an action, or a part of it.
-    pub fn apply(&mut self, action: &Action, condemns: bool) -> Fate {
+    pub fn apply(&mut self, action: &Action, condemns: bool) -> (Fate, Point) {
         self.effects += 1;
-        let fault = if self.faults > 0 && self.dice.one_in(self.faults) { 1 + self.dice.roll(5) } else { 0 };
-        match fault {
-            1 => return Fate::Crash,
-            2 => return Fate::Done(Err(failure("no effect"))),
+        let points =
+            [Point::CrashBefore, Point::FailedBefore, Point::FailedAmid, Point::FailedAfter, Point::CrashAfter];
+        let point = if self.is_unlucky(1) { self.dice.pick(&points) } else { Point::None };
+        match point {
+            Point::CrashBefore => return (Fate::Crash, point),
+            Point::FailedBefore => return (Fate::Done(Err(failure("no effect"))), point),
             _ => {}
         }
-        let result = self.effect(action, fault == 3, condemns);
-        if fault > 0
-            && let Action::Signal { instance, .. } | Action::Kill { instance } = action
-            && let Some(life) = self.lives.get_mut(instance)
-        {
-            // The agent does not know that this end was its own doing.
+        let result = self.effect(action, point == Point::FailedAmid, condemns);
+        if let (true, Action::Signal { instance, .. } | Action::Kill { instance }) = (point != Point::None, action) {
+            self.forget_order(&instance.object());
+        }
+        let fate = match point {
+            Point::CrashAfter => Fate::Crash,
+            Point::FailedAmid | Point::FailedAfter => {
+                Fate::Done(Err(failure("half an effect, or one that was not seen")))
+            }
+            _ => Fate::Done(result),
+        };
+        (fate, point)
+    }
+
+    /// The agent does not know that an end is its own doing.
+    pub fn forget_order(&mut self, object: &ObjectId) {
+        for (_, life) in self.lives.iter_mut().filter(|(id, _)| id.object() == *object) {
             match &mut life.process {
                 Some(process) => process.order_lost = true,
                 None => life.ended_alone = Some(life.exited.and_then(|exit| exit.code)),
             }
         }
-        match fault {
-            4 => Fate::Crash,
-            3 | 5 => Fate::Done(Err(failure("half an effect, or one that was not seen"))),
-            _ => Fate::Done(result),
-        }
+    }
+
+    /// Whether something goes wrong that is so many times rarer than a fault of an effect.
+    pub fn is_unlucky(&mut self, rarer: u64) -> bool {
+        self.faults > 0 && self.dice.one_in(self.faults * rarer)
     }
 
     fn effect(&mut self, action: &Action, half: bool, condemns: bool) -> Result<Outcome, Failure> {

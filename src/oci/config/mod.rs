@@ -11,7 +11,8 @@ mod resources;
 pub use linux::{Arch, Device, DeviceKind, IdMapping, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp};
 pub use process::{Capabilities, ConsoleSize, Process, Rlimit, User};
 pub use resources::{
-    BlockIo, Cpu, DeviceRule, DeviceRuleKind, HugePageLimit, Memory, Pids, Resources, Throttle, WeightDevice,
+    BlockIo, Cpu, DeviceRule, DeviceRuleKind, HugePageLimit, Memory, Network, NetworkPriority, Pids, Rdma, Resources,
+    Throttle, WeightDevice,
 };
 
 use serde::{Deserialize, Deserializer, Serialize};

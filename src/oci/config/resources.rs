@@ -1,6 +1,6 @@
 //! `linux.resources`, also what `update` reads.
 
-use super::{Later, or_null};
+use super::or_null;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -21,8 +21,33 @@ pub struct Resources {
     pub hugepage_limits: Vec<HugePageLimit>,
     #[serde(deserialize_with = "or_null")]
     pub unified: BTreeMap<String, String>,
-    pub network: Later,
-    pub rdma: Later,
+    #[serde(deserialize_with = "or_null")]
+    pub network: Network,
+    /// By the name of the device.
+    #[serde(deserialize_with = "or_null")]
+    pub rdma: BTreeMap<String, Rdma>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Network {
+    #[serde(rename = "classID")]
+    pub class_id: Option<u32>,
+    #[serde(deserialize_with = "or_null")]
+    pub priorities: Vec<NetworkPriority>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct NetworkPriority {
+    pub name: String,
+    pub priority: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Rdma {
+    pub hca_handles: Option<u32>,
+    pub hca_objects: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -72,8 +97,8 @@ pub struct Cpu {
     pub quota: Option<i64>,
     pub burst: Option<u64>,
     pub period: Option<u64>,
-    pub realtime_runtime: Later,
-    pub realtime_period: Later,
+    pub realtime_runtime: Option<i64>,
+    pub realtime_period: Option<u64>,
     #[serde(deserialize_with = "or_null")]
     pub cpus: String,
     #[serde(deserialize_with = "or_null")]
@@ -91,7 +116,7 @@ pub struct Pids {
 #[serde(default, rename_all = "camelCase")]
 pub struct BlockIo {
     pub weight: Option<u16>,
-    pub leaf_weight: Later,
+    pub leaf_weight: Option<u16>,
     #[serde(deserialize_with = "or_null")]
     pub weight_device: Vec<WeightDevice>,
     #[serde(deserialize_with = "or_null")]
@@ -110,8 +135,7 @@ pub struct WeightDevice {
     pub major: u32,
     pub minor: u32,
     pub weight: Option<u16>,
-    #[serde(default)]
-    pub leaf_weight: Later,
+    pub leaf_weight: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

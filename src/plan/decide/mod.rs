@@ -18,7 +18,7 @@ use super::{
     Step, Sync, Wanted, words,
 };
 use crate::spec::change::{self, Class, FieldChange};
-use crate::spec::{DesiredState, InstanceId, ObjectId, Resources, RestartPolicy, Span, Timestamp};
+use crate::spec::{DeletionPolicy, DesiredState, InstanceId, ObjectId, Resources, RestartPolicy, Span, Timestamp};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -187,8 +187,12 @@ impl<'a> Case<'a> {
     fn decide(mut self, ranges: &mut FreeRanges<'_>) -> Decision {
         self.hear_the_wish();
         self.end_the_override();
-        let goal = self.goal();
-        let next = self.next(goal, ranges);
+        let next = if self.is_orphaned() {
+            self.leave()
+        } else {
+            let goal = self.goal();
+            self.next(goal, ranges)
+        };
         self.conclude(next)
     }
 

@@ -36,9 +36,11 @@ impl<'a> Case<'a> {
         self.record.override_.as_ref().and_then(|word| word.until)
     }
 
+    /// When an absent object gets further on its way, if that only takes time.
     pub(super) fn grace_ends(&self) -> Option<Timestamp> {
         let waits = matches!(self.look.presence, Presence::Absent) && !self.look.settings.stop_all;
-        self.deleted_at().filter(|at| waits && *at > self.look.now)
+        let grace = self.deleted_at().filter(|at| *at > self.look.now);
+        grace.or_else(|| self.kept_until()).filter(|_| waits)
     }
 
     pub(super) fn finding(&self, sync: Sync, message: String) -> Finding {
@@ -49,13 +51,7 @@ impl<'a> Case<'a> {
             Presence::Invalid(text) => Finding { sync: Sync::Invalid, message: text.to_string() },
             Presence::Unavailable(reason) => Finding { sync: Sync::Unavailable, message: reason.to_string() },
             Presence::Held(reason) => Finding { sync: Sync::Held, message: held(reason) },
-            Presence::Absent => {
-                let message = match self.grace_ends() {
-                    Some(at) => format!("file removed, deleting in {}", words::wait(at.since(self.look.now))),
-                    None => message,
-                };
-                Finding { sync: Sync::Deleting, message }
-            }
+            Presence::Absent => self.absent(sync, message),
             Presence::Wanted(_) => match &self.record.override_ {
                 Some(word) if sync == Sync::Synced => {
                     let state = match word.state {
@@ -68,6 +64,40 @@ impl<'a> Case<'a> {
                 }
                 _ => Finding { sync, message },
             },
+        }
+    }
+}
+
+impl Case<'_> {
+    fn absent(&self, sync: Sync, message: String) -> Finding {
+        let now = self.look.now;
+        let policy = self.record.accepted.spec.deletion_policy;
+        if let Some(at) = self.deleted_at().filter(|at| *at > now) {
+            let what = match policy {
+                _ if self.look.approved => "deleting",
+                DeletionPolicy::Delete | DeletionPolicy::Confirm => "deleting",
+                DeletionPolicy::Stop => "stopping",
+                DeletionPolicy::Orphan => "letting go of it",
+            };
+            let message = format!("file removed, {what} in {}", words::wait(at.since(now)));
+            return Finding { sync: Sync::Deleting, message };
+        }
+        if self.look.approved || !message.is_empty() {
+            return Finding { sync: Sync::Deleting, message };
+        }
+        match (policy, self.kept_until()) {
+            (DeletionPolicy::Delete, Some(at)) => {
+                let wait = words::wait(at.since(now));
+                let message = format!("file removed; what is left of it is kept for {wait}, or until plim approve");
+                Finding { sync: Sync::Deleting, message }
+            }
+            (DeletionPolicy::Stop, _) => {
+                Finding { sync: Sync::Held, message: held("file removed, stopped as its deletionPolicy says") }
+            }
+            (DeletionPolicy::Orphan, _) => {
+                Finding { sync: Sync::Held, message: held("file removed, left alone as its deletionPolicy says") }
+            }
+            (DeletionPolicy::Delete | DeletionPolicy::Confirm, _) => Finding { sync, message },
         }
     }
 }

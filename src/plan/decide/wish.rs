@@ -14,7 +14,9 @@ impl<'a> Case<'a> {
                 self.accept(wanted);
             }
             Presence::Invalid(_) => self.appear("its text is back, though it cannot be used"),
-            Presence::Unavailable(_) if !self.is_half_gone() => self.appear("its source cannot be read"),
+            Presence::Unavailable(_) if !self.is_half_gone() && !self.is_orphaned() => {
+                self.appear("its source cannot be read")
+            }
             Presence::Absent | Presence::Held(_) if self.record.absent_since.is_none() => {
                 self.record.to_mut().absent_since = Some(self.look.now);
                 self.why = Some("file removed".to_owned());
@@ -73,14 +75,54 @@ impl<'a> Case<'a> {
 
     /// Its deletion had been allowed to begin, and has.
     pub(super) fn is_half_gone(&self) -> bool {
-        let allowed = self.deleted_at().is_some_and(|at| at <= self.look.now);
-        allowed
+        self.has_had_its_grace()
             && match self.record.instance.as_ref().map(|instance| instance.phase) {
                 None | Some(Phase::Stopping { signalled: true, .. } | Phase::Stopped | Phase::Removing) => true,
                 Some(Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopping { signalled: false, .. }) => {
                     false
                 }
             }
+    }
+
+    fn has_had_its_grace(&self) -> bool {
+        self.deleted_at().is_some_and(|at| at <= self.look.now)
+    }
+
+    /// Where an absent object is to get to.
+    fn after_its_grace(&self) -> Goal {
+        match self.record.accepted.spec.deletion_policy {
+            _ if self.look.approved || self.record.instance.is_none() => Goal::Gone,
+            DeletionPolicy::Delete if self.kept_until().is_none() => Goal::Gone,
+            DeletionPolicy::Delete | DeletionPolicy::Stop => Goal::Stand,
+            // Neither gets here without consent.
+            DeletionPolicy::Orphan | DeletionPolicy::Confirm => Goal::Gone,
+        }
+    }
+
+    /// Until when what is left of it is kept, if a time was set for that and is not over.
+    pub(super) fn kept_until(&self) -> Option<Timestamp> {
+        let until = self.deleted_at()?.after(self.look.settings.retention);
+        let keeps = self.record.accepted.spec.deletion_policy == DeletionPolicy::Delete && !self.look.approved;
+        (keeps && self.record.instance.is_some() && until > self.look.now).then_some(until)
+    }
+
+    /// Its text is gone, and nobody looks after it any more.
+    pub(super) fn is_orphaned(&self) -> bool {
+        let without_text = match self.look.presence {
+            Presence::Wanted(_) | Presence::Invalid(_) => false,
+            Presence::Absent => !self.look.approved,
+            Presence::Unavailable(_) | Presence::Held(_) => true,
+        };
+        let orphan = self.record.accepted.spec.deletion_policy == DeletionPolicy::Orphan;
+        orphan && without_text && self.has_had_its_grace() && !self.look.settings.stop_all
+    }
+
+    /// As it is, whatever becomes of it.
+    pub(super) fn leave(&self) -> Next {
+        if self.look.seen.is_empty() {
+            return Next::act(Action::Forget, "nothing of it is left");
+        }
+        Next::rest(Sync::Held, "")
     }
 
     pub(super) fn deleted_at(&self) -> Option<Timestamp> {
@@ -92,7 +134,7 @@ impl<'a> Case<'a> {
             return Goal::Gone;
         }
         match self.look.presence {
-            Presence::Absent if self.deleted_at().is_some_and(|at| at <= self.look.now) => Goal::Gone,
+            Presence::Absent if self.has_had_its_grace() => self.after_its_grace(),
             // Left as it is: neither brought back nor taken further.
             Presence::Unavailable(_) | Presence::Held(_) if self.is_half_gone() => Goal::Stand,
             Presence::Wanted(_)
@@ -115,6 +157,7 @@ impl<'a> Case<'a> {
         match goal {
             Goal::Gone if self.look.settings.stop_all => "the agent leaves and takes it along".to_owned(),
             Goal::Gone => "file removed".to_owned(),
+            Goal::Stand if matches!(self.look.presence, Presence::Absent) => "file removed".to_owned(),
             Goal::Stand => match &self.record.override_ {
                 Some(word) if word.state == OverrideState::Stopped => {
                     format!("stopped by uid {}{}", word.by, because(word.reason.as_deref()))

@@ -27,6 +27,7 @@ fn every_field_has_the_class_that_the_rules_give_it() {
         ("{stop: {grace: 3s}}", Class::None, "spec.stop.grace"),
         ("{stop: {signal: INT}}", Class::None, "spec.stop.signal"),
         ("{logs: {files: 2}}", Class::None, "spec.logs.files"),
+        ("{deletionPolicy: Confirm}", Class::None, "spec.deletionPolicy"),
         ("{resources: {memory: {limit: 1Gi}}}", Class::Live, "spec.resources.memory.limit"),
         ("{resources: {memory: {limit: 512Mi}, cpu: {limit: 2}}}", Class::Live, "spec.resources.cpu.limit"),
         ("{resources: {memory: {limit: 512Mi}, cpu: {cpuset: '0-1'}}}", Class::Live, "spec.resources.cpu.cpuset"),

@@ -1,0 +1,170 @@
+//! What happens to the world and its agent: people edit files and give orders, processes end, disks
+//! and memories are lost.
+
+use super::agent::{File, Simulation};
+use super::object;
+use super::referee::Asked;
+use crate::plan::{Override, OverrideState, Wanted};
+use crate::spec::{Bytes, Container, DeletionPolicy, DesiredState, Object, ObjectId, Provenance, RestartPolicy, Span};
+use crate::store::Store as _;
+use std::sync::{Arc, LazyLock};
+
+static PLAIN: LazyLock<Object> = LazyLock::new(|| {
+    object("plain", "{image: 'host:/', command: [c0], stop: {grace: 7s}, resources: {memory: {limit: 64Mi}}}")
+});
+
+impl Simulation {
+    fn write_file(&mut self, id: &ObjectId) {
+        use DeletionPolicy::{Confirm, Delete, Orphan, Stop};
+        use RestartPolicy::{Always, Never, OnFailure};
+        let dice = &mut self.world.dice;
+        let memory = 64 << dice.roll(4);
+        let command = dice.roll(2);
+        let image = if dice.one_in(4) { "rootfs:/srv/x" } else { "host:/" };
+        let stopped = dice.one_in(8);
+        let policy = dice.pick(&[Always, Always, OnFailure, Never]);
+        let user_namespace = !dice.one_in(8);
+        let deletion_policy = dice.pick(&[Delete, Delete, Delete, Stop, Orphan, Confirm]);
+        let label = dice.roll(3).to_string();
+        let mut object = Object { id: id.clone(), ..PLAIN.clone() };
+        object.labels.insert("l".to_owned(), label);
+        let plain = object.spec;
+        object.spec = Container {
+            image: image.to_owned().try_into().expect("an image"),
+            command: vec![format!("c{command}")],
+            desired_state: if stopped { DesiredState::Stopped } else { DesiredState::Running },
+            restart: crate::spec::Restart { policy, ..plain.restart },
+            security: crate::spec::Security { user_namespace, ..plain.security },
+            deletion_policy,
+            ..plain
+        };
+        object.spec.resources.memory.limit = Some(Bytes(memory << 20));
+        self.put_file(object);
+    }
+
+    pub fn put_file(&mut self, object: Object) {
+        let provenance = Provenance {
+            source: "dir".to_owned(),
+            file: format!("{}.yaml", object.id.name),
+            path: format!("/m/{}.yaml", object.id.name),
+            document: 1,
+            line: 1,
+            revision: "r".to_owned(),
+        };
+        self.say(|| {
+            format!(
+                "file {} image {} command {:?} {:?} {:?} userns {} memory {:?}",
+                object.id,
+                object.spec.image,
+                object.spec.command,
+                object.spec.desired_state,
+                object.spec.restart.policy,
+                object.spec.security.user_namespace,
+                object.spec.resources.memory.limit
+            )
+        });
+        self.files.insert(object.id.clone(), File::Valid(Arc::new(Wanted { object: Arc::new(object), provenance })));
+    }
+
+    /// A plain file for each of the first objects.
+    pub fn files_for(&mut self, count: usize) {
+        for number in 0..count {
+            let id = self.names[number].clone();
+            self.put_file(Object { id, ..PLAIN.clone() });
+        }
+    }
+
+    fn order(&mut self, object: &ObjectId, state: OverrideState) {
+        let Some(mut record) = self.records.get(object).cloned() else { return };
+        let until = self.world.dice.one_in(2).then(|| self.world.now.after(Span::from_secs(20)));
+        self.say(|| format!("order {state:?} of {object} until {until:?}"));
+        let since = self.world.now;
+        record.override_ = Some(Override { state, by: 1000, reason: None, since, until });
+        self.store.put(std::slice::from_ref(&record)).expect("memory");
+        self.records.insert(object.clone(), record);
+        self.referee.orders.insert(object.clone(), Asked { state, since, until });
+    }
+
+    /// One thing, to one of the objects.
+    pub fn happen(&mut self) {
+        let object = self.world.dice.pick(&self.names);
+        let life = self.world.lives_of(&object).last().map(|(id, _)| id.clone());
+        match self.world.dice.roll(24) {
+            0..=3 => self.write_file(&object),
+            4 => {
+                self.say(|| format!("{object} is removed from the manifests"));
+                self.files.remove(&object);
+            }
+            5 => {
+                if let Some(file) = self.files.get_mut(&object) {
+                    *file = File::Broken;
+                    self.say(|| format!("{object} is broken"));
+                }
+            }
+            6 => {
+                let readable = !self.readable;
+                self.readable = readable;
+                self.say(|| format!("readable: {readable}"));
+            }
+            7..=9 => {
+                if let Some(life) = life {
+                    let code = i32::try_from(self.world.dice.roll(3)).expect("small");
+                    self.say(|| format!("{life} ends with {code}"));
+                    self.world.end(&life, code, true);
+                }
+            }
+            10 => {
+                if let Some(id) = life
+                    && self.world.dice.one_in(3)
+                    && let Some(life) = self.world.lives.get_mut(&id)
+                {
+                    // Somebody destroys it behind our back.
+                    if life.process.take().is_some() {
+                        life.ended_alone = Some(None);
+                    }
+                    life.exited = None;
+                    life.stragglers_until = None;
+                    life.group = None;
+                    if self.world.dice.one_in(2) {
+                        life.rootfs = None;
+                    }
+                    self.world.bury(&id);
+                    self.say(|| format!("{id} vanishes"));
+                }
+            }
+            11 => {
+                if let Some(group) =
+                    life.and_then(|life| self.world.lives.get_mut(&life)).and_then(|life| life.group.as_mut())
+                {
+                    group.insert("memory.max".to_owned(), "12345".to_owned());
+                    self.say(|| format!("{object} drifts"));
+                }
+            }
+            12 | 13 => {
+                let uses = self.world.dice.pick(&[0, 100, 300]) << 20;
+                if let Some(process) =
+                    life.and_then(|life| self.world.lives.get_mut(&life)).and_then(|life| life.process.as_mut())
+                {
+                    process.uses = uses;
+                    self.say(|| format!("{object} uses {}", Bytes(uses)));
+                }
+            }
+            14 => self.order(&object, OverrideState::Stopped),
+            15 => self.order(&object, OverrideState::Running),
+            16 => self.order(&object, OverrideState::Restart),
+            17 => {
+                self.say(|| "the agent is killed".to_owned());
+                self.crash();
+            }
+            18 if self.world.dice.one_in(8) => self.lose_the_database(),
+            19 if self.world.dice.one_in(3) => {
+                self.approved = self.names.iter().cloned().collect();
+                self.say(|| "everything is approved".to_owned());
+            }
+            _ => {
+                let span = Span(self.world.dice.roll(4_000));
+                self.world.pass(span);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line as other tools use it.
+
+use crate::fixture::Bundle;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+fn with_terminal(script: &str) -> Bundle {
+    let mut bundle = Bundle::new(script);
+    bundle.config["process"]["terminal"] = json!(true);
+    fs::write(bundle.path("config.json"), bundle.config.to_string()).unwrap();
+    bundle
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_terminal_in_the_foreground_is_joined_to_ours() {
+    let bundle =
+        with_terminal("test -t 0 && test -t 1 && test -t 2 && read word && echo got $word; read more || echo end");
+    let mut run = bundle.command(&["run", "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()]);
+
+    let mut run = run.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Dropped when written: that the input has ended is told, too.
+    run.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    let mut out = String::new();
+    run.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+
+    assert_eq!((out.as_str(), run.wait().unwrap().code()), ("hello\r\ngot hello\r\nend\r\n", Some(0)));
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_terminal_that_nobody_would_hold_is_refused() {
+    let bundle = with_terminal("true");
+
+    let answer = bundle.call(&["run", "--detach", "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()]);
+
+    assert!(answer.err.contains("process.terminal: takes --console-socket"), "{answer:?}");
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn signal_zero_asks_whether_there_is_a_process() {
+    let bundle = Bundle::new("exec sleep 1000");
+    bundle.create();
+
+    assert_eq!(bundle.call(&["kill", &bundle.id(), "0"]).code, Some(0));
+    assert_eq!(bundle.call(&["kill", &bundle.id(), "KILL"]).code, Some(0));
+    bundle.wait("its end", || bundle.status() == "stopped");
+    let late = bundle.call(&["kill", &bundle.id(), "0"]);
+    assert!(late.code == Some(1) && late.err.contains("container not running"), "{late:?}");
+    let all = bundle.call(&["kill", "--all", &bundle.id(), "0"]);
+    assert_eq!(all.code, Some(0), "{all:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn killing_a_container_in_the_hosts_pid_namespace_ends_all_of_its_processes() {
+    let mut bundle = Bundle::new("sleep 1000 & echo $!; sleep 1000 & echo $!; exec sleep 1000");
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|entry| entry["type"] != "pid");
+    bundle.create();
+    bundle.on(&["start"]);
+    let pids = || -> Vec<u32> { serde_json::from_str(&bundle.on(&["ps", "--format", "json"]).out).unwrap() };
+    bundle.wait("three processes", || pids().len() == 3);
+
+    let answer = bundle.call(&["kill", &bundle.id(), "KILL"]);
+
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    bundle.wait("the end of all", || pids().is_empty());
+    assert_eq!(bundle.status(), "stopped");
+    assert_eq!(bundle.on(&["delete"]).code, Some(0));
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_failed_exec_is_told_from_what_its_program_returns() {
+    let bundle = Bundle::new("exec sleep 1000");
+    bundle.create();
+
+    for (words, code) in [(vec!["sh", "-c", "exit 42"], 42), (vec!["no-such-program"], 255)] {
+        let answer = bundle.call(&[vec!["exec", bundle.id().as_str()], words.clone()].concat());
+        assert_eq!(answer.code, Some(code), "{words:?} {answer:?}");
+    }
+    assert_eq!(bundle.call(&["exec", "nobody", "true"]).code, Some(255));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_log_has_errors_and_what_was_done() {
+    let mut bundle = Bundle::new("true");
+    let log = bundle.path("log");
+    let log = log.to_str().unwrap();
+    let options = ["--log", log, "--log-format", "json", "--debug"];
+    let (dir, id) = (bundle.path(""), bundle.id());
+    let run = ["run", "--bundle", dir.to_str().unwrap(), &id];
+    bundle.config["process"]["args"] = json!(["no-such-program"]);
+    fs::write(bundle.path("config.json"), bundle.config.to_string()).unwrap();
+
+    let answer = bundle.call(&[options.as_slice(), run.as_slice()].concat());
+
+    let lines: Vec<Value> =
+        fs::read_to_string(log).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
+    assert_eq!(last["level"], "error");
+    assert!(last["msg"].as_str().unwrap().contains("executable file not found in $PATH"), "{last}");
+    let debug = |words: &str| lines.iter().any(|l| l["level"] == "debug" && l["msg"].as_str().unwrap().contains(words));
+    assert!(debug("executing no-such-program") && debug("cloning"), "{lines:?}");
+    assert!(!answer.err.contains("debug"), "{answer:?}");
+}
+
+#[test]
+fn the_version_is_told_under_the_name_that_was_called() {
+    let dir = tempfile::TempDir::new().unwrap();
+    symlink(env!("CARGO_BIN_EXE_plim-oci"), dir.path().join("runc")).unwrap();
+
+    let output = Command::new(dir.path().join("runc")).arg("--version").output().unwrap();
+
+    let text = String::from_utf8(output.stdout).unwrap();
+    let begins: Vec<&str> = text.lines().map(|line| line.split_inclusive(' ').next().unwrap()).collect();
+    assert!(text.starts_with(&format!("runc version {}\n", env!("CARGO_PKG_VERSION"))), "{text}");
+    assert_eq!(begins, ["runc ", "commit: ", "spec: "]);
+}
