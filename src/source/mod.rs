@@ -7,6 +7,7 @@
 
 mod directory;
 mod fold;
+mod mounts;
 mod names;
 mod trust;
 mod watch;
