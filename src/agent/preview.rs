@@ -5,6 +5,7 @@ use crate::plan::{Desired, Inputs, ProcessSeen, Record, SourceState, Sync, Wante
 use crate::source::{Directory, Snapshot, Trust};
 use crate::spec::change::{self, Class};
 use crate::spec::{DesiredState, ObjectId};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,6 +56,9 @@ pub(super) fn report(inputs: &Inputs<'_>, request: &PlanRequest) -> Result<PlanR
         }
     }
     problems.extend(desired.held_files.values().map(ToString::to_string));
+    // A file that is watched as well as given has said the same twice.
+    let mut said = BTreeSet::new();
+    problems.retain(|problem| said.insert(problem.clone()));
     Ok(PlanReport { changes, problems })
 }
 
