@@ -101,6 +101,13 @@ impl Storage {
         }
     }
 
+    /// What an instance that is yet to be made would find in its root.
+    pub fn root_of(image: &Prepared) -> Result<Root, StorageError> {
+        match &image.layers {
+            Layers::Directory(path) | Layers::Overlay { base: path, .. } => Ok(Root::Directory { path: text(path)? }),
+        }
+    }
+
     /// Looks a user up in the container's own accounts: `/etc/passwd` and `/etc/group` of its
     /// writable layer, else of the layers below.
     pub fn resolve_user(&self, root: &Root, user: &User) -> Result<ResolvedUser, UserError> {

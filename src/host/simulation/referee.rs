@@ -37,6 +37,12 @@ pub(super) struct Referee {
 /// The referee's clock.
 type Timestamp0 = Option<Timestamp>;
 
+/// A part of what a referee knows.
+pub(super) struct Heard {
+    last_good: BTreeMap<ObjectId, Arc<Wanted>>,
+    absent_since: BTreeMap<ObjectId, Timestamp>,
+}
+
 impl Referee {
     /// What the agent is shown in a round.
     pub fn hears(
@@ -75,6 +81,17 @@ impl Referee {
         }
         self.complete = complete;
         self.guarded = complete && desired.objects.is_empty() && desired.held_files.is_empty();
+    }
+
+    /// What it has heard so far, to go back to: what the agent could not write down is as if nobody had
+    /// said it.
+    pub fn heard(&self) -> Heard {
+        Heard { last_good: self.last_good.clone(), absent_since: self.absent_since.clone() }
+    }
+
+    pub fn unhear(&mut self, before: Heard) {
+        let Heard { last_good, absent_since } = before;
+        (self.last_good, self.absent_since) = (last_good, absent_since);
     }
 
     fn good(&self, id: &ObjectId) -> Option<&Object> {
@@ -270,9 +287,7 @@ impl Referee {
                 assert!(may_rest, "{id} should run: {lives:?}");
                 continue;
             };
-            // What was started before the memory was lost passes for what is asked.
-            let adopted = self.forgot_at.is_some_and(|at| process.since <= at);
-            assert!(adopted || !needs_new_process(&process.started_from, good), "{id} runs an old revision");
+            assert!(!needs_new_process(&process.started_from, good), "{id} runs an old revision");
             let group = lives[0].group.clone().unwrap_or_default();
             let wanted = render(&good.spec.resources);
             assert!(group == wanted, "{id} has {group:?} and not {wanted:?}");

@@ -152,7 +152,8 @@ impl Next {
     }
 }
 
-static NOTHING_SEEN: Sighting = Sighting { process: ProcessSeen::None, group: None, rootfs: false, ids: None };
+static NOTHING_SEEN: Sighting =
+    Sighting { process: ProcessSeen::None, group: None, rootfs: false, ids: None, started_from: None };
 
 impl Sighting {
     pub(super) fn is_running(&self) -> bool {
