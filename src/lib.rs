@@ -58,6 +58,11 @@
 //!   processes in `payload/` below. In a v1 hierarchy there is one directory per instance and no
 //!   `payload/`: a v1 hierarchy is never delegated into a container, so there is nobody to keep from
 //!   the limits, and every directory in every hierarchy costs time at each start.
+//! - **Devices are decided by one program for all containers** of an agent in the v2 hierarchy, attached
+//!   above them: a start costs nothing more, and it holds where no user namespace does. An OCI container
+//!   has a program of its own, from its own rules.
+//! - **systemd is spoken to by hand** (`--systemd-cgroup`): four calls and a signal over D-Bus. A library
+//!   for it would bring an async runtime into a program that is copied into memory at every start.
 //! - **Log files** are named after the run: `log/<namespace>_<name>/<number>/<run>.log`, so that
 //!   `--previous` needs no search through one file.
 //! - **The keeper gets no list of its containers from disk.** The agent tells a new keeper which live

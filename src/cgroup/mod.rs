@@ -28,14 +28,18 @@
 
 mod access;
 mod assemble;
+mod bus;
 mod detect;
 mod device;
 mod error;
 mod files;
 mod group;
 mod memory;
+mod oom;
 pub mod place;
 mod resize;
+mod scope;
+mod statistics;
 pub mod table;
 mod view;
 
@@ -43,7 +47,11 @@ mod view;
 mod tests;
 
 pub use access::{ALLOWED_DEVICES, Access, DeviceKind, DeviceRule, Exceptions, Verdict};
+pub use bus::{Argument, BusError};
 pub use detect::Cgroups;
 pub use error::CgroupError;
 pub use group::{CgroupJoinPaths, Created, Usage};
+pub use oom::OomWatch;
 pub use resize::Resized;
+pub use scope::{Placeholder, Scope, ScopeError, Systemd};
+pub use statistics::{Counter, IoEntry, Pressure, Statistics, Waiting};

@@ -117,6 +117,54 @@ impl Place {
         Ok(made)
     }
 
+    /// Takes more controllers, with all its processes, for limits of a kind that it did not have at first.
+    /// Directories that are made for that are in `made`, also after an error.
+    pub fn extend(&mut self, wanted: &BTreeSet<Controller>, made: &mut Vec<String>) -> Result<(), CgroupError> {
+        let missing: BTreeSet<Controller> = wanted.iter().copied().filter(|c| self.home(*c).is_none()).collect();
+        let Some(path) = self.directories.first().map(|directory| directory.path.clone()) else { return Ok(()) };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for mut directory in Self::find(&path, &missing)?.directories {
+            directory.controllers.retain(|controller| missing.contains(controller));
+            if directory.controllers.is_empty() {
+                continue;
+            }
+            match self.directories.iter_mut().find(|own| own.mount == directory.mount) {
+                Some(own) => {
+                    enable_above(&directory)?;
+                    own.controllers.append(&mut directory.controllers);
+                }
+                None => {
+                    make(&directory, made)?;
+                    self.directories.push(directory.clone());
+                    self.move_to(&directory)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves every process to a directory of another hierarchy.
+    fn move_to(&self, directory: &Directory) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + GONE_WITHIN;
+        loop {
+            let inside = listed(&directory.full())?;
+            let mut outside = self.procs()?;
+            outside.retain(|pid| !inside.contains(pid));
+            // Until nobody is left: one may have been born by a process that had not been moved yet.
+            if outside.is_empty() || Instant::now() >= deadline {
+                return Ok(());
+            }
+            for pid in outside {
+                match write_path(&format!("{}/cgroup.procs", directory.full()), &pid.to_string()) {
+                    Err(CgroupError::Write { source, .. }) if Errno::from_io_error(&source) == Some(Errno::SRCH) => {}
+                    result => result?,
+                }
+            }
+        }
+    }
+
     /// Puts rules for devices in force, in the place of those before.
     ///
     /// # Errors
@@ -318,15 +366,20 @@ fn make(directory: &Directory, made: &mut Vec<String>) -> Result<(), CgroupError
         Err(error) => return Err(failed(&full, error)),
     }
     if directory.version == Version::V2 && !directory.controllers.is_empty() {
-        let controllers: Vec<Controller> = directory.controllers.iter().copied().collect();
-        let above = directory.path.rsplit_once('/').map_or("", |(above, _)| above);
-        // What is refused shows where a limit is written that is not there.
-        enable(&directory.mount, above, &controllers)?;
+        enable_above(directory)?;
     }
     if directory.controllers.contains(&Controller::Cpuset) && directory.version == Version::V1 {
         fill_cpuset(directory)?;
     }
     Ok(())
+}
+
+/// Enables the directory's controllers in those above it.
+fn enable_above(directory: &Directory) -> Result<(), CgroupError> {
+    let controllers: Vec<Controller> = directory.controllers.iter().copied().collect();
+    let above = directory.path.rsplit_once('/').map_or("", |(above, _)| above);
+    // What is refused shows where a limit is written that is not there.
+    enable(&directory.mount, above, &controllers).map(drop)
 }
 
 /// A directory that somebody has made for the container is taken; one that has processes in it or below

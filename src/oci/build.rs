@@ -19,6 +19,13 @@ pub(super) struct Context<'a> {
     pub keep_descriptors: u32,
 }
 
+impl<'a> Context<'a> {
+    /// For who only asks whether a configuration is taken.
+    pub(super) fn nowhere(bundle: &'a Path, place: &'a Place) -> Self {
+        Self { bundle, place, wait: false, keep_descriptors: Default::default() }
+    }
+}
+
 /// What a container with a configuration is.
 pub(super) fn explicit(config: &Config, context: &Context<'_>) -> Result<Explicit, Invalid> {
     let Config { oci_version: _, root, mounts, process, hostname, domainname, annotations: _, linux, hooks: _ } =
@@ -87,7 +94,6 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     config.hooks.refuse("hooks")?;
     let linux = &config.linux;
     linux.time_offsets.refuse("linux.timeOffsets")?;
-    linux.intel_rdt.refuse("linux.intelRdt")?;
     linux.mount_label.refuse("linux.mountLabel")?;
     linux.personality.refuse("linux.personality")?;
     linux.net_devices.refuse("linux.netDevices")?;

@@ -1,22 +1,23 @@
 //! `create` and `run`.
 
 use super::OciError;
-use super::args::{CgroupManager, Create, Global, UsageError};
+use super::args::{Create, Global, UsageError};
 use super::build::{self, Context};
-use super::config::{Config, Invalid, NamespaceKind};
+use super::config::{Config, Invalid, Mount, NamespaceKind};
+use super::driver::{self, Planned};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
+use super::rdt::{self, Group};
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
-use crate::cgroup::table::Controller;
+use crate::cgroup::table::Version;
 use crate::sandbox::{Launched, Namespace, Report, Script, explicit_script, launch_explicit, read_report};
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -57,7 +58,7 @@ enum Waits {
 /// A container on its way.
 struct Container {
     home: Home,
-    place: Place,
+    planned: Planned,
     record: Record,
     config: Config,
     script: Script,
@@ -75,7 +76,7 @@ impl Container {
     /// at the end, the directory that reserves the id.
     fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
         let root = &global.root;
-        later(global, wish)?;
+        later(wish)?;
         let listening = listening_descriptors();
         let keep_descriptors = descriptors(wish.preserve_fds, listening)?;
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
@@ -93,9 +94,13 @@ impl Container {
         {
             return Err(Invalid::new("root.path", format!("{} is not a directory", place.path)).into());
         }
-        let place = place_of(&config, &wish.id)?;
+        let planned = driver::plan(global.cgroups, &config, &wish.id)?;
+        let place = &planned.place;
+        if config.linux.intel_rdt.is_some() {
+            rdt::root(&mounts()?)?;
+        }
         let wait = waits == Waits::ForStart;
-        let explicit = build::explicit(&config, &Context { bundle: &bundle, place: &place, wait, keep_descriptors })?;
+        let explicit = build::explicit(&config, &Context { bundle: &bundle, place, wait, keep_descriptors })?;
         let script = explicit_script(&explicit)?;
         log::debug(global, || script.to_string());
         let filter = match &config.linux.seccomp {
@@ -113,30 +118,46 @@ impl Container {
             annotations: config.annotations.clone(),
             created: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
             cgroup: Vec::new(),
+            scope: planned.scope.as_ref().map(|scope| scope.unit.clone()),
+            rdt: None,
             made: Vec::new(),
             init: None,
         };
-        record.put_place(&place);
+        record.put_place(place);
         let terminal = config.process.as_ref().is_some_and(|process| process.terminal);
         let stay = if wait || wish.detach { Stay::Detached } else { Stay::Foreground };
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
-        let container = Self { home, place, record, config, script, filter, waits, console };
+        let container = Self { home, planned, record, config, script, filter, waits, console };
         container.home.save(&container.record).inspect_err(|_| container.undo())?;
         Ok(container)
     }
 
     /// From the cgroup to the point where the program runs, or the process waits for its start.
     fn launch(&mut self, wish: &Create) -> Result<Launched, OciError> {
-        self.record.made = self.place.make()?;
-        resources::apply(&self.place, &self.config.linux.resources, Moment::Create)?;
+        let linux = &self.config.linux;
+        let (_held, made) = self.planned.make(&linux.resources)?;
+        self.record.made = made;
+        let place = &self.planned.place;
+        if !place.directories().is_empty() {
+            resources::apply(place, &linux.resources, Moment::Create)?;
+        }
+        if let Some(uid) = owner(&self.config, place) {
+            place.give_to(uid)?;
+        }
+        if let Some(rdt) = &linux.intel_rdt {
+            self.record.rdt = Some(Group::make(&rdt::root(&mounts()?)?, rdt, &self.record.id)?);
+        }
         let listener = match self.waits {
             Waits::ForStart => Some(self.listen()?),
             Waits::Not => None,
         };
         let listener = listener.as_ref().map(AsFd::as_fd);
         let filter = self.filter.as_ref().map(|(_, file)| file.as_fd());
+        let group = self.record.rdt.as_ref();
+        group.map_or(Ok(()), Group::enter)?;
         let launched = launch_explicit(&self.script, self.console.io(), listener, filter)?;
+        group.map_or(Ok(()), Group::leave).inspect_err(|_| end(&launched))?;
         let finished = self.finish(&launched, wish);
         if finished.is_err() {
             end(&launched);
@@ -200,11 +221,39 @@ impl Container {
     fn remove(&self) -> Result<(), OciError> {
         // Nobody's but ours: one that stood there before had no processes, and was not made by us.
         if !self.record.made.is_empty() {
-            self.place.remove()?;
+            driver::remove(&self.planned.place, self.record.scope.as_deref())?;
             place::remove_made(&self.record.made);
+        }
+        if let Some(group) = &self.record.rdt {
+            group.remove()?;
         }
         self.home.remove()
     }
+}
+
+fn mounts() -> Result<String, OciError> {
+    let file = "/proc/self/mountinfo";
+    std::fs::read_to_string(file).map_err(|source| OciError::Io { what: format!("reading {file}"), source })
+}
+
+/// The user of the host that the container's part of the v2 hierarchy is for: the one who runs its program,
+/// where the container sees that part alone, may write in it, and is another user on the host ("Cgroup
+/// ownership" of the specification).
+fn owner(config: &Config, place: &Place) -> Option<u32> {
+    let linux = &config.linux;
+    let own = |kind| linux.namespaces.iter().any(|entry| entry.kind == kind && entry.path.is_empty());
+    let is_open = |mount: &Mount| {
+        matches!(mount.kind.as_str(), "cgroup" | "cgroup2") && !mount.options.iter().any(|option| option == "ro")
+    };
+    let v2_alone = place.directories().iter().all(|directory| directory.version == Version::V2);
+    if !own(NamespaceKind::Cgroup) || !own(NamespaceKind::User) || !v2_alone || !config.mounts.iter().any(is_open) {
+        return None;
+    }
+    let uid = config.process.as_ref()?.user.uid;
+    linux.uid_mappings.iter().find_map(|mapping| {
+        let within = uid.checked_sub(mapping.container).filter(|offset| *offset < mapping.size)?;
+        mapping.host.checked_add(within)
+    })
 }
 
 pub(super) fn words(text: &str, errno: i32) -> String {
@@ -216,41 +265,11 @@ pub(super) fn words(text: &str, errno: i32) -> String {
 }
 
 /// What the command line knows and nothing else does.
-fn later(global: &Global, wish: &Create) -> Result<(), OciError> {
-    let refuse = |what: &str| Err(UsageError(format!("{what} is not supported yet")).into());
-    match global.cgroups {
-        CgroupManager::Cgroupfs => {}
-        CgroupManager::Systemd => return refuse("--systemd-cgroup"),
-        CgroupManager::Disabled => return refuse("--cgroup-manager disabled"),
-    }
+fn later(wish: &Create) -> Result<(), OciError> {
     if wish.no_pivot {
-        return refuse("--no-pivot");
+        return Err(UsageError("--no-pivot is not supported yet".to_owned()).into());
     }
     Ok(())
-}
-
-/// Where the container's limits are, and as few other hierarchies as will do: each costs time.
-fn place_of(config: &Config, id: &str) -> Result<Place, OciError> {
-    let given = &config.linux.cgroups_path;
-    let path = match given.as_str() {
-        "" => format!("/plim-oci/{id}"),
-        absolute if absolute.starts_with('/') => absolute.to_owned(),
-        relative => format!("/plim-oci/{relative}"),
-    };
-    let mut wanted: BTreeSet<Controller> = resources::controllers(&config.linux.resources);
-    wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
-    let place = Place::find(&path, &wanted).map_err(|error| match error {
-        crate::cgroup::CgroupError::Parent { .. } => {
-            Invalid::new("linux.cgroupsPath", format!("{given:?} is not a path of a cgroup")).into()
-        }
-        error => OciError::Cgroup(error),
-    })?;
-    if place.unified().is_some() {
-        return Ok(place);
-    }
-    // Without a v2 hierarchy this is what pauses a container.
-    wanted.insert(Controller::Freezer);
-    Ok(Place::find(&path, &wanted)?)
 }
 
 /// No pid namespace ends with its first process.

@@ -1,12 +1,14 @@
 //! Commands for a container that there is: `start`, `kill`, `delete`, `pause`, `resume`, `update`.
 
 use super::OciError;
-use super::args::{Events, Update, UsageError};
+use super::args::Update;
 use super::config::{self, Invalid, Resources};
 use super::create::words;
+use super::driver;
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Freeze};
+use crate::cgroup::table::Controller;
 use crate::sandbox::{self, StartError};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -115,8 +117,11 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
         }
         state::wait_for_end(&pidfd);
     }
-    place.remove()?;
+    driver::remove(&place, record.scope.as_deref())?;
     place::remove_made(&record.made);
+    if let Some(group) = &record.rdt {
+        group.remove()?;
+    }
     home.remove()
 }
 
@@ -149,16 +154,32 @@ fn freeze(root: &Path, id: &str, to: Freeze) -> Result<(), OciError> {
 pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
     let home = Home::of(root, &wish.id);
     let _lock = home.lock(&wish.id)?;
-    let record = home.load(&wish.id)?;
+    let mut record = home.load(&wish.id)?;
     let status = home.status(&record);
     if matches!(status, Status::Stopped | Status::Creating) {
         return refuse(&wish.id, status, "there is nothing to update");
     }
-    if wish.l3_cache_schema.is_some() || wish.memory_bandwidth_schema.is_some() {
-        return Err(Invalid::new("linux.intelRdt", "not supported yet").into());
+    let shares: Vec<&str> =
+        [&wish.l3_cache_schema, &wish.memory_bandwidth_schema].into_iter().flatten().map(String::as_str).collect();
+    match &record.rdt {
+        _ if shares.is_empty() => {}
+        Some(group) => group.write(&shares)?,
+        None => return Err(Invalid::new("linux.intelRdt", "the container has no group of its own").into()),
     }
     let resources = limits(wish)?;
-    Ok(resources::apply(&record.place(), &resources, Moment::Update)?)
+    let mut place = record.place();
+    // Rules for devices are in force from the start.
+    let mut wanted = resources::controllers(&resources);
+    wanted.remove(&Controller::Devices);
+    let before = record.made.len();
+    let extended = place.extend(&wanted, &mut record.made);
+    if record.made.len() > before || place != record.place() {
+        record.put_place(&place);
+        home.save(&record)?;
+    }
+    extended?;
+    resources::apply(&place, &resources, Moment::Update)?;
+    driver::update(&place, record.scope.as_deref(), &resources)
 }
 
 fn limits(wish: &Update) -> Result<Resources, OciError> {
@@ -184,10 +205,4 @@ fn limits(wish: &Update) -> Result<Resources, OciError> {
     let resources: Resources =
         config::parse(&text).map_err(|error| Invalid::new(format!("linux.resources.{}", error.path), error.what))?;
     Ok(resources)
-}
-
-pub(super) fn events(root: &Path, wish: &Events) -> Result<(), OciError> {
-    let Events { id, stats: _, interval: _ } = wish;
-    Home::of(root, id).load(id)?;
-    Err(UsageError("events is not supported yet".to_owned()).into())
 }

@@ -6,19 +6,24 @@
 //!
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
 //! - `state`: what is known of a container; `filter`: compiled seccomp filters.
-//! - `create`, `lifecycle`, `exec`, `show`, `spec`: the commands; `foreground`, `relay`: what
+//! - `driver`: who makes the cgroup; `rdt`: shares of caches.
+//! - `create`, `lifecycle`, `exec`, `events`, `features`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
 mod args;
 mod build;
 pub mod config;
 mod create;
+mod driver;
+mod events;
 mod exec;
+mod features;
 mod filter;
 mod foreground;
 mod lifecycle;
 mod log;
 mod mounts;
+mod rdt;
 mod relay;
 mod resources;
 mod rows;
@@ -42,6 +47,10 @@ pub enum OciError {
     Limit(#[from] resources::LimitError),
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::CgroupError),
+    #[error(transparent)]
+    Scope(#[from] crate::cgroup::ScopeError),
+    #[error(transparent)]
+    Rdt(#[from] rdt::RdtError),
     #[error(transparent)]
     Script(#[from] crate::sandbox::ScriptError),
     #[error(transparent)]
@@ -121,9 +130,9 @@ fn run(global: &args::Global, command: Command) -> Result<ExitCode, OciError> {
         Command::State { id } => show::state(root, &id).map(|()| ExitCode::SUCCESS),
         Command::List { quiet, json } => show::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
         Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),
-        Command::Events(wish) => lifecycle::events(root, &wish).map(|()| ExitCode::SUCCESS),
+        Command::Events(wish) => events::events(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| ExitCode::SUCCESS),
-        Command::Features => show::features().map(|()| ExitCode::SUCCESS),
+        Command::Features => features::features().map(|()| ExitCode::SUCCESS),
         Command::Version { name } => show::version(&name).map(|()| ExitCode::SUCCESS),
         Command::Help { text } => show::print(&text).map(|()| ExitCode::SUCCESS),
     }

@@ -1,9 +1,8 @@
-//! Commands that only tell: `state`, `list`, `ps`, `features`, `--version`.
+//! Commands that only tell: `state`, `list`, `ps`, `--version`.
 
 use super::OciError;
 use super::args::Ps;
 use super::state::{Home, Record};
-use crate::spec::Capability;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -37,6 +36,21 @@ fn describe(home: &Home, record: &Record) -> serde_json::Value {
     })
 }
 
+/// The user that the container's directory belongs to, by name where `passwd` is of a plain file.
+fn owner(home: &Home) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(uid) = std::fs::metadata(&home.path).map(|metadata| metadata.uid().to_string()) else {
+        return String::new();
+    };
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
+}
+
 pub(super) fn state(root: &Path, id: &str) -> Result<(), OciError> {
     let home = Home::of(root, id);
     pretty(&describe(&home, &home.load(id)?))
@@ -54,7 +68,11 @@ pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError>
     for id in ids {
         let home = Home::of(root, &id);
         match home.load(&id) {
-            Ok(record) => rows.push(describe(&home, &record)),
+            Ok(record) => {
+                let mut row = describe(&home, &record);
+                row["owner"] = owner(&home).into();
+                rows.push(row);
+            }
             // Going, or not quite there yet.
             Err(OciError::NoContainer(_)) => {}
             Err(error) => return Err(error),
@@ -70,10 +88,12 @@ pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError>
     if quiet {
         return print(&rows.iter().map(|row| text(row, "id") + "\n").collect::<String>());
     }
-    let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED"].map(str::to_owned)];
-    table.extend(rows.iter().map(|row| ["id", "pid", "status", "bundle", "created"].map(|field| text(row, field))));
+    let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+    table.extend(
+        rows.iter().map(|row| ["id", "pid", "status", "bundle", "created", "owner"].map(|field| text(row, field))),
+    );
     let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0) + 2;
-    let widths: Vec<usize> = (0..5).map(width).collect();
+    let widths: Vec<usize> = (0..6).map(width).collect();
     let mut lines = String::new();
     for row in &table {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
@@ -88,48 +108,44 @@ pub(super) fn ps(root: &Path, wish: &Ps) -> Result<(), OciError> {
     if wish.json {
         return print(&format!("{}\n", json!(pids)));
     }
-    let lines: String = pids.iter().map(|pid| format!("{pid}\n")).collect();
-    print(&format!("PID\n{lines}"))
+    let usual = ["-ef".to_owned()];
+    let options: &[String] = if wish.options.is_empty() { &usual } else { &wish.options };
+    // Its options and columns are that program's own.
+    let table = match std::process::Command::new("ps").args(options).output() {
+        Ok(table) if table.status.success() => table,
+        // Who gives no options is content with less, where ps is missing or /proc lacks what it wants.
+        _ if wish.options.is_empty() => return print(&plain_table(&pids)),
+        Ok(table) => return Err(OciError::Start(format!("ps: {}", String::from_utf8_lossy(&table.stderr).trim()))),
+        Err(source) => return Err(OciError::Io { what: "running ps".to_owned(), source }),
+    };
+    match of_these(&String::from_utf8_lossy(&table.stdout), &pids) {
+        Some(lines) => print(&lines),
+        None => Err(OciError::Start("what ps prints with these options has no column PID".to_owned())),
+    }
 }
 
-/// What is supported, in the specification's form (features-linux).
-pub(super) fn features() -> Result<(), OciError> {
-    let capabilities: Vec<String> = Capability::ALL.iter().map(|name| format!("CAP_{name}")).collect();
-    pretty(&json!({
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.3.0",
-        "mountOptions": [
-            "acl", "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime",
-            "loud", "mand", "noacl", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand",
-            "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime",
-            "relatime", "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime",
-            "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave",
-            "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared", "silent", "slave", "strictatime",
-            "suid", "symfollow", "sync", "unbindable"
-        ],
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
-            "capabilities": capabilities,
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
-            "seccomp": {
-                "enabled": true,
-                "actions": [
-                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
-                    "SCMP_CMP_NE"
-                ],
-                "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]
-            },
-            "apparmor": { "enabled": false },
-            "selinux": { "enabled": false },
-            "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
-            "netDevices": { "enabled": false }
-        }
-    }))
+fn plain_table(pids: &[u32]) -> String {
+    let mut table = format!("{:>7} CMD\n", "PID");
+    for pid in pids {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        // What a process calls itself is its own choice, and may be meant for a terminal.
+        let words: String = words.trim_end().chars().filter(|c| !c.is_control()).collect();
+        table.push_str(&format!("{pid:>7} {words}\n"));
+    }
+    table
+}
+
+/// The heading of a table, and the lines whose column `PID` has one of these numbers.
+fn of_these(table: &str, pids: &[u32]) -> Option<String> {
+    let mut lines = table.lines();
+    let heading = lines.next()?;
+    let column = heading.split_whitespace().position(|word| word == "PID")?;
+    let is_ours = |line: &&str| {
+        let number = line.split_whitespace().nth(column).and_then(|word| word.parse().ok());
+        number.is_some_and(|number: u32| pids.contains(&number))
+    };
+    Some(std::iter::once(heading).chain(lines.filter(is_ours)).map(|line| format!("{line}\n")).collect())
 }
 
 /// The lines are in the order, and have the names, that other tools know.

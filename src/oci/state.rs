@@ -7,6 +7,7 @@
 
 use super::OciError;
 use super::config::Process;
+use super::rdt::Group;
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
 use rustix::event::{PollFd, PollFlags};
@@ -27,6 +28,11 @@ pub(super) struct Record {
     /// Seconds since 1970.
     pub created: u64,
     pub cgroup: Vec<CgroupRecord>,
+    /// The unit that its cgroup is, where systemd has made it.
+    #[serde(default)]
+    pub scope: Option<String>,
+    #[serde(default)]
+    pub rdt: Option<Group>,
     /// Directories of cgroups that were made for it, the outer ones first.
     pub made: Vec<String>,
     /// Nothing before the process exists.

@@ -12,17 +12,17 @@ fn directories(bundle: &Bundle) -> Vec<PathBuf> {
 }
 
 /// What the first of these files that there is says.
-fn says(bundle: &Bundle, files: &[&str]) -> String {
+pub fn says(bundle: &Bundle, files: &[&str]) -> String {
     let texts = directories(bundle).into_iter().flat_map(|path| files.iter().map(move |file| path.join(file)));
     texts.filter_map(|path| fs::read_to_string(path).ok()).next().unwrap_or_default().trim().to_owned()
 }
 
 /// Every controller is in the v2 hierarchy.
-fn is_unified() -> bool {
+pub fn is_unified() -> bool {
     cgroup_directories().len() == 1 && std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-fn running(script: &str, resources: &serde_json::Value) -> Bundle {
+pub fn running(script: &str, resources: &serde_json::Value) -> Bundle {
     let mut bundle = Bundle::new(script);
     for (name, value) in resources.as_object().unwrap() {
         bundle.config["linux"]["resources"][name] = value.clone();
@@ -172,6 +172,26 @@ fn processors_and_nodes_are_those_named() {
     assert_eq!(inside.out, "1", "{inside:?}");
     let answer = bundle.on(&["update", "--cpuset-cpus", "0-1"]);
     assert_eq!((answer.code, says(&bundle, &["cpuset.cpus"]).as_str()), (Some(0), "0-1"), "{answer:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_limit_of_a_kind_that_a_container_did_not_have_can_be_added() {
+    let bundle = running("sleep 1000 & exec sleep 2000", &json!({}));
+    let all = || serde_json::from_str::<Vec<u32>>(&bundle.on(&["ps", "--format", "json"]).out).unwrap();
+    bundle.wait("both", || all().len() == 2);
+
+    let answer = bundle.on(&["update", "--cpuset-cpus", "0"]);
+
+    assert_eq!((answer.code, says(&bundle, &["cpuset.cpus"]).as_str()), (Some(0), "0"), "{answer:?}");
+    for pid in all() {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    }
+    let answer = bundle.call(&["exec", &bundle.id(), "nproc"]);
+    assert_eq!(answer.out, "1", "{answer:?}");
+    assert_eq!(bundle.on(&["delete", "--force"]).code, Some(0));
+    assert!(bundle.is_gone());
 }
 
 #[test]

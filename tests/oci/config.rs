@@ -76,7 +76,7 @@ fn each_mistake_is_told_with_its_path() {
         ("/linux/cgroupsPath", json!("/a/../b"), "linux.cgroupsPath: \"/a/../b\" is not a path of a cgroup"),
         ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation: unknown variant `sideways`"),
         ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality: not supported yet"),
-        ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt: not supported yet"),
+        ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt: the host has no resctrl file system"),
         ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets: not supported yet"),
         (
             "/linux/seccomp",

@@ -70,7 +70,7 @@ impl Bundle {
         self.command(words).output().unwrap().into()
     }
 
-    fn write(&self) {
+    pub fn write(&self) {
         fs::write(self.path("config.json"), self.config.to_string()).unwrap();
     }
 

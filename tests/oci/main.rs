@@ -5,5 +5,8 @@ mod cgroups;
 mod command;
 mod config;
 mod fixture;
+mod knobs;
 mod lifecycle;
+mod scopes;
 mod symbols;
+mod watch;

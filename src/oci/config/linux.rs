@@ -29,11 +29,24 @@ pub struct Linux {
     #[serde(deserialize_with = "or_null")]
     pub readonly_paths: Vec<String>,
     pub time_offsets: Later,
-    pub intel_rdt: Later,
+    pub intel_rdt: Option<IntelRdt>,
     pub mount_label: Later,
     pub personality: Later,
     pub net_devices: Later,
     pub memory_policy: Later,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct IntelRdt {
+    #[serde(rename = "closID")]
+    pub clos_id: Option<String>,
+    pub l3_cache_schema: Option<String>,
+    pub mem_bw_schema: Option<String>,
+    #[serde(deserialize_with = "or_null")]
+    pub schemata: Vec<String>,
+    #[serde(deserialize_with = "or_null")]
+    pub enable_monitoring: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

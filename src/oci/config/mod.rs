@@ -8,7 +8,9 @@ mod linux;
 mod process;
 mod resources;
 
-pub use linux::{Arch, Device, DeviceKind, IdMapping, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp};
+pub use linux::{
+    Arch, Device, DeviceKind, IdMapping, IntelRdt, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp,
+};
 pub use process::{Capabilities, ConsoleSize, Process, Rlimit, User};
 pub use resources::{
     BlockIo, Cpu, DeviceRule, DeviceRuleKind, HugePageLimit, Memory, Network, NetworkPriority, Pids, Rdma, Resources,
