@@ -204,13 +204,12 @@ impl Driver {
             self.next_resync = Instant::now() + jittered(self.pace.resync, self.facts.rounds);
         }
         let due = self.sources.due().is_some_and(|due| due <= Instant::now());
-        if resync || due || self.sources.polling() {
-            if let Some(desired) = self.sources.read(now()) {
-                self.note_source_changes(&desired);
-                self.desired = desired;
-                self.share();
-                self.dirty_view = true;
-            }
+        let listed = resync || due || self.sources.polling();
+        if let Some(desired) = listed.then(|| self.sources.read(now())).flatten() {
+            self.note_source_changes(&desired);
+            self.desired = desired;
+            self.share();
+            self.dirty_view = true;
         }
         // Consent is for one absence: what has come back is asked for anew.
         self.approved.retain(|id| !self.desired.objects.contains_key(id));
