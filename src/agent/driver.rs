@@ -9,7 +9,7 @@ use crate::host::{Host, Machine, Missing, Scope};
 use crate::plan::{
     Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step, Wish,
 };
-use crate::spec::{ObjectId, Timestamp};
+use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
@@ -57,6 +57,9 @@ pub(super) struct Driver {
     /// Objects whose record an ended action has changed, and that is not on disk yet.
     pub settled: BTreeSet<ObjectId>,
     pub approved: BTreeSet<ObjectId>,
+    /// Something came that the planner is to be asked about: not merely a file event, whose time is yet
+    /// to come, or a question.
+    pub again: bool,
     /// Objects to look at in the next round; `None` is everything.
     pub look: Option<BTreeSet<ObjectId>>,
     pub next_resync: Instant,
@@ -107,7 +110,12 @@ impl Driver {
     fn go_on(&mut self) -> Left {
         loop {
             let mut leave = false;
-            self.rounds();
+            if std::mem::take(&mut self.again) || self.is_due() {
+                self.rounds();
+            }
+            if self.dirty_view && self.last_shown.elapsed() >= SHOW_EVERY {
+                self.show();
+            }
             if self.settings.stop_all && self.records.is_empty() && self.in_flight.is_empty() {
                 for reply in self.stopping.drain(..) {
                     // Whoever ordered it may have gone away meanwhile.
@@ -141,6 +149,15 @@ impl Driver {
         wait
     }
 
+    /// Whether the time of a round has come by itself.
+    fn is_due(&self) -> bool {
+        let instant = Instant::now();
+        let deadlines = [Some(self.next_resync), self.sources.due(), self.retry_at];
+        deadlines.into_iter().flatten().any(|at| at <= instant)
+            || self.sources.polling()
+            || self.wake_at.is_some_and(|at| at <= now())
+    }
+
     /// Takes one message in. True: leave.
     fn take(&mut self, message: Message) -> bool {
         match message {
@@ -150,20 +167,30 @@ impl Driver {
                 self.sources.lost();
                 self.next_resync = Instant::now();
             }
-            Message::HostChanged(object) => self.look_at(object),
+            Message::HostChanged(object) => {
+                self.again = true;
+                self.look_at(object);
+            }
             Message::KeeperLost => {
                 let text = "the keeper went away; containers go on, and a new keeper takes over".to_owned();
                 self.journal.note(now(), EventType::Warning, "agent", "KeeperLost", text);
+                self.again = true;
                 self.look = None;
             }
             Message::Done(done) => {
                 let Done { object, action, result } = *done;
+                self.again = true;
                 self.busy -= 1;
                 self.hand_out();
                 self.done(object, &action, result);
             }
-            Message::Order { command, by, reply } => self.order(command, by, reply),
+            Message::Order { command, by, reply } => {
+                self.again = true;
+                self.order(command, by, reply);
+            }
             Message::Show { reply } => {
+                // What waits for a time is said with how long that is yet.
+                self.again |= self.wake_at.is_some();
                 // A reader that has gone needs no answer; the same below.
                 drop(reply.send(Arc::new(self.view())));
             }
@@ -190,9 +217,6 @@ impl Driver {
             if !self.round() {
                 break;
             }
-        }
-        if self.dirty_view && self.last_shown.elapsed() >= SHOW_EVERY {
-            self.show();
         }
     }
 
@@ -265,7 +289,11 @@ impl Driver {
             Some(look) if look.is_empty() => {}
             Some(look) => {
                 let fresh = self.host.observe(Scope::Objects(&look))?;
-                self.seen.instances.retain(|instance, _| !look.contains(&instance.object()));
+                for object in &look {
+                    let all = InstanceId::new(object, 0)..=InstanceId::new(object, u64::MAX);
+                    let old: Vec<InstanceId> = self.seen.instances.range(all).map(|(id, _)| id.clone()).collect();
+                    old.iter().for_each(|id| drop(self.seen.instances.remove(id)));
+                }
                 self.seen.instances.extend(fresh.instances);
                 self.dirty_view = true;
             }

@@ -153,6 +153,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         busy: 0,
         settled: BTreeSet::new(),
         approved: BTreeSet::new(),
+        again: true,
         look: None,
         next_resync: Instant::now(),
         wake_at: None,

@@ -145,9 +145,9 @@ impl Machine {
     }
 
     fn hand_over(&self, client: &Client) -> Result<(), MachineError> {
-        let known = self.keeper.handles();
+        let known: BTreeSet<InstanceId> = self.keeper.instances(Scope::All).into_iter().collect();
         for instance in self.cgroups.list()? {
-            if known.contains_key(&instance) || self.cgroups.procs(&instance)?.is_empty() {
+            if known.contains(&instance) || self.cgroups.procs(&instance)?.is_empty() {
                 continue;
             }
             let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
@@ -404,10 +404,6 @@ impl Machine {
 
     fn try_observe(&self, scope: Scope<'_>) -> Result<Seen, MachineError> {
         let client = self.client()?;
-        let wanted = |instance: &InstanceId| match scope {
-            Scope::All => true,
-            Scope::Objects(objects) => objects.contains(&instance.object()),
-        };
         let rootfs = match scope {
             Scope::All => {
                 self.keeper.refresh(&client)?;
@@ -415,8 +411,8 @@ impl Machine {
             }
             Scope::Objects(objects) => self.storage.list_of(objects)?,
         };
-        let handles = self.keeper.handles().into_keys().filter(|instance| wanted(instance));
-        let mut all: BTreeSet<InstanceId> = rootfs.keys().cloned().chain(handles).collect();
+        let kept = self.keeper.instances(scope);
+        let mut all: BTreeSet<InstanceId> = rootfs.keys().cloned().chain(kept).collect();
         match scope {
             Scope::All => {
                 let others = self.cgroups.others(&all)?;
