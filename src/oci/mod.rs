@@ -20,6 +20,8 @@ mod exec;
 mod features;
 mod filter;
 mod foreground;
+#[cfg(test)]
+mod fuzz;
 mod lifecycle;
 mod log;
 mod mounts;
@@ -31,6 +33,8 @@ mod show;
 mod spec;
 mod state;
 
+use crate::sandbox::guard::{self, Guard};
+use crate::sandbox::program;
 use args::Command;
 use std::process::ExitCode;
 
@@ -95,7 +99,7 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         }
     };
     let is_exec = matches!(command, Command::Exec(_));
-    match run(&global, command) {
+    match apart(&command).and_then(|()| run(&global, command)) {
         Ok(code) => code,
         Err(error) => {
             log::error(&global, &error);
@@ -103,6 +107,25 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
             ExitCode::from(if is_exec { 255 } else { 1 })
         }
     }
+}
+
+/// What has a child on its way into a container: out of its reach before there is one.
+fn apart(command: &Command) -> Result<(), OciError> {
+    if !matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        return Ok(());
+    }
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        |source| OciError::Io { what, source }
+    };
+    if !guard::is_out(Guard::SealedProgram) {
+        program::hide(c"plim-oci").map_err(failed("hiding the program from the container"))?;
+    }
+    if guard::is_out(Guard::NotDumpable) {
+        return Ok(());
+    }
+    // Not later than the clone: a child of ours is in the container's pid namespace from its birth.
+    crate::sys::set_not_dumpable().map_err(|errno| failed("becoming not dumpable")(errno.into()))
 }
 
 /// What we were called by: tools look for the name they know in what `--version` says.

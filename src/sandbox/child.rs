@@ -4,6 +4,7 @@
 //! takes a lock, logs or panics, and nothing is dropped but descriptors. Errors are an operation's
 //! position and an errno; the words are the parent's to find.
 
+use super::guard::{self, Guard};
 use super::ops::{ChildOp, Fresh, Node, Remount, SetIds, Slot, TreeChange};
 use super::{Text, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
@@ -108,9 +109,13 @@ impl Child<'_> {
             ChildOp::AttachRoot { root } => {
                 rustix::mount::move_mount(self.slot(*root)?, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             }
-            ChildOp::Attach { root, mount, what: _, at } => {
+            ChildOp::Attach { root, mount, what, at } => {
                 let mount = self.slot(*mount)?;
-                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::of(mount)?)?;
+                let (root, kind) = (self.slot(*root)?, path::Kind::of(mount)?);
+                let target = match what.as_str() {
+                    "proc" | "sysfs" => path::mount_point_of(root, at.as_c_str(), kind)?,
+                    _ => path::mount_point(root, at.as_c_str(), kind)?,
+                };
                 move_onto(mount, target.as_fd())
             }
             ChildOp::Tmpfs { root, at, options, read_only } => {
@@ -181,7 +186,11 @@ impl Child<'_> {
             }
             ChildOp::KeepDescriptors { count } => sys::keep_over_exec(3, *count),
             ChildOp::Mount { root, kind, source, at, data, flags } => {
-                let target = path::mount_point_of(self.slot(*root)?, at.as_c_str(), path::Kind::Directory)?;
+                let (root, directory) = (self.slot(*root)?, path::Kind::Directory);
+                let target = match kind.as_str() {
+                    "proc" | "sysfs" => path::mount_point_of(root, at.as_c_str(), directory)?,
+                    _ => path::mount_point(root, at.as_c_str(), directory)?,
+                };
                 rustix::process::fchdir(&target)?;
                 let flags = MountFlags::from_bits_retain(*flags);
                 rustix::mount::mount(source.as_c_str(), c".", kind.as_c_str(), flags, data.as_c_str())
@@ -225,7 +234,9 @@ impl Child<'_> {
     }
 
     fn seal(&mut self) -> Result<(), Errno> {
-        sys::set_not_dumpable()?;
+        if !guard::is_out(Guard::NotDumpable) {
+            sys::set_not_dumpable()?;
+        }
         // An init stays as it is, and a parent's arguments tell a container where it is on its host.
         rustix::thread::set_name(TITLE)?;
         if let Some(arguments) = self.arguments {
@@ -233,7 +244,9 @@ impl Child<'_> {
         }
         // Or our own copy would hide from us that the parent has gone.
         sys::close_copy(self.parent_end);
-        sys::close_on_exec_from(3)?;
+        if !guard::is_out(Guard::ClosedDescriptors) {
+            sys::close_on_exec_from(3)?;
+        }
         if let Io::Descriptors(descriptors) = self.io {
             place(descriptors)?;
         }
@@ -311,6 +324,9 @@ impl Child<'_> {
         };
         let cover = match path::Kind::of(target.as_fd())? {
             path::Kind::Directory => self.empty()?,
+            path::Kind::File if guard::is_out(Guard::HostsNull) => {
+                clone_tree(path::resolve(self.slot(root)?, c"/dev/null")?.as_fd())?
+            }
             path::Kind::File => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
                 rustix::mount::open_tree(CWD, c"/dev/null", flags)?
@@ -447,7 +463,11 @@ fn working_directory(path: &CStr) -> Result<(), Errno> {
         result => result?,
     }
     let mut buffer = [0; 4096];
-    if sys::getcwd(&mut buffer)?.first() == Some(&b'/') { Ok(()) } else { Err(Errno::XDEV) }
+    if sys::getcwd(&mut buffer)?.first() == Some(&b'/') || guard::is_out(Guard::WorkingDirectory) {
+        Ok(())
+    } else {
+        Err(Errno::XDEV)
+    }
 }
 
 fn drop_bounding(keep: u64) -> Result<(), Errno> {
@@ -476,6 +496,10 @@ fn set_ids(uid: u32, gid: u32) -> Result<(), Errno> {
 }
 
 fn set_capabilities(sets: sys::CapabilitySets, ambient: u64) -> Result<(), Errno> {
+    let mut sets = sets;
+    if guard::is_out(Guard::Inheritable) {
+        sets.inheritable = sets.permitted;
+    }
     sys::capset(sets)?;
     sys::clear_ambient()?;
     for capability in (0..u64::BITS).filter(|capability| ambient & (1 << capability) != 0) {

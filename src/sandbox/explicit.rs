@@ -3,6 +3,7 @@
 //! Where a [`super::Blueprint`] has one good way for each thing, this has all that a `config.json` of
 //! the OCI can ask for. Both become a [`Script`] of the same operations.
 
+use super::guard::{self, Guard};
 use super::ops::{ChildOp, Limit, Namespaces, Node, ParentOp, Program, Slot, TreeChange};
 use super::script::{Privileges, program, restrict, slots};
 use super::{CgroupJoin, Process, Script, ScriptError, Text};
@@ -244,9 +245,10 @@ pub fn explicit_script(wish: &Explicit) -> Result<Script, ScriptError> {
         lanes.child.push(ChildOp::BecomeRoot);
     }
     // While `/proc` is still the host's, and as whom the new namespaces belong to.
-    for (path, value) in sysctl {
-        lanes.child.push(ChildOp::WriteFile { path: text(path)?, value: text(value)? });
-    }
+    let settings = sysctl.iter().map(|(path, value)| Ok(ChildOp::WriteFile { path: text(path)?, value: text(value)? }));
+    let mut settings = settings.collect::<Result<Vec<_>, ScriptError>>()?;
+    let too_late = if guard::is_out(Guard::HostsProc) { std::mem::take(&mut settings) } else { Vec::new() };
+    lanes.child.append(&mut settings);
     lanes.child.push(ChildOp::AttachRoot { root });
     lanes.mount(root, mounts, &trees)?;
     for node in nodes {
@@ -257,6 +259,7 @@ pub fn explicit_script(wish: &Explicit) -> Result<Script, ScriptError> {
         lanes.child.push(ChildOp::SealRoot { root });
     }
     lanes.child.push(ChildOp::PivotRoot { root });
+    lanes.child.extend(too_late);
     if let Some(Propagation { kind, recursive }) = root_propagation {
         let change = TreeChange { propagation: kind.bits(), recursive: *recursive, ..TreeChange::NONE };
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change });

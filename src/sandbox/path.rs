@@ -4,6 +4,7 @@
 //! symbolic link leads out, and what is missing is made relative to the descriptor of its parent.
 //! Safe between `clone` and `exec`.
 
+use super::guard::{self, Guard};
 use crate::sys::Errno;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use std::ffi::CStr;
@@ -26,7 +27,18 @@ impl Kind {
 /// What is at `path` inside `root`.
 pub(super) fn resolve(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut path = path;
+    if guard::is_out(Guard::InRoot) {
+        // As who joins the two as text and opens that.
+        within = ResolveFlags::empty();
+        while let Some(rest) = path.to_bytes_with_nul().strip_prefix(b"/") {
+            path = CStr::from_bytes_with_nul(rest).map_err(|_| Errno::INVAL)?;
+        }
+        if path.is_empty() {
+            path = c".";
+        }
+    }
     loop {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), within) {
             // A rename or mount elsewhere raced with a `..` of the path (openat2(2)).
@@ -53,11 +65,8 @@ pub(super) fn mount_point_of(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> R
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let itself = rustix::fs::openat2(root, path, flags, Mode::empty(), within)?;
     let (place_is, itself_is) = (rustix::fs::fstat(&place)?, rustix::fs::fstat(&itself)?);
-    if (place_is.st_dev, place_is.st_ino) == (itself_is.st_dev, itself_is.st_ino) {
-        Ok(place)
-    } else {
-        Err(Errno::LOOP)
-    }
+    let is_itself = (place_is.st_dev, place_is.st_ino) == (itself_is.st_dev, itself_is.st_ino);
+    if is_itself || guard::is_out(Guard::RealDirectory) { Ok(place) } else { Err(Errno::LOOP) }
 }
 
 /// The directory that `path` is in, made if it is missing, and the last part of `path`.

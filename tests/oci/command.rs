@@ -117,7 +117,7 @@ fn the_log_has_errors_and_what_was_done() {
 #[test]
 fn the_version_is_told_under_the_name_that_was_called() {
     let dir = tempfile::TempDir::new().unwrap();
-    symlink(env!("CARGO_BIN_EXE_plim-oci"), dir.path().join("runc")).unwrap();
+    symlink(crate::fixture::runtime(), dir.path().join("runc")).unwrap();
 
     let output = Command::new(dir.path().join("runc")).arg("--version").output().unwrap();
 
