@@ -95,7 +95,9 @@ fn round(bundle: &Bundle, random: &mut Random) {
             let storm: Vec<Child> = (0..4).map(|_| spawn(bundle, &["exec", &id, "/bin/true"])).collect();
             interrupt(&storm[0], Signal::KILL, random);
             let kill = spawn(bundle, &["kill", &id, "KILL"]);
-            storm.into_iter().for_each(|exec| drop(finish(exec, "exec")));
+            for exec in storm {
+                finish(exec, "exec");
+            }
             finish(kill, "kill");
         }
     }
