@@ -2,7 +2,7 @@
 
 use super::OciError;
 use super::config::{self, Invalid, Seccomp, SeccompFlag};
-use super::show;
+use super::list;
 use super::state::{Home, Record};
 use crate::sandbox::seccomp::{self, Action, Profile, Rule};
 use crate::sys;
@@ -146,7 +146,7 @@ impl Listener {
             "fds": ["seccompFd"],
             "pid": pid,
             "metadata": self.metadata,
-            "state": show::describe(home, record),
+            "state": list::describe(home, record),
         });
         let text = state.to_string();
         let socket = UnixStream::connect(&self.path).map_err(failed)?;

@@ -15,6 +15,7 @@
 mod blueprint;
 mod child;
 mod exec;
+pub mod guard;
 mod init;
 mod lanes;
 mod launch;
@@ -24,6 +25,7 @@ mod overlay;
 mod parent;
 mod path;
 mod probe;
+pub mod program;
 mod script;
 pub mod seccomp;
 mod start;
@@ -33,7 +35,7 @@ mod usual;
 
 pub use blueprint::{
     Blueprint, Capabilities, CgroupJoin, DeviceNode, ExecPlan, IdExtent, IdMaps, Mount, MountChange, Namespace,
-    NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Tree,
+    NewLine, NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Tree,
 };
 pub use exec::launch_exec;
 pub use lanes::{exec_script, script};

@@ -192,6 +192,7 @@ pub(super) enum ChildOp {
         rows: u16,
         columns: u16,
         owner: u32,
+        new_line: NewLine,
     },
     SetUmask {
         mask: u32,
@@ -229,9 +230,9 @@ pub(super) enum ChildOp {
     SetLimits {
         limits: Vec<Limit>,
     },
-    /// Descriptors from 3 on stay open at `execve`.
+    /// These stay open at `execve`.
     KeepDescriptors {
-        count: u32,
+        descriptors: Vec<u32>,
     },
     /// A fresh file system; `at` as in [`Self::Attach`], `flags` those of mount(2).
     Mount {
@@ -263,10 +264,10 @@ pub(super) enum ChildOp {
     /// Tells the parent that all is ready, and goes on when somebody connects to the socket that the
     /// launcher was given and says so. From then on that somebody is the parent to report to.
     AwaitStart,
-    /// Nothing stays open but standard input, output and error, `keep` descriptors from 3 on, the
-    /// socket to the parent and the one to listen on: a process that waits may be looked at.
+    /// Nothing stays open but standard input, output and error, the descriptors `keep`, the socket to
+    /// the parent and the one to listen on: a process that waits may be looked at.
     LetGo {
-        keep: u32,
+        keep: Vec<u32>,
     },
     /// The filter that came with the script; `flags` as in seccomp(2). With a listener it goes on when
     /// the parent has taken that.
@@ -284,6 +285,16 @@ pub(super) struct Program {
     pub(super) candidates: Vec<Text>,
     pub(super) argv: Vec<Text>,
     pub(super) env: Vec<Text>,
+}
+
+/// What a terminal makes of a new line that a program writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewLine {
+    /// As terminals begin: whatever shows it may leave its own terminal raw.
+    #[default]
+    WithReturn,
+    /// As OCI runtimes have it: who reads it has a terminal that knows better, or is no terminal.
+    Bare,
 }
 
 impl fmt::Display for Slot {
@@ -443,7 +454,10 @@ impl fmt::Display for ChildOp {
                 f.write_str("setting the limits")?;
                 limits.iter().try_for_each(|limit| write!(f, " {}={}:{}", limit.resource, limit.soft, limit.hard))
             }
-            Self::KeepDescriptors { count } => write!(f, "keeping the descriptors 3 to {} open", count + 2),
+            Self::KeepDescriptors { descriptors } => {
+                f.write_str("keeping open the descriptors")?;
+                descriptors.iter().try_for_each(|fd| write!(f, " {fd}"))
+            }
             Self::Mount { kind, at, data, .. } => {
                 write!(f, "mounting {kind} at {at}")?;
                 if data.as_str().is_empty() { Ok(()) } else { write!(f, " ({data})") }
@@ -457,8 +471,7 @@ impl fmt::Display for ChildOp {
             },
             Self::AwaitStart => f.write_str("waiting for the start"),
             Self::NoNewPrivileges => f.write_str("setting no_new_privs"),
-            Self::LetGo { keep: 0 } => f.write_str("closing all descriptors that are not needed any more"),
-            Self::LetGo { keep } => write!(f, "closing the descriptors from {} on", keep + 3),
+            Self::LetGo { .. } => f.write_str("closing all descriptors that are not needed any more"),
             Self::Filter { flags: 0 } => f.write_str("loading the seccomp filter"),
             Self::Filter { flags } => write!(f, "loading the seccomp filter (flags {flags:#x})"),
             Self::BecomeInit => f.write_str("staying as init"),

@@ -11,6 +11,7 @@ mod exec;
 mod mount;
 mod pidfd;
 mod process;
+mod program;
 mod title;
 
 pub use bpf::{
@@ -28,6 +29,7 @@ pub use process::{
     set_no_new_privileges, set_not_dumpable, set_seccomp_filter, set_signal_mask, unshare_namespaces,
     user_namespace_of, wait_for_signal,
 };
+pub use program::{Layout, Mapping, heap_end, remap, set_program};
 pub use rustix::io::Errno;
 pub use title::Arguments;
 

@@ -55,18 +55,6 @@ fn a_process_that_waits_for_its_start_has_only_what_it_needs() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_preserved_descriptor_that_is_not_there_is_named() {
-    let bundle = Bundle::new("true");
-    let run = "exec 3</etc/passwd 4<&- 5<&-; \"$0\" --root \"$ROOT\" run --preserve-fds 3 --bundle \"$1\" \"$2\"";
-
-    let answer = by_shell(&bundle, run);
-
-    assert!(answer.code == Some(1) && answer.err.contains("keeping the descriptor 4"), "{answer:?}");
-    assert!(bundle.is_gone());
-}
-
-#[test]
-#[ignore = "needs root"]
 fn sockets_of_a_service_manager_are_passed_on() {
     let bundle = Bundle::new("echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES $(readlink /proc/self/fd/3)");
     let run = |settings: &str| {
