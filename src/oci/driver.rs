@@ -49,6 +49,10 @@ pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<
         relative => format!("/plim-oci/{relative}"),
     };
     wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
+    if !given.is_empty() {
+        // Who names the cgroup looks for it, and for its figures, in every hierarchy.
+        wanted.extend([Controller::Cpuacct, Controller::Cpuset, Controller::Freezer, Controller::Io]);
+    }
     let place = find(&path, given, &wanted)?;
     let asked =
         !given.is_empty() || *resources != (Resources { devices: resources.devices.clone(), ..Resources::default() });
