@@ -56,7 +56,7 @@ pub fn bench(table: &mut Table) {
     );
 }
 
-fn compile(dir: &Path, name: &str, source: &Path, flags: &[&str]) -> PathBuf {
+pub fn compile(dir: &Path, name: &str, source: &Path, flags: &[&str]) -> PathBuf {
     let program = dir.join(name.trim_end_matches(".c"));
     let status = Command::new("cc").args(flags).arg("-w").arg("-o").arg(&program).arg(source).status();
     assert!(status.expect("a C compiler").success());
