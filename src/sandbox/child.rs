@@ -153,8 +153,8 @@ impl Child<'_> {
                 rustix::process::chdir(c"/")
             }
             ChildOp::NewSession => rustix::process::setsid().map(drop),
-            ChildOp::OpenTerminal { rows, columns, owner } => match self.io {
-                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner),
+            ChildOp::OpenTerminal { rows, columns, owner, new_line } => match self.io {
+                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner, *new_line),
                 Io::Descriptors(_) => Err(Errno::BADF),
             },
             ChildOp::SetUmask { mask } => {
@@ -184,7 +184,7 @@ impl Child<'_> {
             ChildOp::SetLimits { limits } => {
                 limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
             }
-            ChildOp::KeepDescriptors { count } => sys::keep_over_exec(3, *count),
+            ChildOp::KeepDescriptors { descriptors } => descriptors.iter().try_for_each(|fd| sys::keep_over_exec(*fd)),
             ChildOp::Mount { root, kind, source, at, data, flags } => {
                 let (root, directory) = (self.slot(*root)?, path::Kind::Directory);
                 let target = match kind.as_str() {

@@ -4,7 +4,7 @@
 //! the OCI can ask for. Both become a [`Script`] of the same operations.
 
 use super::guard::{self, Guard};
-use super::ops::{ChildOp, Limit, Namespaces, Node, ParentOp, Program, Slot, TreeChange};
+use super::ops::{ChildOp, Limit, Namespaces, NewLine, Node, ParentOp, Program, Slot, TreeChange};
 use super::script::{Privileges, program, restrict, slots};
 use super::{CgroupJoin, Process, Script, ScriptError, Text};
 
@@ -50,7 +50,7 @@ pub struct ExplicitProcess {
     /// Rows and columns of a terminal made in the container.
     pub terminal: Option<(u16, u16)>,
     /// So many descriptors from 3 on stay open.
-    pub keep_descriptors: u32,
+    pub keep_descriptors: Vec<u32>,
 }
 
 /// Another program in a running container.
@@ -352,8 +352,8 @@ impl Lanes {
         user_namespace: bool,
     ) -> Result<(), ScriptError> {
         self.child.push(ChildOp::Seal);
-        if process.keep_descriptors > 0 {
-            self.child.push(ChildOp::KeepDescriptors { count: process.keep_descriptors });
+        if !process.keep_descriptors.is_empty() {
+            self.child.push(ChildOp::KeepDescriptors { descriptors: process.keep_descriptors.clone() });
         }
         if let Some(value) = process.oom_score_adj {
             self.child.push(ChildOp::SetOomScore { value: text(&value.to_string())? });
@@ -483,7 +483,7 @@ impl Lanes {
         let ExplicitProcess { process, capabilities, no_new_privileges, seccomp, terminal, .. } = wish;
         self.child.push(ChildOp::NewSession);
         if let Some((rows, columns)) = *terminal {
-            self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid });
+            self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid, new_line: NewLine::Bare });
             self.child.push(ChildOp::Console);
         }
         self.child.extend([

@@ -1,6 +1,6 @@
 //! From a blueprint to a script.
 
-use super::ops::{ChildOp, Fresh, Namespaces, ParentOp, Program, Remount, SetIds, Slot};
+use super::ops::{ChildOp, Fresh, Namespaces, NewLine, ParentOp, Program, Remount, SetIds, Slot};
 use super::text::ZeroByte;
 use super::{
     BindMount, Blueprint, CgroupJoin, CgroupView, ExecPlan, MountPlan, Overlay, Process, Root, Text, TmpfsMount,
@@ -115,7 +115,7 @@ pub(super) fn exec(plan: &ExecPlan) -> Result<Script, ScriptError> {
     }
     child.push(ChildOp::NewSession);
     if let Some((rows, columns)) = *terminal {
-        child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid });
+        child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid, new_line: NewLine::WithReturn });
     }
     let mut builder = Builder::new(None);
     builder.child = child;
