@@ -102,6 +102,10 @@ impl Container {
         if config.linux.intel_rdt.is_some() {
             rdt::root(&mounts()?)?;
         }
+        if place.is_frozen() {
+            // It would stand still in there, and who started it with it.
+            return Err(OciError::Start("container's cgroup unexpectedly frozen".to_owned()));
+        }
         let wait = waits == Waits::ForStart;
         let blueprint = build::blueprint(&config, &Context { bundle: &bundle, place, wait, keep_descriptors })?;
         let script = crate::sandbox::script(&blueprint)?;
