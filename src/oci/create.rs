@@ -103,6 +103,10 @@ impl Container {
         if config.linux.intel_rdt.is_some() {
             rdt::root(&mounts()?)?;
         }
+        if place.is_frozen() {
+            // It would stand still in there, and who started it with it.
+            return Err(OciError::Start("container's cgroup unexpectedly frozen".to_owned()));
+        }
         let wait = waits == Waits::ForStart;
         let explicit = build::explicit(&config, &Context { bundle: &bundle, place, wait, keep_descriptors })?;
         let script = explicit_script(&explicit)?;
