@@ -1,7 +1,8 @@
 //! From a manifest's container to the sandbox's blueprint: defaults, names resolved, nothing touched.
 
 use crate::sandbox::{
-    self, Blueprint, Capabilities, CgroupJoin, CgroupView, Mount, Namespace, NewLine, Process, Root, SysView, usual_mounts,
+    self, Blueprint, Capabilities, CgroupJoin, CgroupView, Mount, Namespace, NewLine, Process, Root, SysView,
+    usual_mounts,
 };
 use crate::spec::{Container, IdRange, InstanceId, MountSource, Network};
 use crate::storage::ResolvedUser;

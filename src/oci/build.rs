@@ -7,8 +7,8 @@ use super::mounts::{self, Surroundings};
 use super::seccomp;
 use crate::cgroup::place::Place;
 use crate::sandbox::{
-    self, Blueprint, CgroupJoin, IdExtent, IdMaps, Namespace, NewLine, Process, Propagation, PropagationKind, ResourceLimit,
-    Root,
+    self, Blueprint, CgroupJoin, IdExtent, IdMaps, Namespace, NewLine, Process, Propagation, PropagationKind,
+    ResourceLimit, Root,
 };
 use crate::spec::Capability;
 use std::path::Path;
