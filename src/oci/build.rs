@@ -329,7 +329,9 @@ fn capability_sets(from: Option<&config::Capabilities>, place: &str, user_namesp
     let within = |inner: u64, outer: u64, name: &str, what: &str| {
         for (number, capability) in Capability::ALL.iter().enumerate() {
             if inner & !outer & (1 << number) != 0 {
-                log::warn(&format!("{place}.capabilities.{name}: CAP_{capability} is not {what}"));
+                log::warn(&format!(
+                    "{place}.capabilities.{name}: can't raise {name} capability CAP_{capability}: it is not {what}"
+                ));
             }
         }
         inner & outer

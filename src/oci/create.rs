@@ -106,6 +106,10 @@ impl Container {
         if config.linux.intel_rdt.is_some() {
             rdt::root(&mounts()?)?;
         }
+        if place.is_frozen() {
+            // It would stand still in there, and who started it with it.
+            return Err(OciError::Start("container's cgroup unexpectedly frozen".to_owned()));
+        }
         let wait = waits == Waits::ForStart;
         let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
         let built =

@@ -11,6 +11,7 @@
 //!   the two lanes; `overlay`: layers by descriptor, and by name where the kernel is older.
 //! - `namespace`: those of others; `copy`: what a tmpfs begins with; `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
 //! - `seccomp`: profiles to filters, for who plans; `probe`: what this host can do.
+#![doc = include_str!("threats.md")]
 
 mod blueprint;
 mod child;
