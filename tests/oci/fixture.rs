@@ -75,8 +75,13 @@ impl Bundle {
     }
 
     pub fn run(&self) -> Answer {
+        self.run_with(&[])
+    }
+
+    pub fn run_with(&self, options: &[&str]) -> Answer {
         self.write();
-        self.call(&["run", "--bundle", self.path("").to_str().unwrap(), &self.id()])
+        let (bundle, id) = (self.path(""), self.id());
+        self.call(&[&["run", "--bundle", bundle.to_str().unwrap()], options, &[id.as_str()]].concat())
     }
 
     /// Output goes to the file `out`, as the one who creates is not there any more when it comes.
@@ -122,6 +127,20 @@ impl Bundle {
 impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = self.on(&["delete", "--force"]);
+    }
+}
+
+/// Runs `test` where its mounts are nobody else's: a thread takes its mount namespace along, and to
+/// what it starts.
+pub fn in_mounts_of_its_own(test: impl FnOnce() + Send + 'static) {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    let outer = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(outer).join() {
+        std::panic::resume_unwind(panic);
     }
 }
 

@@ -8,6 +8,7 @@
 #[path = "../oci/fixture.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod fixture;
+mod mutated;
 
 use fixture::Bundle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
