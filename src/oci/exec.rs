@@ -10,7 +10,7 @@ use super::foreground::{self, Console, Stay, supervise};
 use super::log;
 use super::passwd;
 use super::state::{Home, Status};
-use crate::sandbox::{CgroupJoin, ExplicitExec, Namespace, Report, explicit_exec_script, launch_explicit_exec};
+use crate::sandbox::{CgroupJoin, ExecPlan, Namespace, Report, exec_script, launch_exec};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -51,24 +51,25 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         Namespace::Ipc,
         Namespace::Uts,
         Namespace::Cgroup,
+        Namespace::Time,
         Namespace::Mount,
     ];
     let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
     let given =
         Given { seccomp: init.filter.is_some(), user_namespace: enter.contains(&Namespace::User), keep_descriptors };
     let join = record.place().join();
-    let explicit = ExplicitExec {
+    let plan = ExecPlan {
         enter,
         cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
         process: build::process(&process, "process", &given)?,
     };
-    let script = explicit_exec_script(&explicit)?;
+    let script = exec_script(&plan)?;
     log::debug(global, || script.to_string());
     let filter = init.filter.as_deref().map(|name| filter::open(root, name)).transpose()?;
     let stay = if wish.detach { Stay::Detached } else { Stay::Foreground };
     let console = Console::open(process.terminal, wish.console_socket.as_deref(), stay)?;
     let seccomp = filter.as_ref().map(AsFd::as_fd);
-    let launched = launch_explicit_exec(&script, target.as_fd(), console.io(), seccomp)?;
+    let launched = launch_exec(&script, target.as_fd(), console.io(), seccomp)?;
     let finish = || {
         if let Some(path) = &wish.pid_file {
             write_pid(path, launched.pid.as_raw_nonzero().get())?;

@@ -1,6 +1,6 @@
 //! The command line of an OCI runtime: what podman and containerd call.
 //!
-//! A `config.json` becomes what the sandbox builds ([`crate::sandbox::Explicit`]); from there on it is
+//! A `config.json` becomes what the sandbox builds ([`crate::sandbox::Blueprint`]); from there on it is
 //! the code that starts the agent's containers, too. There is no process of ours beside a container:
 //! one that waits for its start is the container's own first process.
 //!
