@@ -1,7 +1,10 @@
 //! From a manifest's container to the sandbox's blueprint: defaults, names resolved, nothing touched.
 
-use crate::sandbox::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Process, Root, TmpfsMount};
-use crate::spec::{Container, IdRange, InstanceId, MountSource};
+use crate::sandbox::{
+    self, Blueprint, Capabilities, CgroupJoin, CgroupView, ChangeRoot, Mount, Namespace, NewLine, Process, Root,
+    SysView, usual_mounts,
+};
+use crate::spec::{Container, IdRange, InstanceId, MountSource, Network};
 use crate::storage::ResolvedUser;
 
 /// Kernel interfaces that tell of the host or reach into it, hidden as Docker and Podman hide them.
@@ -29,48 +32,70 @@ pub(super) struct Prepared<'a> {
     pub user: &'a ResolvedUser,
     pub cgroup: CgroupJoin,
     pub cgroup_view: CgroupView,
-    pub stdout: String,
-    pub stderr: String,
     /// What the container may have of what it asks for.
     pub capabilities: u64,
     pub seccomp: bool,
 }
 
 pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
-    let Prepared { instance, root, ids, user, cgroup, cgroup_view, stdout, stderr, capabilities, seccomp } = prepared;
+    let Prepared { instance, root, ids, user, cgroup, cgroup_view, capabilities, seccomp } = prepared;
     let hostname = spec.hostname.as_ref().unwrap_or(&instance.name).to_string();
+    let hosts_network = spec.network == Network::Host;
+    let sys = if ids.is_some() && hosts_network { SysView::Hosts } else { SysView::Own };
+    let mut mounts = usual_mounts(sys, &cgroup_view);
+    mounts.extend(spec.mounts.iter().filter_map(|mount| self::mount(mount, ids.is_some())));
     Blueprint {
         root,
+        mapped_root: ids.is_some(),
+        root_with_mounts: false,
         read_only_root: spec.security.read_only_root,
-        ids,
-        network: spec.network,
-        mounts: spec.mounts.iter().filter_map(mount_plan).collect(),
+        root_propagation: None,
+        change_root: ChangeRoot::Pivot,
+        clocks: String::new(),
+        own: std::iter::once(Namespace::Pid).chain(namespaces(ids.is_some(), spec.network)).collect(),
+        join: Vec::new(),
+        ids: ids.map(Into::into),
+        mounts,
+        listed_in_order: false,
+        nodes: Vec::new(),
         masked_paths: MASKED.map(str::to_owned).to_vec(),
         readonly_paths: READ_ONLY.map(str::to_owned).to_vec(),
-        process: process(spec, user, &hostname),
-        hostname,
-        capabilities,
-        ambient: ambient(spec, user.uid),
-        no_new_privileges: spec.security.no_new_privileges,
-        seccomp,
+        sysctl: Vec::new(),
+        process: process(spec, user, &hostname, Allowed { capabilities, seccomp }),
+        hostname: Some(hostname),
+        domainname: None,
         init: spec.init,
-        oom_score_adj: 0,
+        wait: false,
         cgroup,
-        cgroup_view,
-        stdout,
-        stderr,
     }
+}
+
+/// Those that a container has of its own, and a command in it enters; beside its processes.
+pub(super) fn namespaces(user_namespace: bool, network: Network) -> Vec<Namespace> {
+    let mut own = vec![Namespace::Mount, Namespace::Uts, Namespace::Ipc, Namespace::Cgroup];
+    own.extend(user_namespace.then_some(Namespace::User));
+    match network {
+        Network::None => own.push(Namespace::Net),
+        Network::Host => {}
+    }
+    own
 }
 
 /// Root keeps its capabilities over `execve` by being root; others only by the ambient set, and only
 /// what was asked for by name (capabilities(7), "Transformation of capabilities during execve()").
-pub(super) fn ambient(spec: &Container, uid: u32) -> u64 {
+fn ambient(spec: &Container, uid: u32) -> u64 {
     let capabilities = &spec.security.capabilities;
     let added = capabilities.add.iter().fold(0, |mask, capability| mask | capability.mask());
     if uid == 0 { 0 } else { added & capabilities.mask() }
 }
 
-pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str) -> Process {
+/// What a process may have of what it asks for.
+pub(super) struct Allowed {
+    pub capabilities: u64,
+    pub seccomp: bool,
+}
+
+pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str, allowed: Allowed) -> Process {
     let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{}={value}", name.as_str())).collect();
     let defaults = [
         PATH.to_owned(),
@@ -92,17 +117,22 @@ pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str) -> 
         gid: user.gid,
         groups: user.groups.clone(),
         umask: 0o022,
+        limits: Vec::new(),
+        capabilities: Capabilities::of(allowed.capabilities, ambient(spec, user.uid)),
+        no_new_privileges: spec.security.no_new_privileges,
+        seccomp: allowed.seccomp,
+        oom_score_adj: Some(0),
+        nice: Some(0),
+        terminal: None,
+        new_line: NewLine::WithReturn,
+        keep_descriptors: Vec::new(),
     }
 }
 
-fn mount_plan(mount: &crate::spec::Mount) -> Option<MountPlan> {
+fn mount(mount: &crate::spec::Mount, mapped: bool) -> Option<Mount> {
     let at = mount.path.to_string();
     Some(match mount.source()? {
-        MountSource::Host(from) => {
-            MountPlan::Bind(BindMount { from: from.to_string(), at, read_only: mount.read_only })
-        }
-        MountSource::Tmpfs(size) => {
-            MountPlan::Tmpfs(TmpfsMount { at, size_bytes: size.0, read_only: mount.read_only, mode: 0o1777 })
-        }
+        MountSource::Host(from) => sandbox::bound(&from.to_string(), &at, mount.read_only, mapped),
+        MountSource::Tmpfs(size) => sandbox::scratch(&at, size.0, 0o1777, mount.read_only),
     })
 }

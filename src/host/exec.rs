@@ -1,13 +1,13 @@
 //! A program inside a running container: what is asked, what comes back, and how it is started.
 
-use super::blueprint::{ambient, process};
+use super::blueprint::{Allowed, namespaces, process};
 use super::chain;
 use super::machine::{Machine, MachineError};
 use super::note::InstanceNote;
 use super::privileges::grantable;
 use crate::keeper::{self, ExecStreams, Fault};
 use crate::sandbox::{self, CgroupJoin, ExecPlan, Stdio};
-use crate::spec::{InstanceId, Network, ObjectId, User};
+use crate::spec::{InstanceId, ObjectId, User};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,10 @@ impl Machine {
         let spec = &note.object.spec;
         let user = self.storage.resolve_user(&note.root, request.user.as_ref().unwrap_or(&spec.user))?;
         let hostname = spec.hostname.as_ref().unwrap_or(&instance.name).to_string();
-        let mut process = process(spec, &user, &hostname);
+        let capabilities = grantable(spec.security.capabilities.mask(), note.ids.is_some())?;
+        let filter = self.seccomp.filter(&spec.security.seccomp, capabilities)?;
+        let mut process = process(spec, &user, &hostname, Allowed { capabilities, seccomp: filter.is_some() });
+        process.terminal = request.tty.then_some(ROWS_COLUMNS);
         process.argv.clone_from(&request.argv);
         for variable in &request.env {
             let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
@@ -95,20 +98,11 @@ impl Machine {
         if let Some(cwd) = &request.cwd {
             process.cwd.clone_from(cwd);
         }
-        let capabilities = grantable(spec.security.capabilities.mask(), note.ids.is_some())?;
-        let filter = self.seccomp.filter(&spec.security.seccomp, capabilities)?;
         let join = self.cgroups.present(instance);
         let script = sandbox::exec_script(&ExecPlan {
-            capabilities,
-            ambient: ambient(spec, process.uid),
-            process,
-            no_new_privileges: spec.security.no_new_privileges,
-            seccomp: filter.is_some(),
-            oom_score_adj: 0,
+            enter: namespaces(spec.security.user_namespace, spec.network),
             cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
-            user_namespace: spec.security.user_namespace,
-            host_network: spec.network == Network::Host,
-            terminal: request.tty.then_some(ROWS_COLUMNS),
+            process,
         })?;
         let seccomp = filter.as_ref().map(|filter| filter.as_fd());
         let start = |io: ExecStreams<'_>| client.exec(&keeper::ExecRequest { instance, script: &script, io, seccomp });

@@ -265,8 +265,6 @@ impl Machine {
                 user: &user,
                 cgroup,
                 cgroup_view: self.cgroup_view(),
-                stdout: output.stdout.display().to_string(),
-                stderr: output.stderr.display().to_string(),
                 capabilities,
                 seccomp: filter.is_some(),
             };

@@ -1,19 +1,22 @@
 //! `create` and `run`.
 
 use super::OciError;
-use super::args::{Create, Global, UsageError};
-use super::build::{self, Context};
+use super::args::{Create, Global};
+use super::build::{self, Built, Context};
 use super::config::{Config, Invalid, Mount, NamespaceKind};
 use super::driver::{self, Planned};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
+use super::passwd;
 use super::rdt::{self, Group};
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
-use crate::sandbox::{Launched, Namespace, Report, Script, explicit_script, launch_explicit, read_report};
+use crate::sandbox::{
+    Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch, read_report,
+};
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -62,6 +65,8 @@ struct Container {
     record: Record,
     config: Config,
     script: Script,
+    /// Which mount of the configuration each of the script's is for.
+    origins: Vec<usize>,
     filter: Option<(String, std::fs::File)>,
     waits: Waits,
     console: Console,
@@ -76,9 +81,8 @@ impl Container {
     /// at the end, the directory that reserves the id.
     fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
         let root = &global.root;
-        later(wish)?;
         let listening = listening_descriptors();
-        let keep_descriptors = descriptors(wish.preserve_fds, listening)?;
+        let keep_descriptors = descriptors(wish.preserve_fds, listening);
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
         let bundle = wish.bundle.canonicalize().map_err(failed)?;
         let file = wish.config.clone().unwrap_or_else(|| bundle.join("config.json"));
@@ -88,6 +92,9 @@ impl Container {
         if let (Some(process), 1..) = (&mut config.process, listening) {
             process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
             process.env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
+        }
+        if let (Some(process), Some(place)) = (&mut config.process, &config.root) {
+            passwd::give_home(process, &bundle.join(&place.path));
         }
         if let Some(place) = &config.root
             && !bundle.join(&place.path).is_dir()
@@ -99,13 +106,20 @@ impl Container {
         if config.linux.intel_rdt.is_some() {
             rdt::root(&mounts()?)?;
         }
+        if place.is_frozen() {
+            // It would stand still in there, and who started it with it.
+            return Err(OciError::Start("container's cgroup unexpectedly frozen".to_owned()));
+        }
         let wait = waits == Waits::ForStart;
-        let explicit = build::explicit(&config, &Context { bundle: &bundle, place, wait, keep_descriptors })?;
-        let script = explicit_script(&explicit)?;
+        let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
+        let built =
+            build::blueprint(&config, &Context { bundle: &bundle, place, wait, keep_descriptors, change_root })?;
+        let Built { blueprint, origins } = built;
+        let script = crate::sandbox::script(&blueprint)?;
         log::debug(global, || script.to_string());
         let filter = match &config.linux.seccomp {
             Some(profile) => {
-                let name = filter::compiled(root, profile, explicit.process.capabilities.bounding)?;
+                let name = filter::compiled(root, profile, blueprint.process.capabilities.bounding)?;
                 let file = filter::open(root, &name)?;
                 Some((name, file))
             }
@@ -115,6 +129,7 @@ impl Container {
             id: wish.id.clone(),
             oci_version: config.oci_version.clone(),
             bundle: bundle.to_string_lossy().into_owned(),
+            rootfs: rootfs(&blueprint),
             annotations: config.annotations.clone(),
             created: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
             cgroup: Vec::new(),
@@ -128,7 +143,7 @@ impl Container {
         let stay = if wait || wish.detach { Stay::Detached } else { Stay::Foreground };
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
-        let container = Self { home, planned, record, config, script, filter, waits, console };
+        let container = Self { home, planned, record, config, script, origins, filter, waits, console };
         container.home.save(&container.record).inspect_err(|_| container.undo())?;
         Ok(container)
     }
@@ -156,7 +171,7 @@ impl Container {
         let filter = self.filter.as_ref().map(|(_, file)| file.as_fd());
         let group = self.record.rdt.as_ref();
         group.map_or(Ok(()), Group::enter)?;
-        let launched = launch_explicit(&self.script, self.console.io(), listener, filter)?;
+        let launched = launch(&self.script, self.console.io(), listener, filter).map_err(|error| self.placed(error))?;
         group.map_or(Ok(()), Group::leave).inspect_err(|_| end(&launched))?;
         let finished = self.finish(&launched, wish);
         if finished.is_err() {
@@ -192,11 +207,26 @@ impl Container {
         }
         match (report(launched)?, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
-            (Report::Failed(failure), _) => Err(OciError::Start(words(&self.script.explain(&failure), failure.errno))),
+            (Report::Failed(failure), _) => {
+                Err(OciError::Start(self.place_of(&failure) + &words(&self.script.explain(&failure), failure.errno)))
+            }
             (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
             (Report::Executed | Report::Waiting, _) => {
                 Err(OciError::Start("the process did not do as its script says".to_owned()))
             }
+        }
+    }
+
+    /// `mounts[2]: `, where the failure is about that.
+    fn place_of(&self, failure: &Failure) -> String {
+        let mount = self.script.mount_of(failure).and_then(|mount| self.origins.get(mount));
+        mount.map_or_else(String::new, |mount| format!("mounts[{mount}]: "))
+    }
+
+    fn placed(&self, error: LaunchError) -> OciError {
+        match error {
+            LaunchError::Operation { failure, words } => OciError::Start(self.place_of(&failure) + &words),
+            error => error.into(),
         }
     }
 
@@ -256,20 +286,15 @@ fn owner(config: &Config, place: &Place) -> Option<u32> {
     })
 }
 
+/// In the words that callers look for, to tell one failure of a program's start from the other.
 pub(super) fn words(text: &str, errno: i32) -> String {
-    // What callers look for, to tell a program that is missing from everything else.
-    if errno == libc::ENOENT && text.contains("there is no such program") {
-        return format!("{text} (executable file not found in $PATH)");
+    let Some(rest) = text.strip_prefix("executing ") else { return text.to_owned() };
+    if errno == libc::ENOENT && rest.contains("there is no such program") {
+        return format!("exec {rest} (executable file not found in $PATH)");
     }
-    text.to_owned()
-}
-
-/// What the command line knows and nothing else does.
-fn later(wish: &Create) -> Result<(), OciError> {
-    if wish.no_pivot {
-        return Err(UsageError("--no-pivot is not supported yet".to_owned()).into());
-    }
-    Ok(())
+    let cause = std::io::Error::from_raw_os_error(errno).to_string();
+    let cause = cause.split(" (os error").next().unwrap_or_default();
+    format!("exec {}", rest.replace(cause, &cause.to_lowercase()))
 }
 
 /// No pid namespace ends with its first process.
@@ -287,7 +312,7 @@ fn namespaces(config: &Config) -> u64 {
         NamespaceKind::Uts => Namespace::Uts.bit(),
         NamespaceKind::User => Namespace::User.bit(),
         NamespaceKind::Cgroup => Namespace::Cgroup.bit(),
-        NamespaceKind::Time => 0,
+        NamespaceKind::Time => Namespace::Time.bit(),
     };
     config.linux.namespaces.iter().fold(0, |all, entry| all | bit(entry.kind))
 }
@@ -297,16 +322,24 @@ fn listening_descriptors() -> u32 {
     std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// How many descriptors from 3 on the program keeps; all of them have to be open now, or ones that
-/// are opened here would end in the container.
-pub(super) fn descriptors(preserved: u32, listening: u32) -> Result<u32, OciError> {
-    let count = preserved.saturating_add(listening);
-    for fd in 3..count.saturating_add(3) {
-        if rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_err() {
-            return Err(io(format!("keeping the descriptor {fd}"), Errno::BADF));
-        }
+fn rootfs(blueprint: &Blueprint) -> String {
+    match &blueprint.root {
+        Root::Directory { path } => path.clone(),
+        Root::Overlay { base, grafts: _ } => base.upper.clone(),
     }
-    Ok(count)
+}
+
+/// Which descriptors from 3 on the program keeps: those that are open now. What is opened here later
+/// may get a number between them, and does not end in the container.
+pub(super) fn descriptors(preserved: u32, listening: u32) -> Vec<u32> {
+    let count = preserved.saturating_add(listening);
+    let is_open = |fd: &u32| rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_ok();
+    let all = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    // All at once: then the directory's own descriptor is closed, and not among those that are asked.
+    let numbers: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let mut kept: Vec<u32> = numbers.into_iter().filter(|fd| *fd >= 3 && *fd - 3 < count).filter(is_open).collect();
+    kept.sort_unstable();
+    kept
 }
 
 pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {

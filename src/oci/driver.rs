@@ -17,6 +17,17 @@ pub(super) struct Planned {
     pub scope: Option<Scope>,
 }
 
+/// What a container whose cgroup has a name is in as well.
+const NAMED: [Controller; 7] = [
+    Controller::Cpuset,
+    Controller::Io,
+    Controller::Hugetlb,
+    Controller::Freezer,
+    Controller::Cpuacct,
+    Controller::NetCls,
+    Controller::NetPrio,
+];
+
 /// Where the container's limits are, and as few other hierarchies as will do: each costs time.
 pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<Planned, OciError> {
     let given = &config.linux.cgroups_path;
@@ -49,13 +60,33 @@ pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<
         relative => format!("/plim-oci/{relative}"),
     };
     wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
+    if !given.is_empty() {
+        // Who names the cgroup looks for it in all hierarchies, for figures if not for limits.
+        wanted.extend(NAMED);
+    }
     let place = find(&path, given, &wanted)?;
+    let asked =
+        !given.is_empty() || *resources != (Resources { devices: resources.devices.clone(), ..Resources::default() });
+    if !asked && !rustix::process::geteuid().is_root() && !may_make_all(&place) {
+        // Who is not root has no cgroups until he is given some, and can do without.
+        return Ok(Planned { place: Place::of(Vec::new()), scope: None });
+    }
     if place.unified().is_some() {
         return Ok(Planned { place, scope: None });
     }
     // Without a v2 hierarchy these pause a container and count its time.
     wanted.extend([Controller::Freezer, Controller::Cpuacct]);
     Ok(Planned { place: find(&path, given, &wanted)?, scope: None })
+}
+
+/// Whether all of a place's directories can be made.
+fn may_make_all(place: &Place) -> bool {
+    let may_make = |directory: &place::Directory| {
+        let path = directory.full();
+        let there = std::path::Path::new(&path).ancestors().find(|path| path.exists());
+        there.is_some_and(|path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok())
+    };
+    place.directories().iter().all(may_make)
 }
 
 fn find(path: &str, given: &str, wanted: &BTreeSet<Controller>) -> Result<Place, OciError> {

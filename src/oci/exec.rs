@@ -8,10 +8,12 @@ use super::create::{descriptors, end, report, words, write_pid};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
+use super::passwd;
 use super::state::{Home, Status};
-use crate::sandbox::{CgroupJoin, ExplicitExec, Namespace, Report, explicit_exec_script, launch_explicit_exec};
+use crate::sandbox::{CgroupJoin, ExecPlan, Namespace, Report, exec_script, launch_exec};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
@@ -25,7 +27,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
             return Err(UsageError(format!("exec: {option} is not supported yet")).into());
         }
     }
-    let keep_descriptors = descriptors(wish.preserve_fds, 0)?;
+    let keep_descriptors = descriptors(wish.preserve_fds, 0);
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
     signals
@@ -38,9 +40,10 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     let Some(init) = &record.init else { return refuse("there is no process to enter") };
     let Some(target) = init.alive() else { return refuse("there is no process to enter") };
     if status == Status::Paused && !wish.ignore_paused {
-        return refuse("a program would stand still in it");
+        return refuse("cannot exec in a paused container, where a program would stand still; --ignore-paused does");
     }
-    let process = process(&init.process, wish)?;
+    let mut process = process(&init.process, wish)?;
+    passwd::give_home(&mut process, Path::new(&format!("/proc/{}/root", init.pid)));
     let all = [
         Namespace::User,
         Namespace::Pid,
@@ -48,24 +51,25 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         Namespace::Ipc,
         Namespace::Uts,
         Namespace::Cgroup,
+        Namespace::Time,
         Namespace::Mount,
     ];
     let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
     let given =
         Given { seccomp: init.filter.is_some(), user_namespace: enter.contains(&Namespace::User), keep_descriptors };
     let join = record.place().join();
-    let explicit = ExplicitExec {
+    let plan = ExecPlan {
         enter,
         cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
         process: build::process(&process, "process", &given)?,
     };
-    let script = explicit_exec_script(&explicit)?;
+    let script = exec_script(&plan)?;
     log::debug(global, || script.to_string());
     let filter = init.filter.as_deref().map(|name| filter::open(root, name)).transpose()?;
     let stay = if wish.detach { Stay::Detached } else { Stay::Foreground };
     let console = Console::open(process.terminal, wish.console_socket.as_deref(), stay)?;
     let seccomp = filter.as_ref().map(AsFd::as_fd);
-    let launched = launch_explicit_exec(&script, target.as_fd(), console.io(), seccomp)?;
+    let launched = launch_exec(&script, target.as_fd(), console.io(), seccomp)?;
     let finish = || {
         if let Some(path) = &wish.pid_file {
             write_pid(path, launched.pid.as_raw_nonzero().get())?;
@@ -110,6 +114,9 @@ fn process(own: &Process, wish: &Exec) -> Result<Process, OciError> {
     }
     if !wish.capabilities.is_empty() {
         let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+        // One that is inherited stays with whoever the program becomes.
+        let inherited = wish.capabilities.iter().filter(|name| sets.inheritable.contains(name));
+        sets.ambient.extend(inherited.cloned().collect::<Vec<_>>());
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.extend(wish.capabilities.iter().filter(|name| !set.contains(name)).cloned().collect::<Vec<_>>());
         }

@@ -9,7 +9,7 @@ use super::config::{self, Config};
 use super::resources::{self, Moment};
 use super::show::print;
 use crate::cgroup::place::Place;
-use crate::sandbox::{Explicit, ExplicitMount};
+use crate::sandbox::{Blueprint, Mount};
 use crate::spec::Capability;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -202,7 +202,7 @@ fn of(words: &[&'static str], takes: impl Fn(&str) -> bool) -> Vec<&'static str>
 }
 
 /// What a small configuration becomes with `part` in it; `None` when it is refused.
-fn planned(part: Value) -> Option<Explicit> {
+fn planned(part: Value) -> Option<Blueprint> {
     let mut whole = json!({
         "ociVersion": "1.3.0",
         "root": {"path": "rootfs"},
@@ -214,7 +214,7 @@ fn planned(part: Value) -> Option<Explicit> {
     build::check(&config).ok()?;
     resources::check(&config.linux.resources, Moment::Create).ok()?;
     let place = Place::of(Vec::new());
-    build::explicit(&config, &Context::nowhere(Path::new("/"), &place)).ok()
+    build::blueprint(&config, &Context::nowhere(Path::new("/"), &place)).ok().map(|built| built.blueprint)
 }
 
 fn takes(part: Value) -> bool {
@@ -253,24 +253,30 @@ fn takes_namespace(kind: &str) -> bool {
 /// An option that is not known is left to the file system, of which a bind mount has none.
 fn takes_option(option: &str) -> bool {
     let with = |kind: &str, options: Value| {
-        planned(json!({"mounts": [{"destination": "/x", "type": kind, "source": "/x", "options": options}]}))
+        let mut mount = json!({"destination": "/x", "type": kind, "source": "/x", "options": options});
+        if kind == "bind" {
+            merge(&mut mount, mapped());
+        }
+        planned(json!({"mounts": [mount]}))
     };
     if with("bind", json!(["bind", option])).is_some() {
         return true;
     }
-    let left = |mount: &ExplicitMount| match mount {
-        ExplicitMount::Fresh { data, .. } => data.split(',').any(|one| one == option),
+    let left = |mount: &Mount| match mount {
+        Mount::Fresh { data, .. } => data.split(',').any(|one| one == option),
         _ => false,
     };
-    with("tmpfs", json!([option])).is_some_and(|explicit| !explicit.mounts.iter().any(left))
+    with("tmpfs", json!([option])).is_some_and(|blueprint| !blueprint.mounts.iter().any(left))
+}
+
+fn mapped() -> Value {
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    json!({"uidMappings": mapping, "gidMappings": mapping})
 }
 
 fn takes_mapped_mount() -> bool {
-    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
-    let mount = json!({
-        "destination": "/x", "type": "bind", "source": "/x", "options": ["bind", "idmap"],
-        "uidMappings": mapping, "gidMappings": mapping,
-    });
+    let mut mount = json!({"destination": "/x", "type": "bind", "source": "/x", "options": ["bind", "idmap"]});
+    merge(&mut mount, mapped());
     takes(json!({"mounts": [mount]}))
 }
 
@@ -304,10 +310,10 @@ mod tests {
             features.pointer(pointer).and_then(Value::as_array).is_some_and(|list| list.iter().any(|one| one == word))
         };
 
-        for namespace in ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"] {
+        for namespace in ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"] {
             assert!(has("/linux/namespaces", namespace), "{namespace}: {features:#}");
         }
-        for option in ["ro", "rbind", "rslave", "rnosuid", "nosymfollow", "strictatime"] {
+        for option in MOUNT_OPTIONS {
             assert!(has("/mountOptions", option), "{option}: {features:#}");
         }
         assert!(

@@ -4,7 +4,7 @@
 use super::OciError;
 use super::config::Invalid;
 use super::relay::{self, Relay};
-use crate::sandbox::{ExplicitIo, Launched, Stdio};
+use crate::sandbox::{Io, Launched, Stdio};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
@@ -53,15 +53,15 @@ impl Console {
         }
     }
 
-    pub(super) fn io(&self) -> ExplicitIo<'_> {
+    pub(super) fn io(&self) -> Io<'_> {
         match self {
-            Self::None => ExplicitIo::Stdio(Stdio {
+            Self::None => Io::Stdio(Stdio {
                 stdin: rustix::stdio::stdin(),
                 stdout: rustix::stdio::stdout(),
                 stderr: rustix::stdio::stderr(),
             }),
-            Self::Socket(socket) => ExplicitIo::Terminal { console: socket.as_fd() },
-            Self::Here(socket) => ExplicitIo::Terminal { console: socket.theirs.as_fd() },
+            Self::Socket(socket) => Io::Terminal { console: socket.as_fd() },
+            Self::Here(socket) => Io::Terminal { console: socket.theirs.as_fd() },
         }
     }
 

@@ -7,7 +7,7 @@ use super::config::{self, Config};
 use super::resources::{self, Moment};
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
-use crate::sandbox::{Script, explicit_script, seccomp};
+use crate::sandbox::{Script, script, seccomp};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -155,12 +155,12 @@ fn build(text: &[u8]) -> Result<Script, String> {
     };
     let place = Place::of(vec![directory]);
     let context = Context { wait: true, ..Context::nowhere(Path::new("/bundle"), &place) };
-    let explicit = build::explicit(&config, &context).map_err(|error| error.to_string())?;
+    let blueprint = build::blueprint(&config, &context).map_err(|error| error.to_string())?.blueprint;
     if let Some(profile) = &config.linux.seccomp {
-        seccomp::compile(&build::profile(profile), explicit.process.capabilities.bounding)
+        seccomp::compile(&build::profile(profile), blueprint.process.capabilities.bounding)
             .map_err(|error| error.to_string())?;
     }
-    explicit_script(&explicit).map_err(|error| error.to_string())
+    script(&blueprint).map_err(|error| error.to_string())
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The command line of an OCI runtime: what podman and containerd call.
 //!
-//! A `config.json` becomes what the sandbox builds ([`crate::sandbox::Explicit`]); from there on it is
+//! A `config.json` becomes what the sandbox builds ([`crate::sandbox::Blueprint`]); from there on it is
 //! the code that starts the agent's containers, too. There is no process of ours beside a container:
 //! one that waits for its start is the container's own first process.
 //!
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
 //! - `state`: what is known of a container; `filter`: compiled seccomp filters.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
-//! - `create`, `lifecycle`, `exec`, `events`, `features`, `show`, `spec`: the commands; `foreground`, `relay`: what
+//! - `create`, `lifecycle`, `exec`, `events`, `features`, `list`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
 mod args;
@@ -23,8 +23,10 @@ mod foreground;
 #[cfg(test)]
 mod fuzz;
 mod lifecycle;
+mod list;
 mod log;
 mod mounts;
+mod passwd;
 mod rdt;
 mod relay;
 mod resources;
@@ -150,8 +152,8 @@ fn run(global: &args::Global, command: Command) -> Result<ExitCode, OciError> {
         Command::Resume { id } => lifecycle::resume(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Update(wish) => lifecycle::update(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Exec(wish) => exec::exec(global, &wish),
-        Command::State { id } => show::state(root, &id).map(|()| ExitCode::SUCCESS),
-        Command::List { quiet, json } => show::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
+        Command::State { id } => list::state(root, &id).map(|()| ExitCode::SUCCESS),
+        Command::List { quiet, json } => list::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
         Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Events(wish) => events::events(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| ExitCode::SUCCESS),

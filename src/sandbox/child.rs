@@ -5,7 +5,8 @@
 //! position and an errno; the words are the parent's to find.
 
 use super::guard::{self, Guard};
-use super::ops::{ChildOp, Fresh, Node, Remount, SetIds, Slot, TreeChange};
+use super::launch::{Io, Stdio};
+use super::ops::{ChildOp, Fresh, Namespaces, Node, Slot, TreeChange};
 use super::{Text, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -44,12 +45,6 @@ pub(super) struct Child<'a> {
     pub(super) table: Table,
     /// An empty read-only directory, made when the first directory is masked.
     pub(super) empty: Option<OwnedFd>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Io<'a> {
-    Descriptors([BorrowedFd<'a>; 3]),
-    Terminal { console: BorrowedFd<'a> },
 }
 
 impl Child<'_> {
@@ -98,47 +93,36 @@ impl Child<'_> {
             ChildOp::Loopback => sys::loopback_up(),
             ChildOp::SetHostname { name } => rustix::system::sethostname(name.as_c_str().to_bytes()),
             ChildOp::Receive { slots } => self.receive(slots),
-            ChildOp::BecomeRoot => {
+            ChildOp::BecomeRoot { uid, gid } => {
                 set_groups(&[])?;
-                set_ids(0, 0)
+                set_ids(*uid, *gid)
             }
-            ChildOp::Make { what, into } => {
-                let fd = make(*what)?;
+            ChildOp::JoinMounts { namespace } => sys::enter_namespaces(self.slot(*namespace)?, Namespaces::MOUNT.0),
+            ChildOp::JoinNamespace { namespace, path } => {
+                let file = rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                sys::enter_namespaces(file.as_fd(), namespace.0)
+            }
+            ChildOp::Make { what, attributes, into } => {
+                let fd = make(*what, *attributes)?;
                 self.keep(*into, fd)
             }
             ChildOp::AttachRoot { root } => {
                 rustix::mount::move_mount(self.slot(*root)?, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             }
-            ChildOp::Attach { root, mount, what, at } => {
+            ChildOp::Attach { root, mount, what: _, at, link } => {
                 let mount = self.slot(*mount)?;
-                let (root, kind) = (self.slot(*root)?, path::Kind::of(mount)?);
-                let target = match what.as_str() {
-                    "proc" | "sysfs" => path::mount_point_of(root, at.as_c_str(), kind)?,
-                    _ => path::mount_point(root, at.as_c_str(), kind)?,
-                };
+                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::of(mount)?, *link)?;
                 move_onto(mount, target.as_fd())
             }
-            ChildOp::Tmpfs { root, at, options, read_only } => {
-                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::Directory)?;
-                rustix::process::fchdir(&target)?;
-                let read_only = if *read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-                let flags = MountFlags::NOSUID | MountFlags::NODEV | read_only;
-                rustix::mount::mount(c"tmpfs", c".", c"tmpfs", flags, options.as_c_str())
-            }
             ChildOp::Enter { tree, at: _ } => rustix::process::fchdir(self.slot(*tree)?),
-            ChildOp::MountHere { kind, path, options, read_only, set_ids } => {
-                let read_only = if *read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-                let flags = match set_ids {
-                    SetIds::Devices => MountFlags::NOSUID | MountFlags::NOEXEC,
-                    SetIds::Nothing => NOTHING,
-                };
-                let kind = kind.as_c_str();
-                rustix::mount::mount(kind, path.as_c_str(), kind, flags | read_only, options.as_c_str())
+            ChildOp::MountHere { kind, source, path, options, flags } => {
+                let flags = MountFlags::from_bits_retain(*flags);
+                rustix::mount::mount(source.as_c_str(), path.as_c_str(), kind.as_c_str(), flags, options.as_c_str())
             }
             ChildOp::MakeDirectoryHere { path } => {
                 rustix::fs::mkdirat(CWD, path.as_c_str(), Mode::from_raw_mode(0o755))
             }
-            ChildOp::ReadOnlyHere { path, kind } => read_only_here(path.as_c_str(), *kind),
+            ChildOp::ReadOnlyHere { path } => read_only_here(path.as_c_str()),
             ChildOp::MaskHere { path } => self.mask_here(path.as_c_str()),
             ChildOp::Mask { root, at } => self.mask(*root, at.as_c_str()),
             ChildOp::ReadOnly { root, at } => self.read_only(*root, at.as_c_str()),
@@ -152,10 +136,27 @@ impl Child<'_> {
                 rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
                 rustix::process::chdir(c"/")
             }
+            ChildOp::CoverRoot { root } => {
+                rustix::process::fchdir(self.slot(*root)?)?;
+                rustix::process::chroot(c".")?;
+                rustix::process::chdir(c"/")
+            }
+            ChildOp::AttachNodes { root, nodes } => move_onto(self.slot(*nodes)?, self.slot(*root)?),
+            ChildOp::BindNode { root, nodes, name, at } => {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                let node = rustix::mount::open_tree(self.slot(*nodes)?, name.as_c_str(), flags)?;
+                // No link of the image is followed: it is what the node is mounted over.
+                let place = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::File, path::Link::Itself)?;
+                move_onto(node.as_fd(), place.as_fd())
+            }
+            ChildOp::DetachNodes { nodes } => {
+                rustix::process::fchdir(self.slot(*nodes)?)?;
+                rustix::mount::unmount(c".", UnmountFlags::DETACH)
+            }
             ChildOp::NewSession => rustix::process::setsid().map(drop),
-            ChildOp::OpenTerminal { rows, columns, owner } => match self.io {
-                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner),
-                Io::Descriptors(_) => Err(Errno::BADF),
+            ChildOp::OpenTerminal { rows, columns, owner, new_line } => match self.io {
+                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner, *new_line),
+                Io::Stdio(_) => Err(Errno::BADF),
             },
             ChildOp::SetUmask { mask } => {
                 rustix::process::umask(Mode::from_raw_mode(*mask));
@@ -184,13 +185,9 @@ impl Child<'_> {
             ChildOp::SetLimits { limits } => {
                 limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
             }
-            ChildOp::KeepDescriptors { count } => sys::keep_over_exec(3, *count),
-            ChildOp::Mount { root, kind, source, at, data, flags } => {
-                let (root, directory) = (self.slot(*root)?, path::Kind::Directory);
-                let target = match kind.as_str() {
-                    "proc" | "sysfs" => path::mount_point_of(root, at.as_c_str(), directory)?,
-                    _ => path::mount_point(root, at.as_c_str(), directory)?,
-                };
+            ChildOp::KeepDescriptors { descriptors } => descriptors.iter().try_for_each(|fd| sys::keep_over_exec(*fd)),
+            ChildOp::Mount { root, kind, source, at, data, flags, link } => {
+                let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::Directory, *link)?;
                 rustix::process::fchdir(&target)?;
                 let flags = MountFlags::from_bits_retain(*flags);
                 rustix::mount::mount(source.as_c_str(), c".", kind.as_c_str(), flags, data.as_c_str())
@@ -247,8 +244,8 @@ impl Child<'_> {
         if !guard::is_out(Guard::ClosedDescriptors) {
             sys::close_on_exec_from(3)?;
         }
-        if let Io::Descriptors(descriptors) = self.io {
-            place(descriptors)?;
+        if let Io::Stdio(Stdio { stdin, stdout, stderr }) = self.io {
+            place([stdin, stdout, stderr])?;
         }
         sys::reset_signals();
         sys::set_signal_mask(0)
@@ -417,13 +414,14 @@ fn dup([stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> Result<(), Errno> {
 }
 
 /// A detached proc or sysfs.
-fn make(what: Fresh) -> Result<OwnedFd, Errno> {
-    let (name, attributes) = match what {
-        Fresh::Proc => (c"proc", NO_RIGHTS),
-        Fresh::Sysfs => (c"sysfs", NO_RIGHTS | MountAttrFlags::MOUNT_ATTR_RDONLY),
+fn make(what: Fresh, attributes: u64) -> Result<OwnedFd, Errno> {
+    let name = match what {
+        Fresh::Proc => c"proc",
+        Fresh::Sysfs => c"sysfs",
     };
     let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::from_bits_truncate(u32::try_from(attributes).map_err(|_| Errno::INVAL)?);
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
@@ -440,13 +438,10 @@ fn clone_tree(of: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(of, c"", flags)
 }
 
-fn read_only_here(path: &CStr, kind: Remount) -> Result<(), Errno> {
-    match kind {
-        Remount::InPlace => {}
-        Remount::Bind => match rustix::mount::mount(path, path, c"", MountFlags::BIND | MountFlags::REC, None) {
-            Err(Errno::NOENT) => return Ok(()),
-            result => result?,
-        },
+fn read_only_here(path: &CStr) -> Result<(), Errno> {
+    match rustix::mount::mount(path, path, c"", MountFlags::BIND | MountFlags::REC, None) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
     }
     rustix::mount::mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | NOTHING, c"")
 }
@@ -457,7 +452,7 @@ fn working_directory(path: &CStr) -> Result<(), Errno> {
     match rustix::process::chdir(path) {
         Err(Errno::NOENT) => {
             let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            let directory = path::mount_point(root.as_fd(), path, path::Kind::Directory)?;
+            let directory = path::mount_point(root.as_fd(), path, path::Kind::Directory, path::Link::Follow)?;
             rustix::process::fchdir(&directory)?;
         }
         result => result?,
@@ -527,7 +522,7 @@ pub(super) fn make_node(root: BorrowedFd<'_>, name: &CStr, node: &Node) -> Resul
 /// goes without.
 fn console() -> Result<(), Errno> {
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let target = match path::mount_point(root.as_fd(), c"/dev/console", path::Kind::File) {
+    let target = match path::mount_point(root.as_fd(), c"/dev/console", path::Kind::File, path::Link::Follow) {
         Err(Errno::ROFS | Errno::ACCESS) => return Ok(()),
         result => result?,
     };

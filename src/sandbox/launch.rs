@@ -1,8 +1,8 @@
 //! Runs a script: the parent's lane here, the child's lane in the child.
 
 use super::Text;
-use super::child::{Child, Io, Table};
-use super::ops::{ChildOp, ParentOp, Slot};
+use super::child::{Child, Table};
+use super::ops::{ChildOp, Namespaces, ParentOp, Slot};
 use super::overlay::Way;
 use super::parent::Parent;
 use super::script::{Failure, Lane, Report, Script};
@@ -20,6 +20,23 @@ pub struct Stdio<'a> {
     pub stdin: BorrowedFd<'a>,
     pub stdout: BorrowedFd<'a>,
     pub stderr: BorrowedFd<'a>,
+}
+
+/// Where the program's input and output go.
+#[derive(Debug, Clone, Copy)]
+pub enum Io<'a> {
+    Stdio(Stdio<'a>),
+    /// A unix stream socket: the master of a terminal made in the container is sent over it with one
+    /// byte (`SCM_RIGHTS`).
+    Terminal {
+        console: BorrowedFd<'a>,
+    },
+}
+
+impl<'a> From<Stdio<'a>> for Io<'a> {
+    fn from(stdio: Stdio<'a>) -> Self {
+        Self::Stdio(stdio)
+    }
 }
 
 /// A child that is on its way to its program.
@@ -54,14 +71,17 @@ fn prepare(what: &'static str) -> impl FnOnce(Errno) -> LaunchError {
 
 /// Starts what the script describes and returns without waiting for the child to execute.
 ///
-/// `seccomp` is a memfd with a filter as raw BPF, for a script that asks for one. To be called by a
-/// process with one thread and little memory: the child starts as a copy of it.
-pub fn launch(script: &Script, stdio: Stdio<'_>, seccomp: Option<BorrowedFd<'_>>) -> Result<Launched, LaunchError> {
-    let Stdio { stdin, stdout, stderr } = stdio;
-    run(
-        script,
-        Means { io: Io::Descriptors([stdin, stdout, stderr]), target: None, listener: None, seccomp, way: Way::Any },
-    )
+/// `listener` is the socket of a child that waits, see [`super::start`]; `seccomp` a memfd with a filter
+/// as raw BPF, for a script that asks for one. To be called by a process with one thread and little
+/// memory: the child starts as a copy of it. After a script that joins namespaces the process is in them
+/// itself: it is one that does nothing else.
+pub fn launch<'a>(
+    script: &Script,
+    io: impl Into<Io<'a>>,
+    listener: Option<BorrowedFd<'a>>,
+    seccomp: Option<BorrowedFd<'a>>,
+) -> Result<Launched, LaunchError> {
+    run(script, Means { io: io.into(), target: None, listener, seccomp, way: Way::Any })
 }
 
 /// What a script is run with.
@@ -78,7 +98,8 @@ pub(super) struct Means<'a> {
 
 pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchError> {
     let Means { io, target, listener, seccomp, way } = means;
-    let born = script.parent.iter().position(|op| !matches!(op, ParentOp::EnterNamespace { .. }));
+    let born =
+        script.parent.iter().position(|op| !matches!(op, ParentOp::EnterNamespace { .. } | ParentOp::NewClocks { .. }));
     let born = born.unwrap_or(script.parent.len());
     let (before, after) = script.parent.split_at(born);
     let Some((ParentOp::Clone { namespaces, cgroup }, rest)) = after.split_first() else {
@@ -156,11 +177,25 @@ fn explained(script: &Script, failure: Failure) -> LaunchError {
     LaunchError::Operation { failure, words: script.explain(&failure) }
 }
 
-/// Enters a namespace by a file that stands for it; one of another kind is refused (setns(2)).
+/// What comes before the clone. A namespace is entered by a file that stands for it; one of another
+/// kind is refused (setns(2)).
 fn enter(op: &ParentOp) -> Result<(), Errno> {
-    let ParentOp::EnterNamespace { namespace, path } = op else { return Err(Errno::INVAL) };
-    let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    sys::enter_namespaces(file.as_fd(), namespace.0)
+    match op {
+        ParentOp::EnterNamespace { namespace, path } => {
+            let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            sys::enter_namespaces(file.as_fd(), namespace.0)
+        }
+        ParentOp::NewClocks { offsets } => {
+            sys::unshare_namespaces(Namespaces::TIME.0)?;
+            if offsets.as_str().is_empty() {
+                return Ok(());
+            }
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(CWD, c"/proc/self/timens_offsets", flags, Mode::empty())?;
+            rustix::io::write(&file, offsets.as_str().as_bytes()).map(drop)
+        }
+        _ => Err(Errno::INVAL),
+    }
 }
 
 fn directory(path: &Text) -> Result<OwnedFd, Errno> {

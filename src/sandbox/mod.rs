@@ -2,22 +2,27 @@
 //!
 //! [`Blueprint`] says what a container is to look like. [`script`] turns it into two lists of
 //! operations, pure and printable. [`launch`] clones, runs the parent's list here and the child's
-//! list there; nothing is decided on the way.
+//! list there; nothing is decided on the way. It is the one way for all: the agent's containers, those
+//! of the OCI command line, and commands in either.
 //!
-//! - `ops`: the operations and their words; `script`: their order.
-//! - `explicit`: the same for a container of which everything is said; `start`: launching one that waits.
-//! - `launch`, `exec`: the clone, and what came of it; `parent`, `child`: the two lanes; `overlay`: layers
-//!   by descriptor, and by name where the kernel is older.
-//! - `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
+//! - `ops`: the operations and their words; `lanes`: their order; `layout`: how each mount is made;
+//!   `usual`: the mounts of a container that asks for none.
+//! - `launch`, `exec`: the clone, and what came of it; `start`: a child that waits; `parent`, `child`:
+//!   the two lanes; `overlay`: layers by descriptor, and by name where the kernel is older.
+//! - `namespace`: those of others; `copy`: what a tmpfs begins with; `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
 //! - `seccomp`: profiles to filters, for who plans; `probe`: what this host can do.
+#![doc = include_str!("threats.md")]
 
 mod blueprint;
 mod child;
+mod copy;
 mod exec;
-mod explicit;
 pub mod guard;
 mod init;
+mod lanes;
 mod launch;
+mod layout;
+mod namespace;
 mod ops;
 mod overlay;
 mod parent;
@@ -29,18 +34,22 @@ pub mod seccomp;
 mod start;
 mod terminal;
 mod text;
+mod usual;
 
-pub use blueprint::{BindMount, Blueprint, CgroupJoin, CgroupView, MountPlan, Overlay, Process, Root, TmpfsMount};
-pub use exec::{ExecIo, ExecPlan, exec_script, launch_exec};
-pub use explicit::{
-    Capabilities, DeviceNode, Explicit, ExplicitExec, ExplicitMount, ExplicitProcess, IdExtent, IdMaps, MountChange,
-    Namespace, NodeKind, Propagation, PropagationKind, ResourceLimit, explicit_exec_script, explicit_script,
+pub use blueprint::{
+    Blueprint, Capabilities, CgroupJoin, ChangeRoot, DeviceNode, ExecPlan, IdExtent, IdMaps, Link, MappedBy, Mapping,
+    Mount, MountChange, Namespace, NewLine, NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit,
+    Root, Tree,
 };
-pub use launch::{LaunchError, Launched, Stdio, launch, read_report};
+pub use exec::launch_exec;
+pub use lanes::{exec_script, script};
+pub use launch::{Io, LaunchError, Launched, Stdio, launch, read_report};
+pub use namespace::{kind_of, maps_of};
 pub use probe::{Found, Probe, probe};
-pub use script::{Failure, Lane, Report, Script, ScriptError, Unfit, script};
-pub use start::{ExplicitIo, StartError, launch_explicit, launch_explicit_exec, start};
+pub use script::{Failure, Lane, Report, Script, ScriptError, Unfit};
+pub use start::{StartError, start};
 pub use text::Text;
+pub use usual::{CgroupView, SysView, bound, scratch, usual_mounts, usual_nodes};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The operations of a script, as data, and their words.
 
 use super::Text;
+use super::path::Link;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -22,6 +23,7 @@ impl Namespaces {
     pub(super) const IPC: Self = Self(0x0800_0000);
     pub(super) const USER: Self = Self(0x1000_0000);
     pub(super) const PID: Self = Self(0x2000_0000);
+    pub(super) const TIME: Self = Self(0x80);
     pub(super) const NET: Self = Self(0x4000_0000);
 
     pub(super) const fn with(self, other: Self) -> Self {
@@ -58,6 +60,23 @@ pub(super) struct Node {
     pub(super) gid: u32,
 }
 
+/// Whose ids a tree's owners are mapped by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Idmap {
+    pub(super) by: IdmapBy,
+    pub(super) recursive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum IdmapBy {
+    /// The child's user namespace.
+    Child,
+    /// The user namespace that a file stands for.
+    Namespace { path: Text },
+    /// One that is made for it, with these texts for `uid_map` and `gid_map`.
+    Maps { uids: Text, gids: Text },
+}
+
 /// A limit of setrlimit(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Limit {
@@ -71,22 +90,25 @@ pub(super) struct Limit {
 pub(super) enum ParentOp {
     /// Before the clone, and for good: the child is born into it.
     EnterNamespace { namespace: Namespaces, path: Text },
-    /// The child exists from here on. Nothing but [`Self::EnterNamespace`] comes before.
+    /// Makes a time namespace, before the clone: it is the children's, and its clocks can be set only
+    /// until the first of them is there (time_namespaces(7)).
+    NewClocks { offsets: Text },
+    /// The child exists from here on. Nothing but the operations above comes before.
     Clone { namespaces: Namespaces, cgroup: Option<Text> },
-    /// Writes `uid_map` and `gid_map`.
-    MapIds { base: u32, size: u32 },
-    /// As [`Self::MapIds`], many extents: the texts of the two files.
-    WriteIdMaps { uids: Text, gids: Text },
+    /// Writes `uid_map` and `gid_map`: the texts of the two files.
+    MapIds { uids: Text, gids: Text },
     /// A detached copy of a tree of the host, with the changes made to it one after the other.
-    Bind { path: Text, recursive: bool, changes: Vec<TreeChange>, into: Slot },
-    /// A detached tmpfs with nodes in it; `flags` are those of mount(2).
-    DeviceTree { options: Vec<(Text, Text)>, flags: u32, nodes: Vec<Node>, into: Slot },
-    /// A detached copy of a tree of the host.
-    Tree { path: Text, recursive: bool, read_only: bool, idmap: bool, into: Slot },
+    Tree { path: Text, recursive: bool, changes: Vec<TreeChange>, idmap: Option<Idmap>, link_itself: bool, into: Slot },
+    /// The file that stands for a namespace.
+    Namespace { path: Text, into: Slot },
+    /// The directory itself, which is mounted nowhere.
+    Directory { path: Text, into: Slot },
+    /// A detached tmpfs with nodes and directories in it; `flags` are those of mount(2).
+    DeviceTree { options: Vec<(Text, Text)>, flags: u32, nodes: Vec<Node>, directories: Vec<Text>, into: Slot },
+    /// A detached tmpfs with a copy of what is at `at` in a tree.
+    Copy { options: Vec<(Text, Text)>, flags: u32, root: Slot, at: Text, into: Slot },
     /// A detached overlay; `lower` are trees made before, the topmost first.
     Overlay { lower: Vec<Slot>, upper: Text, work: Text, into: Slot },
-    /// A detached `/dev` with the harmless devices, owned by `owner` of the host.
-    Devices { owner: u32, into: Slot },
     /// The child gets these and may go on: the counterpart of [`ChildOp::Receive`].
     HandOver { slots: Vec<Slot> },
 }
@@ -128,12 +150,25 @@ pub(super) enum ChildOp {
     Receive {
         slots: Vec<Slot>,
     },
-    /// User and group 0 of the user namespace.
-    BecomeRoot,
+    /// A user and a group that the user namespace has, 0 if it has that.
+    BecomeRoot {
+        uid: u32,
+        gid: u32,
+    },
+    /// The mount namespace of others; nobody of ours who is not the host's root could open its file.
+    JoinMounts {
+        namespace: Slot,
+    },
+    /// A namespace by the file that stands for it.
+    JoinNamespace {
+        namespace: Namespaces,
+        path: Text,
+    },
     /// Makes a detached file system. Has to come before [`Self::PivotRoot`]: a user namespace is
     /// refused a fresh proc or sysfs unless it still sees one that hides nothing.
     Make {
         what: Fresh,
+        attributes: u64,
         into: Slot,
     },
     /// Mounts the root over `/`, where it waits for [`Self::PivotRoot`].
@@ -146,13 +181,7 @@ pub(super) enum ChildOp {
         mount: Slot,
         what: Text,
         at: Text,
-    },
-    /// A fresh tmpfs; `at` as in [`Self::Attach`].
-    Tmpfs {
-        root: Slot,
-        at: Text,
-        options: Text,
-        read_only: bool,
+        link: Link,
     },
     /// Goes to the root of a tree that we have made and that nobody else can have changed. The
     /// operations below with "here" work with relative paths in it.
@@ -160,20 +189,19 @@ pub(super) enum ChildOp {
         tree: Slot,
         at: Text,
     },
-    /// A fresh file system here.
+    /// A fresh file system here; `flags` are those of mount(2).
     MountHere {
         kind: Text,
+        source: Text,
         path: Text,
         options: Text,
-        read_only: bool,
-        set_ids: SetIds,
+        flags: u32,
     },
     MakeDirectoryHere {
         path: Text,
     },
     ReadOnlyHere {
         path: Text,
-        kind: Remount,
     },
     MaskHere {
         path: Text,
@@ -196,12 +224,33 @@ pub(super) enum ChildOp {
     PivotRoot {
         root: Slot,
     },
+    /// The root becomes `/`, over the host's tree.
+    CoverRoot {
+        root: Slot,
+    },
+    /// A tree of nodes over the root, for the operations that follow.
+    AttachNodes {
+        root: Slot,
+        nodes: Slot,
+    },
+    /// Binds the node `name` of that tree to `at` in the root.
+    BindNode {
+        root: Slot,
+        nodes: Slot,
+        name: Text,
+        at: Text,
+    },
+    /// The tree of nodes is taken away again.
+    DetachNodes {
+        nodes: Slot,
+    },
     NewSession,
     /// A terminal of the container's becomes standard input, output, error and the controlling one.
     OpenTerminal {
         rows: u16,
         columns: u16,
         owner: u32,
+        new_line: NewLine,
     },
     SetUmask {
         mask: u32,
@@ -239,9 +288,9 @@ pub(super) enum ChildOp {
     SetLimits {
         limits: Vec<Limit>,
     },
-    /// Descriptors from 3 on stay open at `execve`.
+    /// These stay open at `execve`.
     KeepDescriptors {
-        count: u32,
+        descriptors: Vec<u32>,
     },
     /// A fresh file system; `at` as in [`Self::Attach`], `flags` those of mount(2).
     Mount {
@@ -251,6 +300,7 @@ pub(super) enum ChildOp {
         at: Text,
         data: Text,
         flags: u32,
+        link: Link,
     },
     /// Changes what is mounted at `at`, inside `root` or, after the pivot, by its path.
     ChangeMount {
@@ -279,30 +329,22 @@ pub(super) enum ChildOp {
     Execute(Program),
 }
 
-/// Whether set-user-id files and device nodes work in a mount: never, in ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum SetIds {
-    /// `nosuid,noexec`: for devpts, whose nodes are devices.
-    Devices,
-    /// `nosuid,nodev,noexec`.
-    Nothing,
-}
-
-/// How a path becomes read-only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Remount {
-    /// Bound over itself first: it is a part of a mount.
-    Bind,
-    /// It is a mount of its own.
-    InPlace,
-}
-
 /// The program and the places where it may be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Program {
     pub(super) candidates: Vec<Text>,
     pub(super) argv: Vec<Text>,
     pub(super) env: Vec<Text>,
+}
+
+/// What a terminal makes of a new line that a program writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewLine {
+    /// As terminals begin: whatever shows it may leave its own terminal raw.
+    #[default]
+    WithReturn,
+    /// As OCI runtimes have it: who reads it has a terminal that knows better, or is no terminal.
+    Bare,
 }
 
 impl fmt::Display for Slot {
@@ -313,14 +355,28 @@ impl fmt::Display for Slot {
 
 impl fmt::Display for TreeChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// `MOUNT_ATTR_*` and `MS_*` bits with their words.
+        const ATTRIBUTES: [(u64, &str, &str); 7] = [
+            (0x1, "read-only", "writable"),
+            (0x2, "nosuid", "suid"),
+            (0x4, "nodev", "dev"),
+            (0x8, "noexec", "exec"),
+            (0x10, "noatime", "atime"),
+            (0x80, "nodiratime", "diratime"),
+            (0x20_0000, "nosymfollow", "symfollow"),
+        ];
+        const PROPAGATION: [(u64, &str); 4] =
+            [(1 << 17, "unbindable"), (1 << 18, "private"), (1 << 19, "slave"), (1 << 20, "shared")];
         let Self { set, clear, propagation, recursive } = self;
-        let mut words = Vec::new();
-        for (bits, word) in [(set, "set"), (clear, "clear"), (propagation, "propagation")] {
-            if *bits != 0 {
-                words.push(format!("{word} {bits:#x}"));
-            }
+        let mut words: Vec<&str> = Vec::new();
+        for (bit, on, off) in ATTRIBUTES {
+            words.extend((set & bit != 0).then_some(on));
+            words.extend((set & bit == 0 && clear & bit != 0).then_some(off));
         }
-        write!(f, "{}{}", words.join(" "), if *recursive { " (all)" } else { "" })
+        words.extend((clear & 0x70 != 0 && set & 0x20 != 0).then_some("strictatime"));
+        words.extend((clear & 0x70 != 0 && set & 0x30 == 0).then_some("relatime"));
+        words.extend(PROPAGATION.iter().filter(|(bit, _)| propagation & bit != 0).map(|(_, word)| *word));
+        write!(f, "{}{}", words.join(", "), if *recursive { ", recursive" } else { "" })
     }
 }
 
@@ -334,6 +390,7 @@ impl fmt::Display for Namespaces {
             (Self::UTS, "uts"),
             (Self::IPC, "ipc"),
             (Self::CGROUP, "cgroup"),
+            (Self::TIME, "time"),
         ];
         let mut separator = "";
         for (_, name) in names.iter().filter(|(bit, _)| self.has(*bit)) {
@@ -358,29 +415,37 @@ impl fmt::Display for ParentOp {
                 }
                 cgroup.iter().try_for_each(|path| write!(f, " in the cgroup {path}"))
             }
-            Self::MapIds { base, size } => write!(f, "mapping ids 0-{} to {base}-{}", size - 1, base + (size - 1)),
             Self::EnterNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
-            Self::WriteIdMaps { uids, gids } => {
+            Self::MapIds { uids, gids } => {
                 let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
                 write!(f, "mapping users {} and groups {}", lines(uids), lines(gids))
             }
-            Self::Bind { path, recursive, changes, into } => {
-                write!(f, "taking {path}{}", if *recursive { ", recursive" } else { "" })?;
-                changes.iter().try_for_each(|change| write!(f, ", {change}"))?;
-                write!(f, " as {into}")
+            Self::NewClocks { offsets } => {
+                write!(f, "making a time namespace with {}", offsets.as_str().trim_end().replace('\n', ", "))
             }
-            Self::DeviceTree { nodes, into, .. } => write!(f, "making {} devices as {into}", nodes.len()),
-            Self::Tree { path, recursive, read_only, idmap, into } => {
-                write!(f, "taking {path}")?;
-                for (is, word) in [(*recursive, ", recursive"), (*read_only, ", read-only"), (*idmap, ", id-mapped")] {
-                    f.write_str(if is { word } else { "" })?;
+            Self::Namespace { path, into } => write!(f, "opening the namespace {path} as {into}"),
+            Self::Directory { path, into } => write!(f, "opening {path} as {into}"),
+            Self::Copy { at, into, .. } => write!(f, "copying {at} to a tmpfs as {into}"),
+            Self::Tree { path, recursive, changes, idmap, link_itself: _, into } => {
+                write!(f, "taking {path}{}", if *recursive { ", recursive" } else { "" })?;
+                for change in changes {
+                    write!(f, ", {}", TreeChange { recursive: change.recursive && !recursive, ..*change })?;
+                }
+                match idmap {
+                    None => {}
+                    Some(Idmap { by: IdmapBy::Child, .. }) => f.write_str(", id-mapped")?,
+                    Some(Idmap { by: IdmapBy::Namespace { path }, .. }) => write!(f, ", id-mapped by {path}")?,
+                    Some(Idmap { by: IdmapBy::Maps { uids, gids }, .. }) => {
+                        let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
+                        write!(f, ", id-mapped with users {} and groups {}", lines(uids), lines(gids))?;
+                    }
                 }
                 write!(f, " as {into}")
             }
+            Self::DeviceTree { nodes, into, .. } => write!(f, "making {} devices and links as {into}", nodes.len()),
             Self::Overlay { lower, upper, work, into } => {
                 write!(f, "making an overlay of {} with {upper} (work {work}) as {into}", list(lower))
             }
-            Self::Devices { owner, into } => write!(f, "making devices owned by {owner} as {into}"),
             Self::HandOver { slots } if slots.is_empty() => f.write_str("letting the child go on"),
             Self::HandOver { slots } => write!(f, "handing over {}", list(slots)),
         }
@@ -409,16 +474,21 @@ impl fmt::Display for ChildOp {
             Self::SetHostname { name } => write!(f, "setting the hostname {name}"),
             Self::Receive { slots } if slots.is_empty() => f.write_str("waiting for the parent"),
             Self::Receive { slots } => write!(f, "waiting for the parent's {}", list(slots)),
-            Self::BecomeRoot => f.write_str("becoming user 0 of the container"),
-            Self::Make { what, into } => write!(f, "making {what} as {into}"),
+            Self::BecomeRoot { uid, .. } => write!(f, "becoming user {uid} of the container"),
+            Self::JoinMounts { namespace } => write!(f, "entering the mount namespace {namespace}"),
+            Self::JoinNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
+            Self::CoverRoot { root } => write!(f, "changing to the root {root}"),
+            Self::AttachNodes { nodes, .. } => write!(f, "mounting the devices {nodes}"),
+            Self::BindNode { at, .. } => write!(f, "binding the node {at}"),
+            Self::DetachNodes { nodes } => write!(f, "taking the devices {nodes} away"),
+            Self::Make { what, attributes, into } => {
+                write!(f, "making {what}{} as {into}", if attributes & 1 == 0 { "" } else { ", read-only" })
+            }
             Self::AttachRoot { root } => write!(f, "mounting the root {root}"),
             Self::Attach { mount, what, at, .. } => write!(f, "mounting {what} {mount} at {at}"),
-            Self::Tmpfs { at, options, read_only, .. } => {
-                write!(f, "mounting tmpfs at {at}{} ({options})", if *read_only { ", read-only" } else { "" })
-            }
             Self::Enter { tree, at } => write!(f, "entering {at} {tree}"),
-            Self::MountHere { kind, path, options, read_only, .. } => {
-                let read_only = if *read_only { ", read-only" } else { "" };
+            Self::MountHere { kind, path, options, flags, .. } => {
+                let read_only = if flags & 1 == 0 { "" } else { ", read-only" };
                 write!(f, "mounting {kind} here at {path}{read_only}")?;
                 if options.as_str().is_empty() { Ok(()) } else { write!(f, " ({options})") }
             }
@@ -456,7 +526,10 @@ impl fmt::Display for ChildOp {
                 f.write_str("setting the limits")?;
                 limits.iter().try_for_each(|limit| write!(f, " {}={}:{}", limit.resource, limit.soft, limit.hard))
             }
-            Self::KeepDescriptors { count } => write!(f, "keeping the descriptors 3 to {} open", count + 2),
+            Self::KeepDescriptors { descriptors } => {
+                f.write_str("keeping open the descriptors")?;
+                descriptors.iter().try_for_each(|fd| write!(f, " {fd}"))
+            }
             Self::Mount { kind, at, data, .. } => {
                 write!(f, "mounting {kind} at {at}")?;
                 if data.as_str().is_empty() { Ok(()) } else { write!(f, " ({data})") }

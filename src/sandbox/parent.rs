@@ -1,17 +1,17 @@
 //! The parent's lane: what takes the host's privileges, done from outside of the child.
 
-use super::Text;
 use super::child::Table;
 use super::launch::lookup;
-use super::ops::{Node, ParentOp, Slot, TreeChange};
+use super::ops::{Idmap, IdmapBy, Namespaces, Node, ParentOp, Slot, TreeChange};
 use super::overlay::{self, Layers, Way, Writable};
+use super::{Text, copy, path};
 use crate::sys::{self, Errno, MountChange};
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::IoSlice;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Pid;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -37,73 +37,76 @@ impl<'a> Parent<'a> {
     pub(super) fn perform(&mut self, op: &ParentOp) -> Result<(), Errno> {
         match op {
             // The first operations, done by the caller; a second clone would be a second child.
-            ParentOp::EnterNamespace { .. } | ParentOp::Clone { .. } => Err(Errno::INVAL),
-            ParentOp::MapIds { base, size } => {
-                let line = format!("0 {base} {size}");
-                self.map_ids(&line, &line)
-            }
-            ParentOp::WriteIdMaps { uids, gids } => self.map_ids(uids.as_str(), gids.as_str()),
-            ParentOp::Bind { path, recursive, changes, into } => {
-                let tree = clone_of(path, *recursive)?;
-                for TreeChange { set, clear, propagation, recursive } in changes.iter().copied() {
-                    let change = MountChange { set, clear, propagation, recursive, ..MountChange::default() };
-                    sys::mount_setattr(tree.as_fd(), change)?;
-                }
+            ParentOp::EnterNamespace { .. } | ParentOp::NewClocks { .. } | ParentOp::Clone { .. } => Err(Errno::INVAL),
+            ParentOp::MapIds { uids, gids } => map_ids(self.pid, uids.as_str(), gids.as_str()),
+            ParentOp::Tree { path, recursive, changes, idmap, link_itself, into } => {
+                let tree = self.tree(clone_of(path, *recursive, *link_itself)?, *recursive, changes, idmap.as_ref())?;
                 self.keep(*into, tree)
             }
-            ParentOp::DeviceTree { options, flags, nodes, into } => {
-                let mount = device_tree(options, *flags, nodes)?;
+            ParentOp::Namespace { path, into } => {
+                let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                self.keep(*into, file)
+            }
+            ParentOp::Directory { path, into } => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let directory = rustix::fs::openat(CWD, path.as_c_str(), flags, Mode::empty())?;
+                self.keep(*into, directory)
+            }
+            ParentOp::Copy { options, flags, root, at, into } => {
+                let mount = device_tree(options, *flags, &[], &[])?;
+                copy::contents(path::resolve(lookup(&self.table, *root)?, at.as_c_str()), mount.as_fd())?;
                 self.keep(*into, mount)
             }
-            ParentOp::Tree { path, recursive, read_only, idmap, into } => {
-                let tree = self.tree(path, *recursive, *read_only, *idmap)?;
-                self.keep(*into, tree)
+            ParentOp::DeviceTree { options, flags, nodes, directories, into } => {
+                let mount = device_tree(options, *flags, nodes, directories)?;
+                self.keep(*into, mount)
             }
             ParentOp::Overlay { lower, upper, work, into } => {
                 let mount = self.overlay(lower, upper.as_c_str(), work.as_c_str())?;
-                self.keep(*into, mount)
-            }
-            ParentOp::Devices { owner, into } => {
-                let mount = devices(*owner)?;
                 self.keep(*into, mount)
             }
             ParentOp::HandOver { slots } => self.hand_over(slots),
         }
     }
 
-    fn map_ids(&mut self, uids: &str, gids: &str) -> Result<(), Errno> {
-        // The pid is our own child's, which nobody but us can reap: it means no other process.
-        for (file, lines) in [("uid_map", uids), ("gid_map", gids)] {
-            let path = format!("/proc/{}/{file}", self.pid);
-            let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-            rustix::io::write(&file, lines.as_bytes())?;
-        }
-        Ok(())
-    }
-
     fn user_namespace(&mut self) -> Result<&OwnedFd, Errno> {
         if self.user_namespace.is_none() {
-            let namespace = match sys::user_namespace_of(self.pidfd) {
-                // Before Linux 6.11.
-                Err(Errno::NOTTY | Errno::INVAL) => {
-                    let path = format!("/proc/{}/ns/user", self.pid);
-                    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                }
-                result => result,
-            };
-            self.user_namespace = Some(namespace?);
+            self.user_namespace = Some(user_namespace(self.pid, self.pidfd)?);
         }
         self.user_namespace.as_ref().ok_or(Errno::BADF)
     }
 
-    fn tree(&mut self, path: &Text, recursive: bool, read_only: bool, idmap: bool) -> Result<OwnedFd, Errno> {
-        let tree = clone_of(path, recursive)?;
-        let idmap = if idmap { Some(self.user_namespace()?.as_fd()) } else { None };
-        // A copy of a shared mount is its peer: what the child mounts in it would show on the host.
-        sys::mount_setattr(
-            tree.as_fd(),
-            MountChange { read_only, private: true, idmap, recursive, ..MountChange::default() },
-        )?;
+    fn tree(
+        &mut self,
+        tree: OwnedFd,
+        recursive: bool,
+        changes: &[TreeChange],
+        idmap: Option<&Idmap>,
+    ) -> Result<OwnedFd, Errno> {
+        let made;
+        let mut mapping = match idmap {
+            None => None,
+            Some(Idmap { by: IdmapBy::Child, recursive }) => Some((self.user_namespace()?.as_fd(), *recursive)),
+            Some(Idmap { by: IdmapBy::Namespace { path }, recursive }) => {
+                made = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                Some((made.as_fd(), *recursive))
+            }
+            Some(Idmap { by: IdmapBy::Maps { uids, gids }, recursive }) => {
+                made = mapped_namespace(uids.as_str(), gids.as_str())?;
+                Some((made.as_fd(), *recursive))
+            }
+        };
+        for TreeChange { set, clear, propagation, recursive: throughout } in changes.iter().copied() {
+            // In one call, where that reaches as far.
+            let idmap = mapping.take_if(|(_, all)| throughout == (*all && recursive)).map(|(namespace, _)| namespace);
+            let change =
+                MountChange { set, clear, propagation, idmap, recursive: throughout, ..MountChange::default() };
+            sys::mount_setattr(tree.as_fd(), change)?;
+        }
+        if let Some((namespace, recursive)) = mapping {
+            let idmap = Some(namespace);
+            sys::mount_setattr(tree.as_fd(), MountChange { idmap, recursive, ..MountChange::default() })?;
+        }
         Ok(tree)
     }
 
@@ -123,68 +126,61 @@ impl<'a> Parent<'a> {
     }
 }
 
-/// Character devices that give nothing away (devices.txt of the kernel).
-const DEVICES: [(&CStr, u32, u32); 6] =
-    [(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
-
-const LINKS: [(&CStr, &CStr); 5] = [
-    (c"fd", c"/proc/self/fd"),
-    (c"stdin", c"/proc/self/fd/0"),
-    (c"stdout", c"/proc/self/fd/1"),
-    (c"stderr", c"/proc/self/fd/2"),
-    (c"ptmx", c"pts/ptmx"),
-];
-
-const DIRECTORIES: [&CStr; 3] = [c"pts", c"shm", c"mqueue"];
-
-/// A detached tmpfs for `/dev`. Made by the host, whose tmpfs can hold device nodes, which one of a
-/// user namespace can't: it saves a bind mount for each of them.
-fn devices(owner: u32) -> Result<OwnedFd, Errno> {
-    let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&context, c"mode", c"0755")?;
-    rustix::mount::fsconfig_set_string(&context, c"size", c"65536k")?;
-    if owner != 0 {
-        let owner = CString::new(owner.to_string()).map_err(|_| Errno::INVAL)?;
-        rustix::mount::fsconfig_set_string(&context, c"uid", owner.as_c_str())?;
-        rustix::mount::fsconfig_set_string(&context, c"gid", owner.as_c_str())?;
-    }
-    rustix::mount::fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    let umask = rustix::process::umask(Mode::empty());
-    let filled = fill(mount.as_fd(), owner);
-    rustix::process::umask(umask);
-    filled.map(|()| mount)
-}
-
-fn fill(mount: BorrowedFd<'_>, owner: u32) -> Result<(), Errno> {
-    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
-    for (name, major, minor) in DEVICES {
-        let device = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(mount, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device)?;
-        if owner != 0 {
-            rustix::fs::chownat(mount, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-    }
-    for (name, to) in LINKS {
-        rustix::fs::symlinkat(to, mount, name)?;
-    }
-    for name in DIRECTORIES {
-        rustix::fs::mkdirat(mount, name, Mode::from_raw_mode(0o755))?;
+/// Of our own child, which nobody but us can reap: the number means no other process.
+fn map_ids(child: Pid, uids: &str, gids: &str) -> Result<(), Errno> {
+    for (file, lines) in [("uid_map", uids), ("gid_map", gids)] {
+        let path = format!("/proc/{child}/{file}");
+        let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, lines.as_bytes())?;
     }
     Ok(())
 }
 
-fn clone_of(path: &Text, recursive: bool) -> Result<OwnedFd, Errno> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
+fn user_namespace(child: Pid, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    match sys::user_namespace_of(pidfd) {
+        // Before Linux 6.11.
+        Err(Errno::NOTTY | Errno::INVAL) => {
+            rustix::fs::open(format!("/proc/{child}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        }
+        result => result,
     }
+}
+
+/// A user namespace that nobody is in: of a child that lives until it has been opened.
+fn mapped_namespace(uids: &str, gids: &str) -> Result<OwnedFd, Errno> {
+    let (ours, theirs) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let request = sys::Request { namespaces: Namespaces::USER.0, cgroup: None };
+    let child = sys::clone3(request, || {
+        // Its copy of our end would keep it waiting for itself.
+        sys::close_copy(ours.as_fd());
+        let _ = rustix::net::recv(&theirs, &mut [0], rustix::net::RecvFlags::empty());
+        sys::exit(0);
+    })?;
+    let namespace = map_ids(child.pid, uids, gids).and_then(|()| user_namespace(child.pid, child.pidfd.as_fd()));
+    drop(ours);
+    rustix::io::retry_on_intr(|| {
+        rustix::process::waitid(
+            rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        )
+    })?;
+    namespace
+}
+
+fn clone_of(path: &Text, recursive: bool, link_itself: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    flags.set(OpenTreeFlags::AT_SYMLINK_NOFOLLOW, link_itself);
     rustix::mount::open_tree(CWD, path.as_c_str(), flags)
 }
 
 /// A detached tmpfs with these options and nodes. `flags` are those of mount(2).
-fn device_tree(options: &[(Text, Text)], flags: u32, nodes: &[Node]) -> Result<OwnedFd, Errno> {
+fn device_tree(options: &[(Text, Text)], flags: u32, nodes: &[Node], directories: &[Text]) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (name, value) in options {
         if value.as_str().is_empty() {
@@ -196,15 +192,13 @@ fn device_tree(options: &[(Text, Text)], flags: u32, nodes: &[Node]) -> Result<O
     rustix::mount::fsconfig_create(&context)?;
     // The first four are the same bits in both interfaces: read-only, nosuid, nodev, noexec.
     let attributes = MountAttrFlags::from_bits_retain(flags & 0xf);
-    let read_only = attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY);
-    let open = attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
-    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, open)?;
+    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     let umask = rustix::process::umask(Mode::empty());
     let filled = nodes.iter().try_for_each(|node| make_below(mount.as_fd(), node));
     rustix::process::umask(umask);
     filled?;
-    if read_only {
-        sys::mount_setattr(mount.as_fd(), MountChange { read_only: true, ..MountChange::default() })?;
+    for name in directories {
+        rustix::fs::mkdirat(&mount, name.as_c_str(), Mode::from_raw_mode(0o755))?;
     }
     Ok(mount)
 }

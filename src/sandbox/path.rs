@@ -7,6 +7,7 @@
 use super::guard::{self, Guard};
 use crate::sys::Errno;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -24,9 +25,24 @@ impl Kind {
     }
 }
 
+/// What a symbolic link as the last part of a mount point means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Link {
+    /// The place that it leads to, inside the root.
+    Follow,
+    /// An error.
+    Refuse,
+    /// The link itself is mounted over.
+    Itself,
+}
+
 /// What is at `path` inside `root`.
 pub(super) fn resolve(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    resolve_as(root, path, OFlags::empty())
+}
+
+fn resolve_as(root: BorrowedFd<'_>, path: &CStr, more: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | more;
     let mut within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let mut path = path;
     if guard::is_out(Guard::InRoot) {
@@ -49,24 +65,20 @@ pub(super) fn resolve(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errn
 }
 
 /// As [`resolve`], and what is missing of the path is made, directories up to the last part.
-pub(super) fn mount_point(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<OwnedFd, Errno> {
-    match resolve(root, path) {
-        Err(Errno::NOENT) => make(root, path, kind)?,
-        result => return result,
+pub(super) fn mount_point(root: BorrowedFd<'_>, path: &CStr, kind: Kind, link: Link) -> Result<OwnedFd, Errno> {
+    let link = if link == Link::Refuse && guard::is_out(Guard::RealDirectory) { Link::Follow } else { link };
+    let more = if link == Link::Follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+    let place = match resolve_as(root, path, more) {
+        Err(Errno::NOENT) => {
+            make(root, path, kind)?;
+            resolve_as(root, path, more)?
+        }
+        result => result?,
+    };
+    if link == Link::Refuse && FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP);
     }
-    resolve(root, path)
-}
-
-/// As [`mount_point`] for a file system of the kernel: its place in the root must be no link, or what
-/// is mounted over `/proc` would be somewhere else (CVE-2019-19921).
-pub(super) fn mount_point_of(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<OwnedFd, Errno> {
-    let place = mount_point(root, path, kind)?;
-    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let itself = rustix::fs::openat2(root, path, flags, Mode::empty(), within)?;
-    let (place_is, itself_is) = (rustix::fs::fstat(&place)?, rustix::fs::fstat(&itself)?);
-    let is_itself = (place_is.st_dev, place_is.st_ino) == (itself_is.st_dev, itself_is.st_ino);
-    if is_itself || guard::is_out(Guard::RealDirectory) { Ok(place) } else { Err(Errno::LOOP) }
+    Ok(place)
 }
 
 /// The directory that `path` is in, made if it is missing, and the last part of `path`.
@@ -78,7 +90,7 @@ pub(super) fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedF
     directory.get_mut(..slash).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(bytes.get(..slash).ok_or(Errno::INVAL)?);
     let directory = CStr::from_bytes_until_nul(&directory).map_err(|_| Errno::NAMETOOLONG)?;
     let directory = if directory.is_empty() { c"/" } else { directory };
-    Ok((mount_point(root, directory, Kind::Directory)?, name))
+    Ok((mount_point(root, directory, Kind::Directory, Link::Follow)?, name))
 }
 
 fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<(), Errno> {

@@ -1,7 +1,6 @@
-use super::child::Io;
 use super::overlay::Way;
 use super::*;
-use crate::spec::{Capabilities, IdRange, Network};
+use crate::spec::IdRange;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +21,11 @@ fn text(path: PathBuf) -> String {
 
 fn own(path: &Path, id: u32) {
     std::os::unix::fs::chown(path, Some(id), Some(id)).unwrap();
+}
+
+fn namespaces(ids: Option<IdRange>) -> Vec<Namespace> {
+    use Namespace::{Cgroup, Ipc, Mount, Net, Pid, User, Uts};
+    [Pid, Mount, Net, Uts, Ipc, Cgroup].into_iter().chain(ids.map(|_| User)).collect()
 }
 
 impl Ground {
@@ -54,11 +58,20 @@ impl Ground {
                 base: overlay("root", text(base)),
                 grafts: vec![("usr".to_owned(), overlay("usr", "/usr".to_owned()))],
             },
+            mapped_root: ids.is_some(),
+            root_with_mounts: false,
             read_only_root: false,
-            ids,
-            network: Network::None,
-            hostname: "hold".to_owned(),
-            mounts: Vec::new(),
+            root_propagation: None,
+            change_root: ChangeRoot::Pivot,
+            clocks: String::new(),
+            own: namespaces(ids),
+            join: Vec::new(),
+            ids: ids.map(Into::into),
+            hostname: Some("hold".to_owned()),
+            domainname: None,
+            mounts: usual_mounts(SysView::Own, &CgroupView::Nothing),
+            listed_in_order: false,
+            nodes: Vec::new(),
             masked_paths: strings(&["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/sys/firmware"]),
             readonly_paths: strings(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
             process: Process {
@@ -69,19 +82,26 @@ impl Ground {
                 gid: 0,
                 groups: Vec::new(),
                 umask: 0o022,
+                capabilities: Capabilities::of(crate::spec::Capabilities::DEFAULT, 0),
+                no_new_privileges: true,
+                seccomp: true,
+                oom_score_adj: Some(0),
+                nice: Some(0),
+                ..Process::default()
             },
-            capabilities: Capabilities::DEFAULT,
-            ambient: 0,
-            no_new_privileges: true,
-            seccomp: true,
-            init: false,
-            oom_score_adj: 0,
+            sysctl: Vec::new(),
             cgroup: CgroupJoin::default(),
-            cgroup_view: CgroupView::Nothing,
-            stdout: String::new(),
-            stderr: String::new(),
+            init: false,
+            wait: false,
         };
         Self { dir, blueprint }
+    }
+
+    /// On the host's network, with the mounts of one that is.
+    fn on_the_hosts_network(&mut self, cgroups: &CgroupView) {
+        self.blueprint.own.retain(|namespace| *namespace != Namespace::Net);
+        let sys = if self.blueprint.ids.is_some() { SysView::Hosts } else { SysView::Own };
+        self.blueprint.mounts = usual_mounts(sys, cgroups);
     }
 
     fn run(&self) -> Ended {
@@ -103,10 +123,10 @@ fn null() -> OwnedFd {
 /// A filter in memory, as the agent hands it over.
 fn filter(blueprint: &Blueprint) -> Option<fs::File> {
     use std::io::Write;
-    if !blueprint.seccomp {
+    if !blueprint.process.seccomp {
         return None;
     }
-    let bpf = seccomp::compile(&seccomp::default_profile(), blueprint.capabilities).unwrap();
+    let bpf = seccomp::compile(&seccomp::default_profile(), blueprint.process.capabilities.bounding).unwrap();
     let memory = rustix::fs::memfd_create(c"seccomp", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let mut memory = fs::File::from(memory);
     memory.write_all(&bpf).unwrap();
@@ -123,7 +143,7 @@ fn run_on(script: &Script, blueprint: &Blueprint, way: Way) -> Ended {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let null = null();
     let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
-    let io = Io::Descriptors([stdio.stdin, stdio.stdout, stdio.stderr]);
+    let io = stdio.into();
     let seccomp = filter.as_ref().map(AsFd::as_fd);
     let means = launch::Means { io, target: None, listener: None, seccomp, way };
     let launched = launch::run(script, means).unwrap();
@@ -147,7 +167,7 @@ fn explain(ground: &Ground) -> String {
     let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
     let filter = filter(&ground.blueprint);
     // A child may fail before its parent has done its part, or after.
-    let launched = match launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)) {
+    let launched = match launch(&script, stdio, None, filter.as_ref().map(AsFd::as_fd)) {
         Ok(launched) => launched,
         Err(error) => return error.to_string(),
     };
@@ -166,18 +186,29 @@ fn a_script_reads_as_what_will_happen() {
         upper: format!("/upper/{name}"),
         work: format!("/work/{name}"),
     };
+    let ids = IdRange { base: 200_000, size: IdRange::SIZE };
     let blueprint = Blueprint {
         root: Root::Overlay { base: overlay("root"), grafts: vec![("usr".to_owned(), overlay("usr"))] },
+        mapped_root: true,
+        root_with_mounts: false,
         read_only_root: true,
-        ids: Some(IdRange { base: 200_000, size: IdRange::SIZE }),
-        network: Network::None,
-        hostname: "web".to_owned(),
-        mounts: vec![
-            MountPlan::Bind(BindMount { from: "/srv".to_owned(), at: "/data".to_owned(), read_only: true }),
-            MountPlan::Tmpfs(TmpfsMount { at: "/tmp".to_owned(), size_bytes: 4096, read_only: false, mode: 0o1777 }),
-        ],
+        root_propagation: None,
+        change_root: ChangeRoot::Pivot,
+        clocks: String::new(),
+        own: namespaces(Some(ids)),
+        join: Vec::new(),
+        ids: Some(ids.into()),
+        hostname: Some("web".to_owned()),
+        domainname: None,
+        mounts: usual_mounts(SysView::Own, &CgroupView::Unified)
+            .into_iter()
+            .chain([bound("/srv", "/data", true, true), scratch("/tmp", 4096, 0o1777, false)])
+            .collect(),
+        listed_in_order: false,
+        nodes: Vec::new(),
         masked_paths: vec!["/proc/kcore".to_owned(), "/etc/secret".to_owned()],
         readonly_paths: vec!["/proc/sys".to_owned()],
+        sysctl: Vec::new(),
         process: Process {
             argv: vec!["httpd".to_owned()],
             env: vec!["PATH=/bin".to_owned()],
@@ -186,24 +217,24 @@ fn a_script_reads_as_what_will_happen() {
             gid: 33,
             groups: vec![4],
             umask: 0o022,
+            capabilities: Capabilities::of(0x400, 0x400),
+            no_new_privileges: true,
+            seccomp: true,
+            oom_score_adj: Some(0),
+            nice: Some(0),
+            ..Process::default()
         },
-        capabilities: 0x400,
-        ambient: 0x400,
-        no_new_privileges: true,
-        seccomp: true,
         init: true,
-        oom_score_adj: 0,
+        wait: false,
         cgroup: CgroupJoin { unified: Some("/cg/v2".to_owned()), v1: vec!["/cg/memory".to_owned()] },
-        cgroup_view: CgroupView::Unified,
-        stdout: String::new(),
-        stderr: String::new(),
     };
 
     let script = script(&blueprint).unwrap();
 
     assert_eq!(script.to_string(), include_str!("tests/script.txt"));
     let json = serde_json::to_string(&script).unwrap();
-    assert_eq!(serde_json::from_str::<Script>(&json).unwrap(), script);
+    let read: Script = serde_json::from_str(&json).unwrap();
+    assert_eq!((read.parent, read.child), (script.parent, script.child));
 }
 
 #[test]
@@ -280,15 +311,8 @@ mod root {
         fs::create_dir(&shared).unwrap();
         fs::write(shared.join("canary"), "song\n").unwrap();
         ground.blueprint.read_only_root = true;
-        ground.blueprint.mounts = vec![
-            MountPlan::Tmpfs(TmpfsMount {
-                at: "/run/deep".to_owned(),
-                size_bytes: 1 << 20,
-                read_only: false,
-                mode: 0o755,
-            }),
-            MountPlan::Bind(BindMount { from: text(shared), at: "/data".to_owned(), read_only: true }),
-        ];
+        ground.blueprint.mounts.push(scratch("/run/deep", 1 << 20, 0o755, false));
+        ground.blueprint.mounts.push(bound(&text(shared), "/data", true, true));
 
         assert_eq!(ground.run().output, "no\ngraft\ntmpfs\nbind\nsong\n0\n");
     }
@@ -300,12 +324,7 @@ mod root {
         let outside = ground.dir.path().join("outside");
         fs::create_dir(&outside).unwrap();
         std::os::unix::fs::symlink(&outside, ground.dir.path().join("base/trap")).unwrap();
-        ground.blueprint.mounts = vec![MountPlan::Tmpfs(TmpfsMount {
-            at: "/trap/x".to_owned(),
-            size_bytes: 1 << 20,
-            read_only: false,
-            mode: 0o755,
-        })];
+        ground.blueprint.mounts.push(scratch("/trap/x", 1 << 20, 0o755, false));
 
         let words = explain(&ground);
 
@@ -361,7 +380,7 @@ mod root {
         ground.blueprint.process.uid = 1000;
         ground.blueprint.process.gid = 100;
         ground.blueprint.process.groups = vec![7];
-        ground.blueprint.ambient = 1 << 10;
+        ground.blueprint.process.capabilities = Capabilities::of(crate::spec::Capabilities::DEFAULT, 1 << 10);
 
         let output = ground.run().output;
 
@@ -409,7 +428,8 @@ mod root {
         let null = null();
         let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
         let filter = filter(&ground.blueprint);
-        let launched = launch(&script(&ground.blueprint).unwrap(), stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+        let launched =
+            launch(&script(&ground.blueprint).unwrap(), stdio, None, filter.as_ref().map(AsFd::as_fd)).unwrap();
         drop(writer);
         let mut ready = [0; 6];
         reader.read_exact(&mut ready).unwrap();
@@ -428,7 +448,7 @@ mod root {
             "ls /sys/class/net | head -c 1 | wc -c; ls /sys/fs/cgroup | wc -l; \
              touch /sys/x 2>/dev/null || echo no",
         );
-        ground.blueprint.network = Network::Host;
+        ground.on_the_hosts_network(&CgroupView::Nothing);
 
         assert_eq!(ground.run().output, "1\n0\nno\n");
     }
@@ -458,16 +478,9 @@ mod root {
 
             for ids in [Some(IdRange { base: BASE, size: IdRange::SIZE }), None] {
                 let mut ground = Ground::with("echo fine", ids);
-                ground.blueprint.network = Network::Host;
-                ground.blueprint.mounts = vec![
-                    MountPlan::Bind(BindMount { from: here.clone(), at: "/data".to_owned(), read_only: false }),
-                    MountPlan::Tmpfs(TmpfsMount {
-                        at: "/data/inner".to_owned(),
-                        size_bytes: 4096,
-                        read_only: false,
-                        mode: 0o755,
-                    }),
-                ];
+                ground.on_the_hosts_network(&CgroupView::Nothing);
+                ground.blueprint.mounts.push(bound(&here, "/data", false, ids.is_some()));
+                ground.blueprint.mounts.push(scratch("/data/inner", 4096, 0o755, false));
                 assert_eq!(ground.run().output, "fine\n");
             }
 
@@ -484,8 +497,7 @@ mod root {
             "while read -r id up dev root at options rest; do case $at in /sys/fs/*|/sys/kernel/*) \
              echo $root $at ${options%%,*};; esac; done < /proc/self/mountinfo; [ -e /sys/fs/cgroup/cgroup.procs ] && echo own",
         );
-        ground.blueprint.network = Network::Host;
-        ground.blueprint.cgroup_view = CgroupView::Unified;
+        ground.on_the_hosts_network(&CgroupView::Unified);
 
         assert_eq!(ground.run().output, "/ /sys/fs/cgroup ro\nown\n");
     }
@@ -512,7 +524,8 @@ mod root {
         }
         hierarchies.iter().for_each(|path| fs::create_dir(path).unwrap());
         ground.blueprint.cgroup.v1 = hierarchies.iter().map(|path| text(path.clone())).collect();
-        ground.blueprint.cgroup_view = CgroupView::V1(vec!["memory".to_owned(), "pids".to_owned()]);
+        let view = CgroupView::V1(vec!["memory".to_owned(), "pids".to_owned()]);
+        ground.blueprint.mounts = usual_mounts(SysView::Own, &view);
 
         let ended = ground.run();
 
@@ -535,10 +548,11 @@ mod root {
         let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
         let filter = filter(&ground.blueprint);
 
-        let error = launch(&script(&ground.blueprint).unwrap(), stdio, filter.as_ref().map(AsFd::as_fd)).unwrap_err();
+        let error =
+            launch(&script(&ground.blueprint).unwrap(), stdio, None, filter.as_ref().map(AsFd::as_fd)).unwrap_err();
 
         let words = error.to_string();
-        assert_eq!(words, "taking /nonexistent, id-mapped as #2: No such file or directory");
+        assert_eq!(words, "taking /nonexistent, private, id-mapped as #2: No such file or directory");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&text(ground.dir.path().to_owned())));
     }
@@ -589,7 +603,7 @@ mod root {
         }
         let before = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
         let null = null();
-        let io = Io::Descriptors([null.as_fd(); 3]);
+        let io = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() }.into();
         let filter = filter(&ground.blueprint);
         let script = script(&ground.blueprint).unwrap();
 
@@ -606,12 +620,11 @@ mod root {
     #[ignore = "needs root"]
     fn a_file_system_that_cannot_be_mapped_is_said() {
         let mut ground = Ground::new("true");
-        let proc = BindMount { from: "/proc/sys".to_owned(), at: "/data".to_owned(), read_only: true };
-        ground.blueprint.mounts = vec![MountPlan::Bind(proc)];
+        ground.blueprint.mounts.push(bound("/proc/sys", "/data", true, true));
 
         let words = explain(&ground);
 
-        let expected = "taking /proc/sys, recursive, read-only, id-mapped as #5: this kernel has no id-mapped mounts of its file system";
+        let expected = "taking /proc/sys, recursive, read-only, private, id-mapped as #5: this kernel has no id-mapped mounts of its file system";
         assert_eq!(words, expected);
     }
 
@@ -625,7 +638,7 @@ mod root {
         let null = null();
         let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
         let filter = filter(&ground.blueprint);
-        let mut launched = launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+        let mut launched = launch(&script, stdio, None, filter.as_ref().map(AsFd::as_fd)).unwrap();
 
         launched.report = null.try_clone().unwrap();
 
@@ -647,7 +660,7 @@ mod root {
             let null = null();
             let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
             let filter = filter(&ground.blueprint);
-            let launched = launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+            let launched = launch(&script, stdio, None, filter.as_ref().map(AsFd::as_fd)).unwrap();
             let pid = launched.pid.as_raw_nonzero().get();
             let victim = loop {
                 let number = |text: String| text.trim().parse::<i32>().ok();
@@ -682,7 +695,7 @@ mod root {
             let null = null();
             let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
             let filter = filter(&ground.blueprint);
-            let launched = launch(&script, stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+            let launched = launch(&script, stdio, None, filter.as_ref().map(AsFd::as_fd)).unwrap();
             let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
             rustix::process::waitid(rustix::process::WaitId::PidFd(launched.pidfd.as_fd()), ended).unwrap();
 
@@ -696,7 +709,7 @@ mod root {
     #[ignore = "needs root"]
     fn a_failure_before_the_pivot_is_said_and_ends_the_child() {
         let mut ground = Ground::new("true");
-        ground.blueprint.hostname = "h".repeat(65);
+        ground.blueprint.hostname = Some("h".repeat(65));
 
         let words = explain(&ground);
 
@@ -711,7 +724,8 @@ mod root {
         let null = null();
         let stdio = Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
         let filter = filter(&ground.blueprint);
-        let container = launch(&script(&ground.blueprint).unwrap(), stdio, filter.as_ref().map(AsFd::as_fd)).unwrap();
+        let container =
+            launch(&script(&ground.blueprint).unwrap(), stdio, None, filter.as_ref().map(AsFd::as_fd)).unwrap();
         let mut ready = [0; 6];
         reader.read_exact(&mut ready).unwrap();
         let mut plan = ExecPlan {
@@ -726,15 +740,8 @@ mod root {
                 .to_vec(),
                 ..ground.blueprint.process.clone()
             },
-            capabilities: ground.blueprint.capabilities,
-            ambient: 0,
-            no_new_privileges: true,
-            seccomp: true,
-            oom_score_adj: 0,
+            enter: ground.blueprint.own.clone(),
             cgroup: CgroupJoin::default(),
-            user_namespace: true,
-            host_network: false,
-            terminal: None,
         };
         plan.process.argv[2] =
             "echo $(cat /proc/1/comm); hostname; [ $(readlink /proc/self/ns/user) = $(readlink /proc/1/ns/user) ] \
@@ -742,7 +749,7 @@ mod root {
                 .to_owned();
 
         let (mut output, writer) = std::io::pipe().unwrap();
-        let io = ExecIo::Stdio(Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() });
+        let io = Io::Stdio(Stdio { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() });
         let launched =
             launch_exec(&exec_script(&plan).unwrap(), container.pidfd.as_fd(), io, filter.as_ref().map(AsFd::as_fd))
                 .unwrap();
@@ -756,10 +763,10 @@ mod root {
         assert_eq!(text, "sleep\nhold\nsame\nCapEff:\t00000000800405fb\nSeccomp:\t2\n");
         assert_eq!(wait(&launched), Some(9));
 
-        plan.terminal = Some((24, 80));
+        plan.process.terminal = Some((24, 80));
         plan.process.argv[2] = "tty; stty size; echo $(tty) > /dev/tty; exit 4".to_owned();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let io = ExecIo::Terminal { console: theirs.as_fd() };
+        let io = Io::Terminal { console: theirs.as_fd() };
         let script = exec_script(&plan).unwrap();
         let launched = launch_exec(&script, container.pidfd.as_fd(), io, filter.as_ref().map(AsFd::as_fd)).unwrap();
         drop(theirs);

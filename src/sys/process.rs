@@ -28,12 +28,9 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
 }
 
 /// So many descriptors from `first` on stay open at `execve`; all of them have to be open.
-pub fn keep_over_exec(first: u32, count: u32) -> Result<(), Errno> {
-    for fd in first..first.checked_add(count).ok_or(Errno::BADF)? {
-        // SAFETY: integers alone; the flag of a descriptor changes, its owner does not.
-        done(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) })?;
-    }
-    Ok(())
+pub fn keep_over_exec(fd: u32) -> Result<(), Errno> {
+    // SAFETY: integers alone; the flag of a descriptor changes, its owner does not.
+    done(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) })
 }
 
 /// Sets a limit of the calling process (`prlimit64(2)`); `resource` is a number of getrlimit(2).
@@ -218,6 +215,14 @@ pub fn user_namespace_of(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let fd = i32::try_from(fd).map_err(|_| Errno::BADF)?;
     // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The `CLONE_NEW*` bit of the namespace that a file stands for (`NS_GET_NSTYPE` of ioctl_ns(2)).
+pub fn namespace_kind(namespace: BorrowedFd<'_>) -> Result<u64, Errno> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: this request takes no argument and returns a number.
+    let kind = unsafe { libc::syscall(libc::SYS_ioctl, namespace.as_raw_fd(), NS_GET_NSTYPE, 0) };
+    if kind < 0 { Err(last_error()) } else { u64::try_from(kind).map_err(|_| Errno::INVAL) }
 }
 
 /// Enters new namespaces, without the user namespace and without sharing tables of descriptors

@@ -213,7 +213,7 @@ fn namespaces_are_joined_by_path_and_their_kind_is_checked() {
 
     bundle.config["linux"]["namespaces"][1]["path"] = json!(path("uts"));
     let answer = bundle.run();
-    assert!(answer.err.contains("entering the net namespace") && answer.err.contains("Invalid argument"), "{answer:?}");
+    assert!(answer.err.contains("linux.namespaces[1].path: ") && answer.err.contains("is not a network"), "{answer:?}");
     assert!(bundle.is_gone());
 }
 

@@ -7,6 +7,8 @@ mod config;
 mod fixture;
 mod knobs;
 mod lifecycle;
+mod mounts;
+mod namespaces;
 mod scopes;
 mod symbols;
 mod watch;

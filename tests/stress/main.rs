@@ -8,6 +8,7 @@
 #[path = "../oci/fixture.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod fixture;
+mod mutated;
 
 use fixture::Bundle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -95,7 +96,9 @@ fn round(bundle: &Bundle, random: &mut Random) {
             let storm: Vec<Child> = (0..4).map(|_| spawn(bundle, &["exec", &id, "/bin/true"])).collect();
             interrupt(&storm[0], Signal::KILL, random);
             let kill = spawn(bundle, &["kill", &id, "KILL"]);
-            storm.into_iter().for_each(|exec| drop(finish(exec, "exec")));
+            for exec in storm {
+                finish(exec, "exec");
+            }
             finish(kill, "kill");
         }
     }
@@ -114,7 +117,7 @@ fn nothing_hangs_and_nothing_is_left() {
         for thread in 1..=4u64 {
             let done = &done;
             scope.spawn(move || {
-                let mut random = Random(thread * 0x9e37_79b9_7f4a_7c15);
+                let mut random = Random(thread.wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let bundle = Bundle::new("true");
                 bundle.write();
                 loop {

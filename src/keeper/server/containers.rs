@@ -50,7 +50,7 @@ impl Server {
             let out = stdout.for_container().map_err(|error| failed(&error))?;
             let err = stderr.for_container().map_err(|error| failed(&error))?;
             let stdio = Stdio { stdin: self.null.as_fd(), stdout: out.as_fd(), stderr: err.as_fd() };
-            sandbox::launch(&script, stdio, seccomp.as_ref().map(AsFd::as_fd))
+            sandbox::launch(&script, stdio, None, seccomp.as_ref().map(AsFd::as_fd))
                 .map_err(|error| not_launched(&script, &error))
         })();
         let launched = match launched {

@@ -4,7 +4,7 @@ use super::super::child::{Asker, Child, Exec, State};
 use super::super::exit::Ended;
 use super::super::protocol::{self, Event, Fault, Reply};
 use super::{Began, Refused, Server, Source, UNREPORTED, began, forget, not_launched, not_started};
-use crate::sandbox::{self, ExecIo, Launched, Stdio};
+use crate::sandbox::{self, Io, Launched, Stdio};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -21,10 +21,10 @@ impl Server {
             return Err(Refused(Fault::NotFound, format!("{instance} does not run")));
         }
         let (io, seccomp) = match (&descriptors[..], terminal) {
-            ([console, rest @ ..], true) => (ExecIo::Terminal { console: console.as_fd() }, rest.first()),
+            ([console, rest @ ..], true) => (Io::Terminal { console: console.as_fd() }, rest.first()),
             ([stdin, stdout, stderr, rest @ ..], false) => {
                 let stdio = Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-                (ExecIo::Stdio(stdio), rest.first())
+                (Io::Stdio(stdio), rest.first())
             }
             _ => return Err(Refused(Fault::Invalid, "exec without descriptors".to_owned())),
         };

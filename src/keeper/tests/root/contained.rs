@@ -4,9 +4,10 @@ use super::super::process::{Place, instance, wait_until};
 use super::daemon::options;
 use crate::keeper::{Client, Event, ExecRequest, ExecStreams, StartRequest, spawn};
 use crate::sandbox::{
-    Blueprint, CgroupJoin, CgroupView, ExecPlan, Overlay, Process, Root, Stdio, exec_script, script, seccomp,
+    self, Blueprint, CgroupJoin, CgroupView, ChangeRoot, ExecPlan, Namespace, Overlay, Process, Root, Stdio, SysView,
+    exec_script, script, seccomp, usual_mounts,
 };
-use crate::spec::{Capabilities, IdRange, Network};
+use crate::spec::{Capabilities, IdRange};
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
@@ -16,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+const NAMESPACES: [Namespace; 7] = {
+    use Namespace::{Cgroup, Ipc, Mount, Net, Pid, User, Uts};
+    [Pid, Mount, Net, Uts, Ipc, Cgroup, User]
+};
 const IDS: IdRange = IdRange { base: 1_100_000_000, size: IdRange::SIZE };
 
 fn text(path: PathBuf) -> String {
@@ -33,8 +38,11 @@ fn process(argv: &[&str]) -> Process {
         cwd: "/".to_owned(),
         uid: 0,
         gid: 0,
-        groups: Vec::new(),
         umask: 0o022,
+        capabilities: sandbox::Capabilities::of(Capabilities::DEFAULT, 0),
+        no_new_privileges: true,
+        seccomp: true,
+        ..Process::default()
     }
 }
 
@@ -59,24 +67,27 @@ fn blueprint(directory: &Path, command: &str) -> Blueprint {
     let usr = ("usr".to_owned(), overlay("usr", "/usr".into()));
     Blueprint {
         root: Root::Overlay { base: overlay("root", base), grafts: vec![usr] },
+        mapped_root: true,
+        root_with_mounts: false,
         read_only_root: false,
-        ids: Some(IDS),
-        network: Network::None,
-        hostname: "kept".to_owned(),
-        mounts: Vec::new(),
+        root_propagation: None,
+        change_root: ChangeRoot::Pivot,
+        clocks: String::new(),
+        own: NAMESPACES.to_vec(),
+        join: Vec::new(),
+        ids: Some(IDS.into()),
+        hostname: Some("kept".to_owned()),
+        domainname: None,
+        mounts: usual_mounts(SysView::Own, &CgroupView::Nothing),
+        listed_in_order: false,
+        nodes: Vec::new(),
         masked_paths: strings(&["/proc/kcore"]),
         readonly_paths: strings(&["/proc/sys"]),
+        sysctl: Vec::new(),
         process: process(&["/bin/sh", "-c", command]),
-        capabilities: Capabilities::DEFAULT,
-        ambient: 0,
-        no_new_privileges: true,
-        seccomp: true,
         init: false,
-        oom_score_adj: 0,
+        wait: false,
         cgroup: CgroupJoin::default(),
-        cgroup_view: CgroupView::Nothing,
-        stdout: String::new(),
-        stderr: String::new(),
     }
 }
 
@@ -120,16 +131,9 @@ fn a_whole_container_and_commands_in_it() {
     wait_until(|| place.logged(&id) == ["stdout F 1 kept"]);
 
     let plan = |argv: &[&str], terminal| ExecPlan {
-        process: process(argv),
-        capabilities: Capabilities::DEFAULT,
-        ambient: 0,
-        no_new_privileges: true,
-        seccomp: true,
-        oom_score_adj: 0,
+        enter: NAMESPACES.to_vec(),
         cgroup: CgroupJoin::default(),
-        user_namespace: true,
-        host_network: false,
-        terminal,
+        process: Process { terminal, ..process(argv) },
     };
     let null = File::open("/dev/null").unwrap();
     let (mut ours, theirs) = std::io::pipe().unwrap();
