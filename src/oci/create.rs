@@ -1,8 +1,8 @@
 //! `create` and `run`.
 
 use super::OciError;
-use super::args::{Create, Global, UsageError};
-use super::build::{self, Context};
+use super::args::{Create, Global};
+use super::build::{self, Built, Context};
 use super::config::{Config, Invalid, Mount, NamespaceKind};
 use super::driver::{self, Planned};
 use super::filter;
@@ -16,7 +16,9 @@ use super::service;
 use super::state::{self, Home, Init, Record};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
-use crate::sandbox::{self, Blueprint, Launched, Namespace, Report, Root, Script, launch};
+use crate::sandbox::{
+    self, Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch,
+};
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -32,6 +34,10 @@ pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
 }
 
 pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> {
+    if wish.print_script {
+        super::show::print(&Scripted::of(global, wish, Waits::Not)?.script.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
     signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
@@ -65,6 +71,8 @@ struct Container {
     record: Record,
     config: Config,
     script: Script,
+    /// Which mount of the configuration each of the script's is for.
+    origins: Vec<usize>,
     filter: Option<std::fs::File>,
     waits: Waits,
     console: Console,
@@ -74,12 +82,18 @@ fn io(what: impl Into<String>, errno: Errno) -> OciError {
     OciError::Io { what: what.into(), source: errno.into() }
 }
 
-impl Container {
-    /// Everything that can be known to be wrong is found here, with nothing made on the host yet but,
-    /// at the end, the directory that reserves the id.
-    fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
-        let root = &global.root;
-        later(wish)?;
+/// What a configuration comes to, with nothing made on the host.
+struct Scripted {
+    bundle: PathBuf,
+    config: Config,
+    planned: Planned,
+    blueprint: Blueprint,
+    origins: Vec<usize>,
+    script: Script,
+}
+
+impl Scripted {
+    fn of(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
         let listening = service::listening()?;
         let keep_descriptors = descriptors(wish.preserve_fds, listening);
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
@@ -107,8 +121,21 @@ impl Container {
             return Err(OciError::Start("container's cgroup unexpectedly frozen".to_owned()));
         }
         let wait = waits == Waits::ForStart;
-        let blueprint = build::blueprint(&config, &Context { bundle: &bundle, place, wait, keep_descriptors })?;
+        let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
+        let built =
+            build::blueprint(&config, &Context { bundle: &bundle, place, wait, keep_descriptors, change_root })?;
+        let Built { blueprint, origins } = built;
         let script = crate::sandbox::script(&blueprint)?;
+        Ok(Self { bundle, config, planned, blueprint, origins, script })
+    }
+}
+
+impl Container {
+    /// Everything that can be known to be wrong is found here, with nothing made on the host yet but,
+    /// at the end, the directory that reserves the id.
+    fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
+        let root = &global.root;
+        let Scripted { bundle, config, planned, blueprint, origins, script } = Scripted::of(global, wish, waits)?;
         log::debug(global, || script.to_string());
         if let Some(profile) = &config.linux.seccomp {
             log::debug(global, || {
@@ -132,12 +159,12 @@ impl Container {
             made: Vec::new(),
             init: None,
         };
-        record.put_place(place);
+        record.put_place(&planned.place);
         let terminal = config.process.as_ref().is_some_and(|process| process.terminal);
-        let stay = if wait || wish.detach { Stay::Detached } else { Stay::Foreground };
+        let stay = if waits == Waits::ForStart || wish.detach { Stay::Detached } else { Stay::Foreground };
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
-        let container = Self { home, planned, record, config, script, filter, waits, console };
+        let container = Self { home, planned, record, config, script, origins, filter, waits, console };
         let kept = container.filter.as_ref().map_or(Ok(()), |file| filter::keep(file, &container.home.path));
         kept.and_then(|()| container.home.save(&container.record)).inspect_err(|_| container.undo())?;
         Ok(container)
@@ -166,7 +193,7 @@ impl Container {
         let filter = self.filter.as_ref().map(AsFd::as_fd);
         let group = self.record.rdt.as_ref();
         group.map_or(Ok(()), Group::enter)?;
-        let launched = launch(&self.script, self.console.io(), listener, filter)?;
+        let launched = launch(&self.script, self.console.io(), listener, filter).map_err(|error| self.placed(error))?;
         group.map_or(Ok(()), Group::leave).inspect_err(|_| end(&launched))?;
         let finished = self.finish(&launched, wish);
         if finished.is_err() {
@@ -208,11 +235,26 @@ impl Container {
         })?;
         match (heard, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
-            (Report::Failed(failure), _) => Err(OciError::Start(words(&self.script.explain(&failure), failure.errno))),
+            (Report::Failed(failure), _) => {
+                Err(OciError::Start(self.place_of(&failure) + &words(&self.script.explain(&failure), failure.errno)))
+            }
             (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
             (Report::Executed | Report::Waiting | Report::Listener(_), _) => {
                 Err(OciError::Start("the process did not do as its script says".to_owned()))
             }
+        }
+    }
+
+    /// `mounts[2]: `, where the failure is about that.
+    fn place_of(&self, failure: &Failure) -> String {
+        let mount = self.script.mount_of(failure).and_then(|mount| self.origins.get(mount));
+        mount.map_or_else(String::new, |mount| format!("mounts[{mount}]: "))
+    }
+
+    fn placed(&self, error: LaunchError) -> OciError {
+        match error {
+            LaunchError::Operation { failure, words } => OciError::Start(self.place_of(&failure) + &words),
+            error => error.into(),
         }
     }
 
@@ -283,14 +325,6 @@ pub(super) fn words(text: &str, errno: i32) -> String {
     format!("exec {}", rest.replace(cause, &cause.to_lowercase()))
 }
 
-/// What the command line knows and nothing else does.
-fn later(wish: &Create) -> Result<(), OciError> {
-    if wish.no_pivot {
-        return Err(UsageError("--no-pivot is not supported yet".to_owned()).into());
-    }
-    Ok(())
-}
-
 /// No pid namespace ends with its first process.
 fn shares_pids(config: &Config) -> bool {
     !config.linux.namespaces.iter().any(|entry| entry.kind == NamespaceKind::Pid && entry.path.is_empty())
@@ -306,7 +340,7 @@ fn namespaces(config: &Config) -> u64 {
         NamespaceKind::Uts => Namespace::Uts.bit(),
         NamespaceKind::User => Namespace::User.bit(),
         NamespaceKind::Cgroup => Namespace::Cgroup.bit(),
-        NamespaceKind::Time => 0,
+        NamespaceKind::Time => Namespace::Time.bit(),
     };
     config.linux.namespaces.iter().fold(0, |all, entry| all | bit(entry.kind))
 }

@@ -219,14 +219,14 @@ fn a_container_whose_cgroup_is_named_is_in_it_in_every_hierarchy() {
 #[test]
 #[ignore = "needs root"]
 fn a_lower_memory_limit_than_what_is_used_is_refused_when_that_is_asked_for() {
-    let script = "head -c 30000000 /dev/zero >/dev/shm/file; echo ready; sleep 1000";
+    let script = "head -c 8000000 /dev/zero >/dev/shm/file; echo ready; sleep 1000";
     let bundle = running(script, &json!({"memory": {"limit": 200 << 20}}));
     bundle.wait("its memory", || fs::read_to_string(bundle.path("out")).unwrap() == "ready\n");
 
-    let answer = update(&bundle, &json!({"memory": {"limit": 10 << 20, "checkBeforeUpdate": true}}));
+    let answer = update(&bundle, &json!({"memory": {"limit": 4 << 20, "checkBeforeUpdate": true}}));
 
     assert_eq!(answer.code, Some(1), "{answer:?}");
-    assert!(answer.err.contains("linux.resources.memory.limit: 10485760 is below the"), "{answer:?}");
+    assert!(answer.err.contains("linux.resources.memory.limit: 4194304 is below the"), "{answer:?}");
     assert_eq!(bundle.status(), "running");
 }
 

@@ -8,6 +8,8 @@ mod descriptors;
 mod fixture;
 mod knobs;
 mod lifecycle;
+mod mounts;
+mod namespaces;
 mod scopes;
 mod seccomp;
 mod symbols;

@@ -9,8 +9,8 @@ mod process;
 mod resources;
 
 pub use linux::{
-    Arch, Device, DeviceKind, IdMapping, IntelRdt, Linux, NamespaceEntry, NamespaceKind, RootPropagation, Seccomp,
-    SeccompFlag,
+    Arch, Clock, ClockOffset, Device, DeviceKind, IdMapping, IntelRdt, Linux, NamespaceEntry, NamespaceKind,
+    RootPropagation, Seccomp, SeccompFlag,
 };
 pub use process::{Capabilities, ConsoleSize, Process, Rlimit, User};
 pub use resources::{
@@ -80,10 +80,10 @@ pub struct Mount {
     pub source: String,
     #[serde(default, deserialize_with = "or_null")]
     pub options: Vec<String>,
-    #[serde(default)]
-    pub uid_mappings: Later,
-    #[serde(default)]
-    pub gid_mappings: Later,
+    #[serde(default, deserialize_with = "or_null")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[serde(default, deserialize_with = "or_null")]
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 /// A part of the specification that is refused until it is supported, unless it asks for nothing.
