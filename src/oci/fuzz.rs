@@ -120,9 +120,7 @@ fn changes() -> impl Strategy<Value = Vec<(prop::sample::Index, Change)>> {
 fn mutated(changes: &[(prop::sample::Index, Change)]) -> Value {
     let mut config = full();
     // What is refused as a whole would hide all that comes behind it.
-    for refused in ["hooks"] {
-        config[refused] = Value::Null;
-    }
+    config["hooks"] = Value::Null;
     for (index, change) in changes {
         let mut all = Vec::new();
         places(&config, "", &mut all);
@@ -157,7 +155,7 @@ fn build(text: &[u8]) -> Result<Script, String> {
     let context = Context { wait: true, ..Context::nowhere(Path::new("/bundle"), &place) };
     let blueprint = build::blueprint(&config, &context).map_err(|error| error.to_string())?.blueprint;
     if let Some(profile) = &config.linux.seccomp {
-        seccomp::compile(&build::profile(profile), blueprint.process.capabilities.bounding)
+        seccomp::compile(&crate::oci::seccomp::profile(profile), blueprint.process.capabilities.bounding)
             .map_err(|error| error.to_string())?;
     }
     script(&blueprint).map_err(|error| error.to_string())

@@ -52,7 +52,14 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
     let Some(pid) = rustix::process::Pid::from_raw(init.pid) else {
         return refuse(id, Status::Stopped, "only a created one can be started");
     };
-    match sandbox::start(socket.as_fd(), pid) {
+    let Some(pidfd) = running(&record) else {
+        return refuse(id, Status::Stopped, "only a created one can be started");
+    };
+    let give = |fd: OwnedFd| match &init.listener {
+        Some(listener) => listener.hand_over(&fd, &home, &record, init.pid).map_err(std::io::Error::other),
+        None => Ok(()),
+    };
+    match sandbox::start(socket.as_fd(), (pid, pidfd.as_fd()), give) {
         Ok(()) => Ok(()),
         Err(StartError::Failed(failure)) => {
             let position = init.after_start.iter().find(|(position, _)| *position == failure.operation);
@@ -60,7 +67,10 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
             let error = std::io::Error::from_raw_os_error(failure.errno);
             Err(OciError::Start(words(&format!("{what}: {error}"), failure.errno)))
         }
-        Err(error) => Err(OciError::Start(error.to_string())),
+        // A child that still waits for us ends with the connection.
+        Err(error) => {
+            Err(OciError::Io { what: "starting the container".to_owned(), source: std::io::Error::other(error) })
+        }
     }
 }
 

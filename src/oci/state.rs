@@ -8,6 +8,7 @@
 use super::OciError;
 use super::config::Process;
 use super::rdt::Group;
+use super::seccomp::Listener;
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
 use rustix::event::{PollFd, PollFlags};
@@ -53,8 +54,10 @@ pub(super) struct Init {
     pub shares_pids: bool,
     /// What `exec` starts from.
     pub process: Process,
-    /// The name of the compiled filter.
-    pub filter: Option<String>,
+    /// The flags of its filter.
+    pub filter: Option<u32>,
+    #[serde(default)]
+    pub listener: Option<Listener>,
     /// Words for what the process does once it is started.
     pub after_start: Vec<(u32, String)>,
 }

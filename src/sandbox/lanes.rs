@@ -568,6 +568,7 @@ impl<'a> Lanes<'a> {
         if ends.wait {
             // Who creates the container wants to hear of it, not who starts it.
             last.push(ChildOp::FindProgram { candidates: program.candidates.clone() });
+            last.push(ChildOp::LetGo { keep: process.keep_descriptors.clone() });
             last.push(ChildOp::AwaitStart);
         }
         self.restrict(process, last);
@@ -582,7 +583,7 @@ impl<'a> Lanes<'a> {
     /// can without having to be allowed by the filter.
     fn restrict(&mut self, process: &Process, last: Vec<ChildOp>) {
         let Capabilities { bounding, effective, permitted, inheritable, ambient } = process.capabilities;
-        let Process { no_new_privileges, seccomp, .. } = *process;
+        let Process { no_new_privileges, seccomp, seccomp_flags: flags, .. } = *process;
         // Needs SETPCAP, which a user other than 0 no longer has.
         self.child.push(ChildOp::DropBounding { keep: bounding });
         let user = ChildOp::SetUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
@@ -590,7 +591,7 @@ impl<'a> Lanes<'a> {
         if seccomp && !no_new_privileges {
             // Without no_new_privs a filter takes SYS_ADMIN (seccomp(2)), so it has to be loaded before.
             self.child.extend(last);
-            self.child.extend([ChildOp::Filter, user, set]);
+            self.child.extend([ChildOp::Filter { flags }, user, set]);
             return;
         }
         self.child.extend([user, set]);
@@ -599,7 +600,7 @@ impl<'a> Lanes<'a> {
             self.child.push(ChildOp::NoNewPrivileges);
         }
         if seccomp {
-            self.child.push(ChildOp::Filter);
+            self.child.push(ChildOp::Filter { flags });
         }
     }
 }

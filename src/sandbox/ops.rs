@@ -322,8 +322,16 @@ pub(super) enum ChildOp {
     /// Tells the parent that all is ready, and goes on when somebody connects to the socket that the
     /// launcher was given and says so. From then on that somebody is the parent to report to.
     AwaitStart,
-    /// The filter that came with the script.
-    Filter,
+    /// Nothing stays open but standard input, output and error, the descriptors `keep`, the socket to
+    /// the parent and the one to listen on: a process that waits may be looked at.
+    LetGo {
+        keep: Vec<u32>,
+    },
+    /// The filter that came with the script; `flags` as in seccomp(2). With a listener it goes on when
+    /// the parent has taken that.
+    Filter {
+        flags: u32,
+    },
     /// Stays here as PID 1 and goes on in a child.
     BecomeInit,
     Execute(Program),
@@ -543,7 +551,9 @@ impl fmt::Display for ChildOp {
             },
             Self::AwaitStart => f.write_str("waiting for the start"),
             Self::NoNewPrivileges => f.write_str("setting no_new_privs"),
-            Self::Filter => f.write_str("loading the seccomp filter"),
+            Self::LetGo { .. } => f.write_str("closing all descriptors that are not needed any more"),
+            Self::Filter { flags: 0 } => f.write_str("loading the seccomp filter"),
+            Self::Filter { flags } => write!(f, "loading the seccomp filter (flags {flags:#x})"),
             Self::BecomeInit => f.write_str("staying as init"),
             Self::Execute(program) => f.write_str("executing ").and_then(|()| match program.candidates.as_slice() {
                 [path] => write!(f, "{path}"),

@@ -4,11 +4,13 @@
 mod cgroups;
 mod command;
 mod config;
+mod descriptors;
 mod fixture;
 mod knobs;
 mod lifecycle;
 mod mounts;
 mod namespaces;
 mod scopes;
+mod seccomp;
 mod symbols;
 mod watch;

@@ -10,7 +10,7 @@ mod resources;
 
 pub use linux::{
     Arch, Clock, ClockOffset, Device, DeviceKind, IdMapping, IntelRdt, Linux, NamespaceEntry, NamespaceKind,
-    RootPropagation, Seccomp,
+    RootPropagation, Seccomp, SeccompFlag,
 };
 pub use process::{Capabilities, ConsoleSize, Process, Rlimit, User};
 pub use resources::{
