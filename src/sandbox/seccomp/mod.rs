@@ -321,7 +321,7 @@ mod tests {
         for (default, others) in [("SCMP_ACT_ALLOW", ALLOW), ("SCMP_ACT_TRAP", ENOSYS)] {
             let filter = compile(&profile(default), 0).unwrap();
             for (number, expected) in
-                [(462, kill), (457, errno), (458, ALLOW), (451, log), (452, others), (900, others)]
+                [(462, kill), (457, errno), (458, ALLOW), (451, log), (464, others), (900, others)]
             {
                 let got = answer(&filter, X86_64, number, 0);
                 assert_eq!(got, expected, "{default} {number}: {got:#x}");
