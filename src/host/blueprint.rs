@@ -61,6 +61,7 @@ pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
         hostname: Some(hostname),
         domainname: None,
         init: spec.init,
+        hooks: sandbox::Hooks::default(),
         wait: false,
         cgroup,
     }
@@ -121,6 +122,7 @@ pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str, all
         nice: Some(0),
         terminal: None,
         keep_descriptors: 0,
+        attributes: sandbox::Attributes::default(),
     }
 }
 

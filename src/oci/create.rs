@@ -2,18 +2,20 @@
 
 use super::OciError;
 use super::args::{Create, Global, UsageError};
+use super::attributes::{Common, Modules};
 use super::build::{self, Context};
 use super::config::{Config, Invalid, Mount, NamespaceKind};
 use super::driver::{self, Planned};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
+use super::hooks;
 use super::log;
 use super::rdt::{self, Group};
 use super::resources::{self, Moment};
-use super::state::{self, Home, Init, Record};
+use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
-use crate::sandbox::{Launched, Namespace, Report, Script, launch, read_report};
+use crate::sandbox::{Launched, Namespace, Report, Script, launch, proceed, read_report};
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -34,6 +36,10 @@ pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> 
     signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
     let mut container = Container::prepare(global, wish, Waits::Not)?;
     let launched = container.launch(wish).inspect_err(|_| container.undo())?;
+    hooks::after_start(&container.record).inspect_err(|_| {
+        end(&launched);
+        container.undo();
+    })?;
     if wish.detach {
         return Ok(ExitCode::SUCCESS);
     }
@@ -65,6 +71,7 @@ struct Container {
     filter: Option<(String, std::fs::File)>,
     waits: Waits,
     console: Console,
+    common: Common,
 }
 
 fn io(what: impl Into<String>, errno: Errno) -> OciError {
@@ -100,7 +107,11 @@ impl Container {
             rdt::root(&mounts()?)?;
         }
         let wait = waits == Waits::ForStart;
-        let blueprint = build::blueprint(&config, &Context { bundle: &bundle, place, wait, keep_descriptors })?;
+        let keyring = (!wish.no_new_keyring).then(|| format!("_ses.{}", wish.id));
+        let common = Common::new(&config.linux, &config.annotations, keyring);
+        let modules = Modules::of_this_host();
+        let context = Context { bundle: &bundle, place, wait, keep_descriptors, common: common.clone(), modules };
+        let blueprint = build::blueprint(&config, &context)?;
         let script = crate::sandbox::script(&blueprint)?;
         log::debug(global, || script.to_string());
         let filter = match &config.linux.seccomp {
@@ -120,6 +131,8 @@ impl Container {
             cgroup: Vec::new(),
             scope: planned.scope.as_ref().map(|scope| scope.unit.clone()),
             rdt: None,
+            hooks: hooks::Later::of(&config.hooks),
+            creating: blueprint.hooks.wait,
             made: Vec::new(),
             init: None,
         };
@@ -128,7 +141,7 @@ impl Container {
         let stay = if wait || wish.detach { Stay::Detached } else { Stay::Foreground };
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
-        let container = Self { home, planned, record, config, script, filter, waits, console };
+        let container = Self { home, planned, record, config, script, filter, waits, console, common };
         container.home.save(&container.record).inspect_err(|_| container.undo())?;
         Ok(container)
     }
@@ -180,6 +193,7 @@ impl Container {
             namespaces: namespaces(&self.config),
             shares_pids: shares_pids(&self.config),
             process: self.config.process.clone().unwrap_or_default(),
+            common: self.common.clone(),
             filter: self.filter.as_ref().map(|(name, _)| name.clone()),
             after_start: self.script.after_start(),
         });
@@ -190,7 +204,14 @@ impl Container {
         if let Some(path) = &wish.pidfd_socket {
             foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
-        match (report(launched)?, self.waits) {
+        let mut told = report(launched)?;
+        if self.record.creating && told == Report::Waiting {
+            self.hooks(launched)?;
+            told = report(launched)?;
+            self.record.creating = false;
+            self.home.save(&self.record)?;
+        }
+        match (told, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
             (Report::Failed(failure), _) => Err(OciError::Start(words(&self.script.explain(&failure), failure.errno))),
             (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
@@ -198,6 +219,15 @@ impl Container {
                 Err(OciError::Start("the process did not do as its script says".to_owned()))
             }
         }
+    }
+
+    /// Runs the hooks of the host while the child waits for them, and lets it go on.
+    fn hooks(&self, launched: &Launched) -> Result<(), OciError> {
+        hooks::before(&self.config.hooks, &self.record)?;
+        let creating = hooks::state(&self.record, Status::Creating)?;
+        let created = hooks::state(&self.record, Status::Created)?;
+        proceed(launched.report.as_fd(), creating.as_fd(), created.as_fd())
+            .map_err(|source| OciError::Io { what: "letting the process go on".to_owned(), source })
     }
 
     fn listen(&self) -> Result<OwnedFd, OciError> {
@@ -227,7 +257,11 @@ impl Container {
         if let Some(group) = &self.record.rdt {
             group.remove()?;
         }
-        self.home.remove()
+        self.home.remove()?;
+        if self.record.init.is_some() {
+            hooks::after_end(&self.record);
+        }
+        Ok(())
     }
 }
 
@@ -257,6 +291,9 @@ fn owner(config: &Config, place: &Place) -> Option<u32> {
 }
 
 pub(super) fn words(text: &str, errno: i32) -> String {
+    if let Some(hook) = text.strip_prefix("running ").filter(|text| text.contains(" hook #")) {
+        return format!("error running {hook}");
+    }
     // What callers look for, to tell a program that is missing from everything else.
     if errno == libc::ENOENT && text.contains("there is no such program") {
         return format!("{text} (executable file not found in $PATH)");

@@ -5,12 +5,14 @@
 //! one that waits for its start is the container's own first process.
 //!
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
+//! - `attributes`: how the kernel is to treat a process; `hooks`: programs of others on the way.
 //! - `state`: what is known of a container; `filter`: compiled seccomp filters.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
 //! - `create`, `lifecycle`, `exec`, `events`, `features`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
 mod args;
+mod attributes;
 mod build;
 pub mod config;
 mod create;
@@ -20,6 +22,7 @@ mod exec;
 mod features;
 mod filter;
 mod foreground;
+mod hooks;
 mod lifecycle;
 mod log;
 mod mounts;

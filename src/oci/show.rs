@@ -2,7 +2,7 @@
 
 use super::OciError;
 use super::args::Ps;
-use super::state::{Home, Record};
+use super::state::{Home, Record, Status};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -23,8 +23,11 @@ fn created(record: &Record) -> String {
 
 /// The specification's state; a process that has ended has no number any more.
 fn describe(home: &Home, record: &Record) -> serde_json::Value {
-    let status = home.status(record);
     let pid = record.init.as_ref().filter(|init| init.alive().is_some()).map_or(0, |init| init.pid);
+    described(record, home.status(record), pid)
+}
+
+pub(super) fn described(record: &Record, status: Status, pid: i32) -> serde_json::Value {
     json!({
         "ociVersion": record.oci_version,
         "id": record.id,

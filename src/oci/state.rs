@@ -6,7 +6,9 @@
 //! starts it takes the socket away first.
 
 use super::OciError;
+use super::attributes::Common;
 use super::config::Process;
+use super::hooks;
 use super::rdt::Group;
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
@@ -33,6 +35,11 @@ pub(super) struct Record {
     pub scope: Option<String>,
     #[serde(default)]
     pub rdt: Option<Group>,
+    #[serde(default)]
+    pub hooks: hooks::Later,
+    /// Hooks run that may still end it.
+    #[serde(default)]
+    pub creating: bool,
     /// Directories of cgroups that were made for it, the outer ones first.
     pub made: Vec<String>,
     /// Nothing before the process exists.
@@ -51,6 +58,9 @@ pub(super) struct Init {
     pub shares_pids: bool,
     /// What `exec` starts from.
     pub process: Process,
+    /// What `exec` has in common with it.
+    #[serde(default)]
+    pub common: Common,
     /// The name of the compiled filter.
     pub filter: Option<String>,
     /// Words for what the process does once it is started.
@@ -180,6 +190,8 @@ impl Home {
         let Some(init) = &record.init else { return Status::Creating };
         if init.alive().is_none() {
             Status::Stopped
+        } else if record.creating {
+            Status::Creating
         } else if self.socket().exists() {
             Status::Created
         } else if record.place().is_frozen() {

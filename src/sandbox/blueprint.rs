@@ -3,6 +3,7 @@
 //!
 //! Both the agent (from a manifest) and the OCI command line (from a `config.json`) make one of these.
 
+use super::{Attributes, Hooks};
 use crate::spec::IdRange;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,7 @@ pub struct Blueprint {
     pub sysctl: Vec<(String, String)>,
     pub cgroup: CgroupJoin,
     pub process: Process,
+    pub hooks: Hooks,
     /// A small reaping init is PID 1 and the command its child.
     pub init: bool,
     /// The child waits before its program; see [`super::start`].
@@ -75,6 +77,7 @@ pub struct Process {
     pub terminal: Option<(u16, u16)>,
     /// So many descriptors from 3 on stay open.
     pub keep_descriptors: u32,
+    pub attributes: Attributes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@
 //! position and an errno; the words are the parent's to find.
 
 use super::launch::{Io, Stdio};
-use super::ops::{ChildOp, Fresh, Node, Slot, TreeChange};
-use super::{Text, init, path, terminal};
+use super::ops::{ChildOp, Fresh, HookCall, Node, Scheduling, Slot, TreeChange};
+use super::{Text, hooks, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
@@ -27,6 +27,8 @@ pub(super) struct Child<'a> {
     pub(super) ops: &'a [ChildOp],
     pub(super) argv: &'a sys::Pointers<'a>,
     pub(super) env: &'a sys::Pointers<'a>,
+    /// Of the hooks among the operations, in their order.
+    pub(super) hooks: &'a [hooks::Prepared<'a>],
     pub(super) filter: &'a [Instruction],
     pub(super) io: Io<'a>,
     /// Our end of the socket pair; closing it tells the parent that we have become the program.
@@ -50,7 +52,14 @@ impl Child<'_> {
     /// Runs the lane. Comes back only when it has failed and reported that.
     pub(super) fn run(mut self) {
         for (position, op) in self.ops.iter().enumerate() {
-            if *op == ChildOp::AwaitStart {
+            if let ChildOp::RunHook { call, state, at, .. } = op {
+                if let Err(raw) = self.run_hook(call, *state, *at) {
+                    self.report(position, raw);
+                    return;
+                }
+                continue;
+            }
+            if matches!(op, ChildOp::AwaitStart | ChildOp::AwaitHooks { .. }) {
                 self.report(position, READY);
             }
             if let Err(errno) = self.perform(op) {
@@ -100,8 +109,15 @@ impl Child<'_> {
                 let fd = make(*what, *attributes)?;
                 self.keep(*into, fd)
             }
-            ChildOp::AttachRoot { root } => {
-                rustix::mount::move_mount(self.slot(*root)?, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            ChildOp::AttachRoot { root, at } => {
+                let at = at.as_ref().map_or(c"/", Text::as_c_str);
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+                let root = self.slot(*root)?;
+                match rustix::mount::move_mount(root, c"", CWD, at, flags) {
+                    // Nobody of the container may go there: hooks of the host find it on top of all then.
+                    Err(Errno::ACCESS) => rustix::mount::move_mount(root, c"", CWD, c"/", flags),
+                    result => result,
+                }
             }
             ChildOp::Attach { root, mount, what: _, at, link } => {
                 let mount = self.slot(*mount)?;
@@ -150,7 +166,9 @@ impl Child<'_> {
                 if *uid != 0 {
                     sys::set_keep_capabilities()?;
                 }
-                set_groups(groups)?;
+                if let Some(groups) = groups {
+                    set_groups(groups)?;
+                }
                 set_ids(*uid, *gid)
             }
             ChildOp::SetCapabilities { effective, permitted, inheritable, ambient } => {
@@ -189,6 +207,25 @@ impl Child<'_> {
             ChildOp::FindProgram { candidates } => find(candidates.iter().map(Text::as_c_str)),
             ChildOp::AwaitStart => self.await_start(),
             ChildOp::NoNewPrivileges => sys::set_no_new_privileges(),
+            ChildOp::SetAffinity { cpus } => sys::set_affinity(cpus),
+            ChildOp::SetMemoryPolicy { mode, nodes } => sys::set_memory_policy(*mode, nodes),
+            ChildOp::Schedule(scheduling) => schedule(None, *scheduling),
+            ChildOp::SetPersonality { personality } => sys::set_personality(*personality),
+            ChildOp::JoinKeyring { name } => {
+                ignoring(sys::join_session_keyring(name.as_c_str()), &[Errno::NOSYS, Errno::PERM])
+            }
+            ChildOp::OpenAttribute { path, into } => {
+                let file = rustix::fs::open(path.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+                self.keep(*into, file)
+            }
+            ChildOp::WriteAttribute { file, value } => {
+                let value = value.as_c_str().to_bytes();
+                let written = rustix::io::write(self.slot(*file)?, value)?;
+                if written == value.len() { Ok(()) } else { Err(Errno::IO) }
+            }
+            ChildOp::AwaitHooks { slots } => self.receive(slots),
+            // Done by the caller, as it fails in more ways than system calls do.
+            ChildOp::RunHook { .. } => Err(Errno::INVAL),
             ChildOp::Filter => sys::set_seccomp_filter(self.filter),
             ChildOp::BecomeInit => init::stay(self.channel),
             ChildOp::Execute(program) => {
@@ -246,6 +283,17 @@ impl Child<'_> {
             }
         }
         if slots.next().is_some() { Err(Errno::BADF) } else { Ok(()) }
+    }
+
+    /// The next one of those that were prepared.
+    fn run_hook(&mut self, call: &HookCall, state: Slot, at: Option<Slot>) -> Result<(), i32> {
+        let raw = |errno: Errno| errno.raw_os_error();
+        let Some((prepared, rest)) = self.hooks.split_first() else { return Err(raw(Errno::INVAL)) };
+        self.hooks = rest;
+        if let Some(at) = at {
+            rustix::process::fchdir(self.slot(at).map_err(raw)?).map_err(raw)?;
+        }
+        hooks::run(call, prepared, None, self.slot(state).map_err(raw)?)
     }
 
     fn parent_is_there(&self) -> Result<(), Errno> {
@@ -446,6 +494,17 @@ fn drop_bounding(keep: u64) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Of a process, or of the calling one.
+pub(super) fn schedule(pid: Option<rustix::process::Pid>, scheduling: Scheduling) -> Result<(), Errno> {
+    match scheduling {
+        Scheduling::Cpu { policy, flags, nice, priority, runtime, deadline, period } => {
+            let attributes = sys::SchedulerAttributes { policy, flags, nice, priority, runtime, deadline, period };
+            sys::set_scheduler(pid, attributes)
+        }
+        Scheduling::Io { priority } => sys::set_io_priority(pid, priority),
+    }
+}
+
 fn set_groups(groups: &[u32]) -> Result<(), Errno> {
     sys::set_groups(groups)
 }
@@ -493,7 +552,7 @@ fn console() -> Result<(), Errno> {
 }
 
 /// Whether one of them could be executed, as `execve` will try them.
-fn find<'a>(candidates: impl Iterator<Item = &'a CStr>) -> Result<(), Errno> {
+pub(super) fn find<'a>(candidates: impl Iterator<Item = &'a CStr>) -> Result<(), Errno> {
     let mut failure = Errno::NOENT;
     for candidate in candidates {
         match rustix::fs::statat(CWD, candidate, rustix::fs::AtFlags::empty()) {

@@ -1,11 +1,12 @@
 //! From a blueprint to the two lanes of a script.
 
+use super::hooks;
 use super::layout::{Layout, Step};
-use super::ops::{ChildOp, Fresh, Limit, Namespaces, Node, ParentOp, Slot, TreeChange};
+use super::ops::{ChildOp, Fresh, HookKind, Limit, Namespaces, Node, ParentOp, Slot, TreeChange};
 use super::script::{Script, ScriptError, Slots, program};
 use super::{
-    Blueprint, Capabilities, CgroupJoin, DeviceNode, ExecPlan, IdExtent, IdMaps, MountChange, Namespace, NodeKind,
-    Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Text, Tree,
+    Blueprint, Capabilities, CgroupJoin, DeviceNode, ExecPlan, Hook, Hooks, IdExtent, IdMaps, MountChange, Namespace,
+    NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Text, Tree,
 };
 
 /// Turns what a container is to look like into what is to be done. Pure.
@@ -29,11 +30,18 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         sysctl,
         cgroup,
         process,
+        hooks: Hooks { wait: wait_for_hooks, create_container, start_container },
         init,
         wait,
     } = blueprint;
+    let awaits = *wait_for_hooks || !create_container.is_empty() || !start_container.is_empty();
     let mut lanes = Lanes::new(ids.as_ref());
     lanes.birth(own, join, ids.as_ref(), cgroup, process)?;
+    // Where a hook of the host that enters the mount namespace finds it.
+    let at = match root {
+        Root::Directory { path } if awaits => Some(text(path)?),
+        _ => None,
+    };
     // What the parent makes for the child.
     let (root, grafts) = match root {
         Root::Directory { path } => (lanes.root(path, *mapped_root, *root_with_mounts)?, Vec::new()),
@@ -63,14 +71,14 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     lanes.kernels_own(&mut layout)?;
     lanes.child.push(ChildOp::Receive { slots: lanes.handed.clone() });
     if ids.is_some() {
-        lanes.child.push(ChildOp::BecomeRoot);
+        lanes.become_root(process);
     }
     // While `/proc` is still the host's, and as whom the new namespaces belong to.
     for (path, value) in sysctl {
         lanes.child.push(ChildOp::WriteFile { path: text(path)?, value: text(value)? });
     }
 
-    lanes.child.push(ChildOp::AttachRoot { root });
+    lanes.child.push(ChildOp::AttachRoot { root, at });
     for (mount, at) in &grafts {
         let (mount, what, at) = (*mount, text("overlay")?, at.clone());
         lanes.child.push(ChildOp::Attach { root, mount, what, at, link: super::path::Link::Follow });
@@ -84,12 +92,19 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         let trees = std::iter::once(root).chain(grafts.iter().map(|(graft, _)| *graft));
         lanes.child.extend(trees.map(|root| ChildOp::SealRoot { root }));
     }
+    let mut own_hooks = Vec::new();
+    if awaits {
+        let (creating, created) = (lanes.slots.take()?, lanes.slots.take()?);
+        lanes.child.push(ChildOp::AwaitHooks { slots: vec![creating, created] });
+        lanes.child.extend(calls(HookKind::CreateContainer, create_container, creating, Some(root))?);
+        own_hooks = calls(HookKind::StartContainer, start_container, created, None)?;
+    }
     lanes.child.push(ChildOp::PivotRoot { root });
     if let Some(propagation) = root_propagation {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
     }
-    let ends = Ends { console: true, init: *init, wait: *wait };
-    lanes.finish(process, &ends)
+    let ends = Ends { console: true, init: *init, wait: *wait, scheduled: ids.is_some(), hooks: own_hooks };
+    lanes.finish(process, ends)
 }
 
 /// The script of another program in a running container, for [`super::launch_exec`]. Pure.
@@ -97,9 +112,12 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     let ExecPlan { enter, cgroup, process } = plan;
     let mut lanes = Lanes::new(None);
     let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
+    lanes.parent.extend(process.attributes.before());
     lanes.parent.push(ParentOp::Clone { namespaces: Namespaces::NONE, cgroup: cgroup2 });
     let user_namespace = enter.contains(&Namespace::User);
     lanes.early(cgroup, process, user_namespace)?;
+    // Takes rights over the host.
+    lanes.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
     // A child is born into the pid namespace.
     let inside = enter.iter().filter(|namespace| **namespace != Namespace::Pid);
     let namespaces = inside.fold(Namespaces::NONE, |all, namespace| all.with((*namespace).into()));
@@ -107,9 +125,9 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
         lanes.child.push(ChildOp::EnterNamespaces { namespaces });
     }
     if user_namespace {
-        lanes.child.push(ChildOp::BecomeRoot);
+        lanes.become_root(process);
     }
-    lanes.finish(process, &Ends { console: false, init: false, wait: false })
+    lanes.finish(process, Ends { console: false, init: false, wait: false, scheduled: true, hooks: Vec::new() })
 }
 
 pub(super) fn text(from: &str) -> Result<Text, ScriptError> {
@@ -146,6 +164,10 @@ struct Ends {
     console: bool,
     init: bool,
     wait: bool,
+    /// Scheduling is done by now, or by the parent.
+    scheduled: bool,
+    /// Run just before the program.
+    hooks: Vec<ChildOp>,
 }
 
 struct Lanes {
@@ -155,12 +177,30 @@ struct Lanes {
     handed: Vec<Slot>,
     /// The host's ids of the container's user and group 0.
     owner: (u32, u32),
+    /// Files that take the process's labels, and the labels.
+    labels: Vec<(Slot, String)>,
+}
+
+/// The operations of hooks that read what is in `state`, in the directory `at`.
+fn calls(kind: HookKind, list: &[Hook], state: Slot, at: Option<Slot>) -> Result<Vec<ChildOp>, ScriptError> {
+    let call = |(number, hook)| {
+        let call = hooks::call(hook)?;
+        Ok(ChildOp::RunHook { kind, number, call, state, at })
+    };
+    (0..).zip(list).map(call).collect()
 }
 
 impl Lanes {
     fn new(ids: Option<&IdMaps>) -> Self {
         let owner = ids.map_or((0, 0), |ids| (outside(&ids.uids), outside(&ids.gids)));
-        Self { parent: Vec::new(), child: Vec::new(), slots: Slots::new(), handed: Vec::new(), owner }
+        Self {
+            parent: Vec::new(),
+            child: Vec::new(),
+            slots: Slots::new(),
+            handed: Vec::new(),
+            owner,
+            labels: Vec::new(),
+        }
     }
 
     fn birth(
@@ -189,6 +229,7 @@ impl Lanes {
         match ids {
             Some(IdMaps { uids, gids }) => {
                 self.parent.push(ParentOp::MapIds { uids: map(uids)?, gids: map(gids)? });
+                self.parent.extend(process.attributes.scheduling().into_iter().map(ParentOp::Schedule));
             }
             None => self.child.push(ChildOp::StopPropagation),
         }
@@ -207,11 +248,21 @@ impl Lanes {
         for directory in &cgroup.v1 {
             self.child.push(ChildOp::JoinCgroup { tasks: text(&format!("{directory}/tasks"))? });
         }
+        process.attributes.placed(&mut self.child);
+        self.labels = process.attributes.open_labels(&mut self.child, &mut self.slots)?;
         // A right over the host's limits is gone in a user namespace.
         if user_namespace {
             self.limits(process);
         }
         Ok(())
+    }
+
+    fn become_root(&mut self, process: &Process) {
+        self.child.push(if process.attributes.keep_groups {
+            ChildOp::SetUser { uid: 0, gid: 0, groups: None }
+        } else {
+            ChildOp::BecomeRoot
+        });
     }
 
     fn limits(&mut self, process: &Process) {
@@ -401,7 +452,7 @@ impl Lanes {
         Ok(())
     }
 
-    fn finish(mut self, process: &Process, ends: &Ends) -> Result<Script, ScriptError> {
+    fn finish(mut self, process: &Process, ends: Ends) -> Result<Script, ScriptError> {
         self.child.push(ChildOp::NewSession);
         if let Some((rows, columns)) = process.terminal {
             self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid });
@@ -409,14 +460,24 @@ impl Lanes {
                 self.child.push(ChildOp::Console);
             }
         }
-        self.child.push(ChildOp::NewKeyring);
+        process.attributes.keyring(&mut self.child)?;
         if let Some(nice) = process.nice {
             self.child.push(ChildOp::SetPriority { nice });
         }
         self.child.push(ChildOp::SetUmask { mask: process.umask });
         self.child.push(ChildOp::WorkingDirectory { path: text(&process.cwd)? });
-        if !self.child.iter().any(|op| matches!(op, ChildOp::BecomeRoot)) {
+        if !self.child.iter().any(|op| matches!(op, ChildOp::BecomeRoot | ChildOp::SetUser { .. })) {
             self.limits(process);
+        }
+        if let Some(personality) = process.attributes.personality {
+            self.child.push(ChildOp::SetPersonality { personality });
+        }
+        for (file, value) in std::mem::take(&mut self.labels) {
+            self.child.push(ChildOp::WriteAttribute { file, value: text(&value)? });
+        }
+        if !ends.scheduled {
+            // Late: a process with a deadline can't fork (sched(7)).
+            self.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
         }
         let program = program(process)?;
         let mut last = Vec::new();
@@ -426,6 +487,7 @@ impl Lanes {
             last.push(ChildOp::AwaitStart);
         }
         self.restrict(process, last);
+        self.child.extend(ends.hooks);
         if ends.init {
             self.child.push(ChildOp::BecomeInit);
         }
@@ -437,10 +499,14 @@ impl Lanes {
     /// can without having to be allowed by the filter.
     fn restrict(&mut self, process: &Process, last: Vec<ChildOp>) {
         let Capabilities { bounding, effective, permitted, inheritable, ambient } = process.capabilities;
-        let Process { no_new_privileges, seccomp, .. } = *process;
+        let Process { no_new_privileges, seccomp, ref attributes, .. } = *process;
         // Needs SETPCAP, which a user other than 0 no longer has.
         self.child.push(ChildOp::DropBounding { keep: bounding });
-        let user = ChildOp::SetUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
+        let user = ChildOp::SetUser {
+            uid: process.uid,
+            gid: process.gid,
+            groups: (!attributes.keep_groups).then(|| process.groups.clone()),
+        };
         let set = ChildOp::SetCapabilities { effective, permitted, inheritable, ambient };
         if seccomp && !no_new_privileges {
             // Without no_new_privs a filter takes SYS_ADMIN (seccomp(2)), so it has to be loaded before.

@@ -1,11 +1,11 @@
 //! Runs a script: the parent's lane here, the child's lane in the child.
 
-use super::Text;
 use super::child::{Child, Table};
 use super::ops::{ChildOp, ParentOp, Slot};
 use super::overlay::Way;
 use super::parent::Parent;
 use super::script::{Failure, Lane, Report, Script};
+use super::{Text, hooks};
 use crate::sys::{self, Errno, Instruction};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
@@ -98,7 +98,10 @@ pub(super) struct Means<'a> {
 
 pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchError> {
     let Means { io, target, listener, seccomp, way } = means;
-    let born = script.parent.iter().position(|op| !matches!(op, ParentOp::EnterNamespace { .. }));
+    let born = script
+        .parent
+        .iter()
+        .position(|op| !matches!(op, ParentOp::EnterNamespace { .. } | ParentOp::SetAffinity { .. }));
     let born = born.unwrap_or(script.parent.len());
     let (before, after) = script.parent.split_at(born);
     let Some((ParentOp::Clone { namespaces, cgroup }, rest)) = after.split_first() else {
@@ -117,6 +120,11 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
     let arguments = *ARGUMENTS.get_or_init(|| sys::Arguments::find().ok());
     let argv = sys::Pointers::new(program.argv.iter().map(Text::as_c_str));
     let env = sys::Pointers::new(program.env.iter().map(Text::as_c_str));
+    let hook = |op| match op {
+        &ChildOp::RunHook { ref call, .. } => Some(hooks::Prepared::new(call)),
+        _ => None,
+    };
+    let hooks: Vec<hooks::Prepared<'_>> = script.child.iter().filter_map(hook).collect();
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(prepare("making a socket pair"))?;
     let fail = |operation: usize, errno: Errno| {
@@ -139,6 +147,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
                 ops,
                 argv,
                 env,
+                hooks: &hooks,
                 filter,
                 io,
                 channel,
@@ -176,9 +185,14 @@ fn explained(script: &Script, failure: Failure) -> LaunchError {
     LaunchError::Operation { failure, words: script.explain(&failure) }
 }
 
-/// Enters a namespace by a file that stands for it; one of another kind is refused (setns(2)).
+/// What the child is to be born with. A namespace is entered by a file that stands for it; one of another
+/// kind is refused (setns(2)).
 fn enter(op: &ParentOp) -> Result<(), Errno> {
-    let ParentOp::EnterNamespace { namespace, path } = op else { return Err(Errno::INVAL) };
+    let (namespace, path) = match op {
+        ParentOp::EnterNamespace { namespace, path } => (namespace, path),
+        ParentOp::SetAffinity { cpus } => return sys::set_affinity(cpus),
+        _ => return Err(Errno::INVAL),
+    };
     let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     sys::enter_namespaces(file.as_fd(), namespace.0)
 }

@@ -8,13 +8,15 @@
 //! - `ops`: the operations and their words; `lanes`: their order; `layout`: how each mount is made;
 //!   `usual`: the mounts of a container that asks for none.
 //! - `launch`, `exec`: the clone, and what came of it; `start`: a child that waits; `parent`, `child`:
-//!   the two lanes; `overlay`: layers by descriptor, and by name where the kernel is older.
+//!   the two lanes; `hooks`: programs that run on the way; `attributes`: what else a process has; `overlay`: layers by descriptor, and by name where the kernel is older.
 //! - `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
 //! - `seccomp`: profiles to filters, for who plans; `probe`: what this host can do.
 
+mod attributes;
 mod blueprint;
 mod child;
 mod exec;
+mod hooks;
 mod init;
 mod lanes;
 mod launch;
@@ -31,11 +33,13 @@ mod terminal;
 mod text;
 mod usual;
 
+pub use attributes::{Affinity, Attributes, Keyring, MemoryPolicy, Scheduler};
 pub use blueprint::{
     Blueprint, Capabilities, CgroupJoin, DeviceNode, ExecPlan, IdExtent, IdMaps, Mount, MountChange, Namespace,
     NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Tree,
 };
 pub use exec::launch_exec;
+pub use hooks::{Hook, HookError, Hooks, proceed, reason, run_hook};
 pub use lanes::{exec_script, script};
 pub use launch::{Io, LaunchError, Launched, Stdio, launch, read_report};
 pub use probe::{Found, Probe, probe};

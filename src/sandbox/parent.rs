@@ -37,7 +37,10 @@ impl<'a> Parent<'a> {
     pub(super) fn perform(&mut self, op: &ParentOp) -> Result<(), Errno> {
         match op {
             // The first operations, done by the caller; a second clone would be a second child.
-            ParentOp::EnterNamespace { .. } | ParentOp::Clone { .. } => Err(Errno::INVAL),
+            ParentOp::EnterNamespace { .. } | ParentOp::SetAffinity { .. } | ParentOp::Clone { .. } => {
+                Err(Errno::INVAL)
+            }
+            ParentOp::Schedule(scheduling) => super::child::schedule(Some(self.pid), *scheduling),
             ParentOp::MapIds { uids, gids } => self.map_ids(uids.as_str(), gids.as_str()),
             ParentOp::Tree { path, recursive, changes, idmap, into } => {
                 let tree = self.tree(path, *recursive, changes, *idmap)?;

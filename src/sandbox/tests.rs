@@ -89,6 +89,7 @@ impl Ground {
             sysctl: Vec::new(),
             cgroup: CgroupJoin::default(),
             init: false,
+            hooks: Hooks::default(),
             wait: false,
         };
         Self { dir, blueprint }
@@ -219,6 +220,7 @@ fn a_script_reads_as_what_will_happen() {
             ..Process::default()
         },
         init: true,
+        hooks: Hooks::default(),
         wait: false,
         cgroup: CgroupJoin { unified: Some("/cg/v2".to_owned()), v1: vec!["/cg/memory".to_owned()] },
     };

@@ -5,6 +5,7 @@ mod cgroups;
 mod command;
 mod config;
 mod fixture;
+mod hooks;
 mod knobs;
 mod lifecycle;
 mod scopes;
