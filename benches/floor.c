@@ -26,6 +26,7 @@
  *   first=0        1: CMD's stdout is a pipe; also time until its first byte
  *   overlay=DIR    the root is an overlay over ROOTFS, id-mapped with ns=U; its upper and work
  *                  directories are made in DIR and removed in each iteration
+ *   graft=DIR      with overlay=: a second overlay, over DIR, mounted at usr of the root
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -78,7 +79,7 @@ static struct shared *sh;
 
 static struct { int n, vfork, mounts, newapi, devbind, seccomp, caps, cg, ctlall, netpool, rss, extra, pin, first; uint64_t ns; } o =
 	{ 200, 0, 2, 1, 0, 2, 1, 2, 0, 0, 0, 0, -1, 0, 0 };
-static const char *rootfs, *overlay, *cg2 = "/sys/fs/cgroup/unified"; static char **cmd;
+static const char *rootfs, *overlay, *graft; static int graftfd = -1; static char upper2[160], work2[160]; static const char *cg2 = "/sys/fs/cgroup/unified"; static char **cmd;
 static char devtree[64], emptytree[64]; static int netfd = -1, cgv2 = -1, outp[2] = { -1, -1 };
 static char idbuf[64], upper[160], work[160]; static int syncp[2], rootfd = -1;
 
@@ -182,14 +183,14 @@ static void do_mounts(void) { /* cwd is the rootfs */
 static void child(void) {
 	sh->t[P_CLONE + 1] = now();
 	if (o.cg == 2) for (int i = 0; i < ncg; i++) MUST(put(cgfd[i], "tasks", "0"));
-	if (o.cg == 1 || o.ns & CLONE_NEWUSER || overlay) { int fd; if (read(syncp[0], &fd, sizeof fd) == sizeof fd) rootfd = fd; } /* parent: cgroup.procs, uid_map */
+	if (o.cg == 1 || o.ns & CLONE_NEWUSER || overlay) { int fd[2]; if (read(syncp[0], fd, sizeof fd) == sizeof fd) { rootfd = fd[0]; graftfd = fd[1]; } } /* parent: cgroup.procs, uid_map */
 	sh->t[P_CGADD + 1] = now();
 	if (netfd >= 0) MUST(setns(netfd, CLONE_NEWNET));
 	if (o.ns & CLONE_NEWUSER) { MUST(setresgid(0, 0, 0)); MUST(setresuid(0, 0, 0)); }
 	if (o.ns & CLONE_NEWNS) MUST(mount(0, "/", 0, MS_REC | MS_SLAVE, 0));
 	if (o.ns & CLONE_NEWUTS) MUST(sethostname("bench", 5));
 	sh->t[P_NSSETUP + 1] = now();
-	if (o.ns & CLONE_NEWNS) { if (overlay) { MUST(MOVE_FD(rootfd, AT_FDCWD, rootfs)); } else bind_at(rootfs, rootfs, 0); MUST(chdir(rootfs)); }
+	if (o.ns & CLONE_NEWNS) { if (overlay) { MUST(MOVE_FD(rootfd, AT_FDCWD, rootfs)); } else bind_at(rootfs, rootfs, 0); MUST(chdir(rootfs)); if (graftfd >= 0) MUST(MOVE_FD(graftfd, AT_FDCWD, "usr")); }
 	sh->t[P_ROOT + 1] = now();
 	if (o.mounts) do_mounts();
 	sh->t[P_MOUNTS + 1] = now();
@@ -210,14 +211,16 @@ static void child(void) {
 #define MOUNT_ATTR_IDMAP 0x00100000
 #endif
 static void overlay_dirs(void) {
-	if (mkdir(upper, 0755) || mkdir(work, 0755)) { perror(upper); exit(1); } }
+	if (mkdir(upper, 0755) || mkdir(work, 0755)) { perror(upper); exit(1); }
+	if (graft && (mkdir(upper2, 0755) || mkdir(work2, 0755))) { perror(upper2); exit(1); } }
 static void overlay_remove(void) { char p[176];
 	snprintf(p, sizeof p, "%s/work", work); rmdir(p); rmdir(work);
 	static const char *made[] = { "dev", "proc", "sys" };
 	for (int i = 0; i < 3; i++) { snprintf(p, sizeof p, "%s/%s", upper, made[i]); rmdir(p); }
+	if (graft) { snprintf(p, sizeof p, "%s/work", work2); rmdir(p); rmdir(work2); if (rmdir(upper2)) perror(upper2); }
 	if (rmdir(upper)) perror(upper); }
-static int overlay_root(long pid) { char p[64];
-	int low = OPEN_TREE(AT_FDCWD, rootfs, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC); if (low < 0) { perror("open_tree"); exit(1); }
+static int overlay_root(long pid, const char *lower, const char *upper, const char *work) { char p[64];
+	int low = OPEN_TREE(AT_FDCWD, lower, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC); if (low < 0) { perror("open_tree"); exit(1); }
 	if (o.ns & CLONE_NEWUSER) { snprintf(p, 64, "/proc/%ld/ns/user", pid); int u = open(p, O_RDONLY | O_CLOEXEC);
 		struct mount_attr a = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = u };
 		if (syscall(SYS_mount_setattr, low, "", AT_EMPTY_PATH, &a, sizeof a)) { perror("mount_setattr"); exit(1); } close(u); }
@@ -243,7 +246,7 @@ int main(int argc, char **argv) {
 		else if (opt(a, "dev", &v)) o.devbind = v[1] == 'i'; else if (opt(a, "seccomp", &v)) o.seccomp = *v == 'n' ? 0 : *v == 'l' ? 1 : 2;
 		else if (opt(a, "caps", &v)) o.caps = atoi(v); else if (opt(a, "cgroup", &v)) o.cg = *v == 'n' ? 0 : *v == 'p' ? 1 : *v == 't' ? 2 : 3;
 		else if (opt(a, "cg2", &v)) cg2 = v; else if (opt(a, "ctl", &v)) o.ctlall = *v == 'a'; else if (opt(a, "netpool", &v)) o.netpool = atoi(v); else if (opt(a, "rss", &v)) o.rss = atoi(v);
-		else if (opt(a, "extramounts", &v)) o.extra = atoi(v); else if (opt(a, "pin", &v)) o.pin = atoi(v); else if (opt(a, "first", &v)) o.first = atoi(v); else if (opt(a, "overlay", &v)) overlay = v;
+		else if (opt(a, "extramounts", &v)) o.extra = atoi(v); else if (opt(a, "pin", &v)) o.pin = atoi(v); else if (opt(a, "first", &v)) o.first = atoi(v); else if (opt(a, "overlay", &v)) overlay = v; else if (opt(a, "graft", &v)) graft = v;
 		else { fprintf(stderr, "unknown option %s\n", a); return 2; } }
 	if (argc - i < 2) { fprintf(stderr, "usage: floor [key=value ...] ROOTFS CMD [ARG...]\n"); return 2; }
 	rootfs = realpath(argv[i], 0); cmd = argv + i + 1; if (!rootfs) { perror(argv[i]); return 1; }
@@ -253,7 +256,8 @@ int main(int argc, char **argv) {
 	if (o.pin >= 0) { cpu_set_t s; CPU_ZERO(&s); CPU_SET(o.pin, &s); sched_setaffinity(0, sizeof s, &s); }
 	sh = mmap(0, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (o.seccomp) build_filter(o.seccomp == 1);
-	if (overlay) { snprintf(upper, sizeof upper, "%s/upper", overlay); snprintf(work, sizeof work, "%s/work", overlay); }
+	if (overlay) { snprintf(upper, sizeof upper, "%s/upper", overlay); snprintf(work, sizeof work, "%s/work", overlay);
+		snprintf(upper2, sizeof upper2, "%s/usr.upper", overlay); snprintf(work2, sizeof work2, "%s/usr.work", overlay); }
 	if (o.rss) { char *h = mmap(0, (size_t)o.rss << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); madvise(h, (size_t)o.rss << 20, MADV_NOHUGEPAGE); memset(h, 1, (size_t)o.rss << 20); }
 	umask(0); char td[] = "/tmp/floorXXXXXX", p[64]; if (!mkdtemp(td)) return 1;
 	strcpy(emptytree, td); /* what hidden directories show: an empty one, bound read-only */
@@ -274,9 +278,10 @@ int main(int argc, char **argv) {
 		long pid = clone3_raw(&ca); if (pid < 0) { errno = -pid; perror("clone3"); return 1; }
 		if (o.cg == 1) { char b[24]; snprintf(b, 24, "%ld", pid); for (int k = 0; k < ncg; k++) if (put(cgfd[k], "cgroup.procs", b) < 0) perror("cgroup.procs"); }
 		if (o.ns & CLONE_NEWUSER) { snprintf(idbuf, 64, "/proc/%ld/uid_map", pid); put(AT_FDCWD, idbuf, "0 0 65536"); snprintf(idbuf, 64, "/proc/%ld/gid_map", pid); put(AT_FDCWD, idbuf, "0 0 65536"); }
-		int root = overlay ? overlay_root(pid) : -1; if (o.cg == 1 || o.ns & CLONE_NEWUSER || overlay) write(syncp[1], &root, sizeof root);
+		int root = overlay ? overlay_root(pid, rootfs, upper, work) : -1, usr = overlay && graft ? overlay_root(pid, graft, upper2, work2) : -1;
+		if (o.cg == 1 || o.ns & CLONE_NEWUSER || overlay) { int both[2] = { root, usr }; write(syncp[1], both, sizeof both); }
 		if (o.first) { close(outp[1]); if (read(outp[0], &c, 1) == 1) first = now() - t[0]; close(outp[0]); }
-		waitpid(pid, &st, 0); t[P_CGRM] = now(); if (root >= 0) close(root); close(pidfd); close(syncp[0]); close(syncp[1]); if (cgv2 >= 0) { close(cgv2); cgv2 = -1; }
+		waitpid(pid, &st, 0); t[P_CGRM] = now(); if (root >= 0) close(root); if (usr >= 0) close(usr); close(pidfd); close(syncp[0]); close(syncp[1]); if (cgv2 >= 0) { close(cgv2); cgv2 = -1; }
 		cg_remove(); if (overlay) overlay_remove(); t[P_N] = now();
 		if (sh->err || st) { umount2(td, MNT_DETACH); rmdir(td); fprintf(stderr, "child failed: line %d: %s (status %x)\n", sh->errline, strerror(sh->err), st); return 1; }
 		tot[it] = t[P_N] - t[0]; fb[it] = first; rdy[it] = t[P_SEC + 1] - t[0];

@@ -84,6 +84,14 @@
 //! - **Consent is for one absence**: when an object's text comes back, what was approved before is
 //!   forgotten, and its next disappearance is asked about anew.
 //! - **A damaged database is set aside**, and rebuilt from what runs and what the manifests say.
+//! - **The rounds have a thread of their own**, beside tokio's: they wait for disks and for the kernel,
+//!   and the window after a file event is met to a fraction of a millisecond, where tokio's timer counts
+//!   whole ones.
+//! - **A round in which nothing changed is cheap by identity.** A listing without a change gives the same
+//!   map, from which nothing is folded; a record shares the object that it accepted with the manifest's
+//!   snapshot; records, wishes and sightings are walked side by side. What is left is one `stat` per file.
+//! - **What a process was started from** stands beside it. An agent that has lost its database compares
+//!   with that, so what was edited meanwhile is replaced and everything else stays.
 //! - **What a changed field costs** is one table, [`spec::change`], that the planner, `plim plan` and
 //!   the tests read.
 

@@ -126,3 +126,13 @@ fn they_are_small() {
     assert!(keeper < 5 << 20 && keeper * 4 < agent, "{keeper} of {agent} bytes");
     assert!(runtime < 8 << 20 && runtime * 2 < agent, "{runtime} of {agent} bytes");
 }
+
+/// Tests take guards out by this name; see `sandbox::guard`.
+#[test]
+fn nothing_that_is_shipped_lets_a_guard_be_taken_out() {
+    for path in [env!("CARGO_BIN_EXE_plim"), env!("CARGO_BIN_EXE_plim-keeper"), env!("CARGO_BIN_EXE_plim-oci")] {
+        let bytes = fs::read(path).unwrap();
+        let named = bytes.windows(18).any(|window| window == b"PLIM_WITHOUT_GUARD");
+        assert_eq!(named, cfg!(feature = "attackable"), "{path}");
+    }
+}

@@ -30,12 +30,26 @@ impl Agent {
             .spawn()
             .expect("plim runs");
         let agent = Self { dir, up };
-        while !agent.plim(&["status"]).1 {}
+        while !agent.plim(&["status"]).1 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         agent
     }
 
     pub fn pid(&self) -> u32 {
         self.up.id()
+    }
+
+    /// CPU time of the agent's process so far.
+    pub fn cpu(&self) -> Duration {
+        cpu(self.pid())
+    }
+
+    /// Bytes that the agent has sent to a disk so far (proc_pid_io(5)).
+    pub fn written(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("a process");
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("a sum");
+        line.parse().expect("a number")
     }
 
     pub fn keeper_pid(&self) -> u32 {
@@ -123,6 +137,14 @@ impl Drop for Agent {
     }
 }
 
+/// The time that a process has been on a CPU, threads that have ended included, to the nanosecond
+/// (clock_getcpuclockid(3)).
+pub fn cpu(pid: u32) -> Duration {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    let clock = nix::time::ClockId::pid_cpu_clock_id(pid).expect("a process");
+    Duration::from(clock.now().expect("its clock"))
+}
+
 fn plim(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plim"));
     command.arg("--root").arg(dir.join("root"));
@@ -144,7 +166,9 @@ pub fn bench(table: &mut Table) {
     // The first start of an agent makes the skeleton of `host:/` and starts the keeper.
     let (file, text) = manifest(COUNT, 32);
     agent.write(&[(file, text)]);
-    while agent.items().iter().filter(|item| item["status"]["phase"] == "Running").count() < 1 {}
+    while agent.items().iter().filter(|item| item["status"]["phase"] == "Running").count() < 1 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
 
     let took = agent.start(COUNT);
 

@@ -1,7 +1,7 @@
 //! At rest with 100 containers: the CPU time of agent and keeper in 60 s, a full look included.
 
-use crate::agent::Agent;
-use crate::table::Table;
+use crate::agent::{Agent, cpu};
+use crate::table::{Table, ms};
 use std::time::Duration;
 
 const PERIOD: Duration = Duration::from_secs(60);
@@ -9,21 +9,21 @@ const PERIOD: Duration = Duration::from_secs(60);
 pub fn bench(table: &mut Table) {
     let agent = Agent::up();
     agent.start(100);
-    // The starts' own aftermath is no rest.
-    std::thread::sleep(Duration::from_secs(3));
+    // The starts' own aftermath is no rest: threads that ran them stay for ten seconds.
+    std::thread::sleep(Duration::from_secs(12));
     let processes = [agent.pid(), agent.keeper_pid()];
     let rounds = agent.rounds();
-    let before: Vec<u64> = processes.iter().map(|pid| cpu_ns(*pid)).collect();
+    let before = processes.map(cpu);
     std::thread::sleep(PERIOD);
-    let used: Vec<u64> = processes.iter().zip(before).map(|(pid, before)| cpu_ns(*pid) - before).collect();
+    let after = processes.map(cpu);
+    let used = [after[0] - before[0], after[1] - before[1]];
     let rounds = agent.rounds() - rounds;
     let memory: Vec<u64> = processes.iter().map(|pid| pss_kib(*pid)).collect();
     table.row("processes of ours, 100 containers", count(&agent.root()), "agent and keeper", "2");
-    let text = |ns: u64| format!("{}.{:02} ms", ns / 1_000_000, ns % 1_000_000 / 10_000);
     table.row(
         "CPU at rest, 100 containers, 60 s",
-        text(used[0] + used[1]),
-        format!("agent {}, keeper {}; {rounds} rounds", text(used[0]), text(used[1])),
+        ms(used[0] + used[1]),
+        format!("agent {}, keeper {}; {rounds} rounds", ms(used[0]), ms(used[1])),
         "<= 30 ms",
     );
     table.row(
@@ -42,15 +42,6 @@ fn count(root: &str) -> usize {
         line.contains("plim") && line.contains(root)
     };
     std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| of_ours(entry).then_some(())).count()
-}
-
-/// The process's time on a CPU, threads that have ended included: fields 14 and 15 of its stat, in
-/// hundredths of a second (proc_pid_stat(5)).
-fn cpu_ns(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let fields = stat.rsplit_once(") ").expect("a name in brackets").1;
-    let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
-    ticks.sum::<u64>() * 10_000_000
 }
 
 fn pss_kib(pid: u32) -> u64 {

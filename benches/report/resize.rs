@@ -12,22 +12,33 @@ const CONTAINERS: usize = 100;
 const CHANGES: u64 = 1000;
 /// What the agent waits for further events before it reads.
 const WINDOW: Duration = Duration::from_millis(20);
+/// How often the limit is looked at.
+const LOOK: Duration = Duration::from_micros(20);
+const SETTLE: Duration = Duration::from_millis(3);
 
 pub fn bench(table: &mut Table) {
     let agent = Agent::up();
     agent.start(CONTAINERS);
     let pid = pid(&agent);
     let file = limit_file(&agent);
+    let limit = std::fs::File::open(&file).expect("a limit");
+    let cpu = agent.cpu();
     let mut samples = Vec::new();
     for change in 0..CHANGES {
         let memory = 33 + change % 2;
         let wanted = (memory << 20).to_string();
         let began = agent.write(&[manifest(0, memory)]);
-        while std::fs::read_to_string(&file).expect("a limit").trim() != wanted {
-            std::hint::spin_loop();
+        // The machine has few CPUs, and one of them is the agent's: nobody spins on the other. What the
+        // last sleep is too long is in the figure.
+        std::thread::sleep(WINDOW.saturating_sub(began.elapsed() + SETTLE));
+        while text(&limit) != wanted {
+            std::thread::sleep(LOOK);
         }
         samples.push(began.elapsed());
+        // What follows the write is over before the next change comes.
+        std::thread::sleep(SETTLE);
     }
+    let cpu = (agent.cpu() - cpu) / u32::try_from(CHANGES).expect("a few");
     assert_eq!(self::pid(&agent), pid, "the process was replaced");
     let mut own: Vec<Duration> = samples.iter().map(|sample| sample.saturating_sub(WINDOW)).collect();
     let (median, p99) = (quantile(&mut samples, 0.5), quantile(&mut samples, 0.99));
@@ -44,7 +55,14 @@ pub fn bench(table: &mut Table) {
         ),
         "window + <= 3 ms",
     );
+    table.row("the agent's CPU time per change", ms(cpu), "writing it down and showing it included", "-");
     table.row("saved limit to kernel, 99 of 100", ms(p99), "same PID through 1000 changes", "<= 100 ms");
+}
+
+fn text(file: &std::fs::File) -> String {
+    let mut buffer = [0; 64];
+    let length = std::os::unix::fs::FileExt::read_at(file, &mut buffer, 0).expect("a limit");
+    String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
 }
 
 fn pid(agent: &Agent) -> u64 {

@@ -1,7 +1,7 @@
 //! One container from "start" to "gone", through the keeper, beside a C program that makes the same
 //! system calls in its own process: interleaved, medians of 5 times 200.
 
-use crate::table::{Table, quantile};
+use crate::table::{Table, ms, quantile};
 use plimsoll::host::{Host as _, HostEvent, Machine, Paths, Scope};
 use plimsoll::plan::{Action, Outcome, ProcessSeen};
 use plimsoll::spec::{Container, IdRange, InstanceId, Kind, Object, ObjectId};
@@ -32,28 +32,55 @@ pub fn bench(table: &mut Table) {
     let overlay = dir.path().join("overlay");
     std::fs::create_dir(&overlay).expect("a directory");
 
-    let ours = Ours::new(&dir.path().join("root"), &tarball);
-    ours.cycle(0);
-    let mut ratios = Vec::new();
-    let (mut all_ours, mut all_floor) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        let base = run_floor(&floor, &overlay, &rootfs);
-        let mut samples: Vec<Duration> =
-            (0..EACH).map(|number| ours.cycle(1 + u64::try_from(round).expect("small") * EACH + number)).collect();
-        let own = quantile(&mut samples, 0.5);
-        ratios.push(own.as_secs_f64() / base.as_secs_f64());
-        all_ours.push(own);
-        all_floor.push(base);
+    let ours = Ours::new(&dir.path().join("root"));
+    // One overlay, and two as `host:/` has.
+    let cases = [
+        ("start to gone, one container", format!("tar:{}", tarball.display()), rootfs, None),
+        ("start to gone, of host:/", "host:/".to_owned(), host_root(dir.path()), Some("graft=/usr")),
+    ];
+    for (number, (name, image, rootfs, graft)) in (0..).zip(cases) {
+        let object = ours.object(&image);
+        let mut next = (1 + number) * 1_000_000;
+        let mut cycle = || {
+            next += 1;
+            ours.cycle(&object, next)
+        };
+        cycle();
+        let mut ratios = Vec::new();
+        let mut all_floor = Vec::new();
+        let mut parts: [Vec<Duration>; 4] = Default::default();
+        for _ in 0..ROUNDS {
+            let base = run_floor(&floor, &overlay, &rootfs, graft);
+            let mut samples = Vec::new();
+            for _ in 0..EACH {
+                let split = cycle();
+                samples.push(split[0]);
+                parts.iter_mut().zip(split).for_each(|(part, time)| part.push(time));
+            }
+            ratios.push(quantile(&mut samples, 0.5).as_secs_f64() / base.as_secs_f64());
+            all_floor.push(base);
+        }
+        ratios.sort_by(f64::total_cmp);
+        let [own, started, ended, removed] = parts.each_mut().map(|part| quantile(part, 0.5));
+        let base = quantile(&mut all_floor, 0.5);
+        let against = format!("{:.2} x the floor's {}", ratios[ROUNDS / 2], ms(base));
+        table.row(name, ms(own), against, "<= 2 x");
+        let parts = format!("to its exec {}, to its end {}, taken away {}", ms(started), ms(ended), ms(removed));
+        table.row("  of that", "", parts, "-");
     }
     ours.machine.leave_clean();
-    ratios.sort_by(f64::total_cmp);
-    let (own, base) = (quantile(&mut all_ours, 0.5), quantile(&mut all_floor, 0.5));
-    table.row(
-        "start to gone, one container",
-        format!("{:.2} ms", own.as_secs_f64() * 1e3),
-        format!("{:.2} x the floor's {:.2} ms", ratios[ROUNDS / 2], base.as_secs_f64() * 1e3),
-        "<= 2 x",
-    );
+}
+
+/// What `host:/` has below its grafts, as far as a start meets it.
+fn host_root(dir: &Path) -> PathBuf {
+    let root = dir.join("host");
+    for name in ["usr", "proc", "sys", "dev", "etc"] {
+        std::fs::create_dir_all(root.join(name)).expect("a directory");
+    }
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name)).expect("a link");
+    }
+    root
 }
 
 fn compile(dir: &Path, name: &str, source: &Path, flags: &[&str]) -> PathBuf {
@@ -63,11 +90,12 @@ fn compile(dir: &Path, name: &str, source: &Path, flags: &[&str]) -> PathBuf {
     program
 }
 
-fn run_floor(floor: &Path, overlay: &Path, rootfs: &Path) -> Duration {
+fn run_floor(floor: &Path, overlay: &Path, rootfs: &Path, graft: Option<&str>) -> Duration {
     let output = Command::new(floor)
         .args(["ns=pmuincU", "cgroup=tasks", "ctl=all"])
         .arg(format!("n={EACH}"))
         .arg(format!("overlay={}", overlay.display()))
+        .args(graft)
         .arg(rootfs)
         .arg("/bin/true")
         .output()
@@ -80,12 +108,11 @@ fn run_floor(floor: &Path, overlay: &Path, rootfs: &Path) -> Duration {
 struct Ours {
     machine: Machine,
     events: Receiver<HostEvent>,
-    object: Arc<Object>,
     ids: IdRange,
 }
 
 impl Ours {
-    fn new(root: &Path, tarball: &Path) -> Self {
+    fn new(root: &Path) -> Self {
         // The keeper is looked for beside the program that starts it.
         let beside = std::env::current_exe().expect("a path").with_file_name("plim-keeper");
         std::fs::copy(env!("CARGO_BIN_EXE_plim-keeper"), beside).expect("the keeper's program");
@@ -96,8 +123,12 @@ impl Ours {
         let ids = IdRange { base: paths.id_base(), size: IdRange::SIZE };
         let (sender, events) = channel();
         let machine = Machine::new(paths, move |event| sender.send(event).unwrap_or(())).expect("a machine");
+        Self { machine, events, ids }
+    }
+
+    fn object(&self, image: &str) -> Arc<Object> {
         let spec = serde_json::json!({
-            "image": format!("tar:{}", tarball.display()),
+            "image": image,
             "command": ["/bin/true"],
             "resources": {"memory": {"limit": "256Mi"}, "pids": {"limit": 100}, "cpu": {"cpuset": "0-1"}},
         });
@@ -107,21 +138,20 @@ impl Ours {
             namespace: "default".parse().expect("a name"),
             name: "bench".parse().expect("a name"),
         };
-        let object = Arc::new(Object { id, labels: BTreeMap::new(), annotations: BTreeMap::new(), spec });
-        Self { machine, events, object, ids }
+        Arc::new(Object { id, labels: BTreeMap::new(), annotations: BTreeMap::new(), spec })
     }
 
-    /// Start, wait for the end, take everything away.
-    fn cycle(&self, number: u64) -> Duration {
-        let instance = InstanceId::new(&self.object.id, number);
+    /// Start, wait for the end, take everything away: the whole, and these three.
+    fn cycle(&self, object: &Arc<Object>, number: u64) -> [Duration; 4] {
+        let instance = InstanceId::new(&object.id, number);
         while self.events.try_recv().is_ok() {}
-        let start =
-            Action::Start { instance: instance.clone(), run: 1, object: self.object.clone(), ids: Some(self.ids) };
-        let objects = BTreeSet::from([self.object.id.clone()]);
+        let start = Action::Start { instance: instance.clone(), run: 1, object: object.clone(), ids: Some(self.ids) };
+        let objects = BTreeSet::from([object.id.clone()]);
 
         let began = Instant::now();
         let started = self.machine.apply(&start).expect("a start");
         assert!(matches!(started, Outcome::Started { .. }));
+        let started = began.elapsed();
         loop {
             let seen = self.machine.observe(Scope::Objects(&objects)).expect("a look");
             if matches!(seen.instances[&instance].process, ProcessSeen::Exited(_)) {
@@ -129,7 +159,9 @@ impl Ours {
             }
             self.events.recv().expect("an event");
         }
+        let ended = began.elapsed();
         self.machine.apply(&Action::Remove { instance }).expect("a removal");
-        began.elapsed()
+        let removed = began.elapsed();
+        [removed, started, ended - started, removed - ended]
     }
 }

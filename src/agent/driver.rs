@@ -6,24 +6,29 @@ use super::options::Pace;
 use super::sources::Sources;
 use super::{EventType, View, preview, status};
 use crate::host::{Host, Machine, Missing, Scope};
-use crate::plan::{Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step};
-use crate::spec::{ObjectId, Timestamp};
+use crate::plan::{
+    Action, Desired, Failure, Finding, Inputs, Outcome, Plan, Record, Seen, Settings, Settled, Step, Wish,
+};
+use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// How many rounds may follow each other at once because the last one only wrote things down. More
 /// than this is a planner that does not come to rest, and waits for the next event instead.
 const NOTES_IN_A_ROW: usize = 64;
-/// The shown state is renewed at most this often.
+/// Whoever watches is told of changes at most this often.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// After the store refused a write or the host could not be looked at, the next try.
 const RETRY: Duration = Duration::from_secs(1);
 /// A deadline that is over is not waited for in a circle.
 const SHORTEST: Duration = Duration::from_millis(5);
 
+/// Runs on a thread of its own: a round waits for disks and for the kernel, and a deadline of the window
+/// after a file event is to be met to a fraction of a millisecond, which tokio's timer does not.
 pub(super) struct Driver {
     pub host: Arc<dyn Host>,
     pub machine: Arc<Machine>,
@@ -32,9 +37,12 @@ pub(super) struct Driver {
     pub pace: Pace,
     pub sources: Sources,
     pub journal: Journal,
-    pub inbox: mpsc::UnboundedReceiver<Message>,
+    pub inbox: Receiver<Message>,
     pub sender: Sender,
-    pub shown: watch::Sender<Arc<View>>,
+    /// Counts the times that something changed that can be shown.
+    pub changes: watch::Sender<u64>,
+    /// What there was to see when the driver left.
+    pub last: Arc<Mutex<Arc<View>>>,
     pub facts: status::AgentFacts,
 
     pub desired: Desired,
@@ -43,9 +51,15 @@ pub(super) struct Driver {
     pub findings: BTreeMap<ObjectId, Finding>,
     pub decisions: BTreeMap<ObjectId, Decision>,
     pub in_flight: BTreeSet<ObjectId>,
+    /// Of these, the actions that no worker has begun yet, and how many workers are busy.
+    pub waiting: VecDeque<(ObjectId, Action)>,
+    pub busy: usize,
     /// Objects whose record an ended action has changed, and that is not on disk yet.
     pub settled: BTreeSet<ObjectId>,
     pub approved: BTreeSet<ObjectId>,
+    /// Something came that the planner is to be asked about: not merely a file event, whose time is yet
+    /// to come, or a question.
+    pub again: bool,
     /// Objects to look at in the next round; `None` is everything.
     pub look: Option<BTreeSet<ObjectId>>,
     pub next_resync: Instant,
@@ -55,7 +69,8 @@ pub(super) struct Driver {
     pub unsaved: bool,
     /// What the agent itself fails at, said once until it is something else.
     pub trouble: Option<String>,
-    pub workers: Arc<Semaphore>,
+    /// Where workers come from.
+    pub runtime: tokio::runtime::Handle,
     /// People who wait for a round that reads and looks at everything.
     pub reconciled: Vec<oneshot::Sender<Result<String, super::CommandError>>>,
     /// Who ordered everything to stop, and waits for it.
@@ -85,27 +100,35 @@ pub(super) enum Left {
 
 impl Driver {
     /// Runs until it is told to leave.
-    pub async fn run(mut self) -> Left {
+    pub fn run(mut self) -> Left {
+        let left = self.go_on();
+        let last = Arc::new(self.view());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        left
+    }
+
+    fn go_on(&mut self) -> Left {
         loop {
             let mut leave = false;
-            tokio::task::block_in_place(|| self.rounds());
-            if self.settings.stop_all && self.records.is_empty() && self.in_flight.is_empty() {
+            if std::mem::take(&mut self.again) || self.is_due() {
+                self.rounds();
+            }
+            if self.dirty_view && self.last_shown.elapsed() >= SHOW_EVERY {
                 self.show();
+            }
+            if self.settings.stop_all && self.records.is_empty() && self.in_flight.is_empty() {
                 for reply in self.stopping.drain(..) {
                     // Whoever ordered it may have gone away meanwhile.
                     drop(reply.send(Ok("everything is stopped and removed".to_owned())));
                 }
                 return Left::Stopped;
             }
-            let wait = self.wait();
-            let first = tokio::select! {
-                message = self.inbox.recv() => message,
-                () = tokio::time::sleep_until(wait.into()) => None,
-            };
-            for message in
-                first.into_iter().chain(std::iter::from_fn(|| self.inbox.try_recv().ok()).collect::<Vec<_>>())
-            {
-                leave |= tokio::task::block_in_place(|| self.take(message));
+            let wait = self.wait().saturating_duration_since(Instant::now());
+            // Our own sender keeps it open: the one error is that nothing came in time.
+            let mut next = self.inbox.recv_timeout(wait).ok();
+            while let Some(message) = next {
+                leave |= self.take(message);
+                next = self.inbox.try_recv().ok();
             }
             if leave {
                 self.save_settled();
@@ -126,27 +149,48 @@ impl Driver {
         wait
     }
 
+    /// Whether the time of a round has come by itself.
+    fn is_due(&self) -> bool {
+        let instant = Instant::now();
+        let deadlines = [Some(self.next_resync), self.sources.due(), self.retry_at];
+        deadlines.into_iter().flatten().any(|at| at <= instant)
+            || self.sources.polling()
+            || self.wake_at.is_some_and(|at| at <= now())
+    }
+
     /// Takes one message in. True: leave.
     fn take(&mut self, message: Message) -> bool {
         match message {
-            Message::SourceChanged => self.sources.touched(),
+            Message::SourceChanged(at) => self.sources.touched(at),
             Message::WatchLost(reason) => {
                 self.journal.note(now(), EventType::Warning, "agent", "WatchLost", reason);
                 self.sources.lost();
                 self.next_resync = Instant::now();
             }
-            Message::HostChanged(object) => self.look_at(object),
+            Message::HostChanged(object) => {
+                self.again = true;
+                self.look_at(object);
+            }
             Message::KeeperLost => {
                 let text = "the keeper went away; containers go on, and a new keeper takes over".to_owned();
                 self.journal.note(now(), EventType::Warning, "agent", "KeeperLost", text);
+                self.again = true;
                 self.look = None;
             }
             Message::Done(done) => {
                 let Done { object, action, result } = *done;
+                self.again = true;
+                self.busy -= 1;
+                self.hand_out();
                 self.done(object, &action, result);
             }
-            Message::Order { command, by, reply } => self.order(command, by, reply),
+            Message::Order { command, by, reply } => {
+                self.again = true;
+                self.order(command, by, reply);
+            }
             Message::Show { reply } => {
+                // What waits for a time is said with how long that is yet.
+                self.again |= self.wake_at.is_some();
                 // A reader that has gone needs no answer; the same below.
                 drop(reply.send(Arc::new(self.view())));
             }
@@ -174,9 +218,6 @@ impl Driver {
                 break;
             }
         }
-        if self.dirty_view && self.last_shown.elapsed() >= SHOW_EVERY {
-            self.show();
-        }
     }
 
     /// One round. True when only records changed and the next round may follow at once.
@@ -187,15 +228,12 @@ impl Driver {
             self.next_resync = Instant::now() + jittered(self.pace.resync, self.facts.rounds);
         }
         let due = self.sources.due().is_some_and(|due| due <= Instant::now());
-        if resync || due || self.sources.polling() {
-            let (desired, parsed) = self.sources.read(now());
-            if parsed > 0 || resync || desired.sources != self.desired.sources {
-                self.note_source_changes(&desired);
-                self.desired = desired;
-                self.dirty_view = true;
-            } else {
-                self.desired = desired;
-            }
+        let listed = resync || due || self.sources.polling();
+        if let Some(desired) = listed.then(|| self.sources.read(now())).flatten() {
+            self.note_source_changes(&desired);
+            self.desired = desired;
+            self.share();
+            self.dirty_view = true;
         }
         // Consent is for one absence: what has come back is asked for anew.
         self.approved.retain(|id| !self.desired.objects.contains_key(id));
@@ -216,6 +254,23 @@ impl Driver {
         self.execute(plan)
     }
 
+    /// Keeps one copy of what a record and a manifest both say, as after a start with a database: the
+    /// planner compares the two in every round, and of one copy it compares the address.
+    fn share(&mut self) {
+        for (id, record) in &mut self.records {
+            let Some(Wish::Present(wanted)) = self.desired.objects.get(id) else { continue };
+            if Arc::ptr_eq(&record.accepted, &wanted.object) || record.accepted != wanted.object {
+                continue;
+            }
+            if let Some(instance) = &mut record.instance
+                && Arc::ptr_eq(&instance.started_from, &record.accepted)
+            {
+                instance.started_from = Arc::clone(&wanted.object);
+            }
+            record.accepted = Arc::clone(&wanted.object);
+        }
+    }
+
     fn inputs(&self) -> Inputs<'_> {
         Inputs {
             settings: &self.settings,
@@ -234,7 +289,11 @@ impl Driver {
             Some(look) if look.is_empty() => {}
             Some(look) => {
                 let fresh = self.host.observe(Scope::Objects(&look))?;
-                self.seen.instances.retain(|instance, _| !look.contains(&instance.object()));
+                for object in &look {
+                    let all = InstanceId::new(object, 0)..=InstanceId::new(object, u64::MAX);
+                    let old: Vec<InstanceId> = self.seen.instances.range(all).map(|(id, _)| id.clone()).collect();
+                    old.iter().for_each(|id| drop(self.seen.instances.remove(id)));
+                }
                 self.seen.instances.extend(fresh.instances);
                 self.dirty_view = true;
             }
@@ -305,21 +364,23 @@ impl Driver {
             | Action::Remove { .. } => {}
         }
         self.in_flight.insert(step.object.clone());
-        let (host, workers, sender) = (self.host.clone(), self.workers.clone(), self.sender.clone());
-        let (object, action) = (step.object, step.action);
-        tokio::spawn(async move {
-            // The semaphore is never closed while the driver lives.
-            let permit = workers.acquire_owned().await;
-            let task = tokio::task::spawn_blocking(move || {
+        self.waiting.push_back((step.object, step.action));
+        self.hand_out();
+    }
+
+    /// Gives actions to workers, as long as there are any free.
+    fn hand_out(&mut self) {
+        while self.busy < self.pace.workers
+            && let Some((object, action)) = self.waiting.pop_front()
+        {
+            self.busy += 1;
+            let (host, sender) = (self.host.clone(), self.sender.clone());
+            self.runtime.spawn_blocking(move || {
                 let result = host.apply(&action);
-                (action, result)
-            });
-            if let Ok((action, result)) = task.await {
-                drop(permit);
                 // The driver has left: the next one will look for itself.
                 drop(sender.send(Message::Done(Box::new(Done { object, action, result }))));
-            }
-        });
+            });
+        }
     }
 
     fn done(&mut self, object: ObjectId, action: &Action, result: Result<Outcome, Failure>) {
@@ -484,10 +545,7 @@ impl Driver {
     fn show(&mut self) {
         self.dirty_view = false;
         self.last_shown = Instant::now();
-        if self.shown.receiver_count() > 0 {
-            let view = self.view();
-            self.shown.send_replace(Arc::new(view));
-        }
+        self.changes.send_modify(|count| *count += 1);
     }
 
     fn view(&self) -> View {

@@ -8,14 +8,15 @@ use crate::spec::change::{Class, FieldChange};
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{broadcast, oneshot, watch};
 
 /// A cheap clone that every connection gets.
 #[derive(Clone)]
 pub struct Handle {
     /// Changes whenever something changed that can be shown.
-    pub view: watch::Receiver<Arc<View>>,
+    pub changes: watch::Receiver<u64>,
+    pub(super) last: Arc<Mutex<Arc<View>>>,
     pub(super) inbox: Sender,
     pub(super) journal: Journal,
     pub(super) machine: Arc<Machine>,
@@ -113,8 +114,8 @@ impl Handle {
         let asked = self.inbox.send(Message::Show { reply });
         let view = match (asked, answer.await) {
             (Ok(()), Ok(view)) => view,
-            // The driver has left; what it last showed is still true of what it left behind.
-            _ => self.view.borrow().clone(),
+            // The driver has left; what there was to see then is still true of what it left behind.
+            _ => self.last(),
         };
         if !usage {
             return view;
@@ -130,8 +131,12 @@ impl Handle {
         });
         match measured.await {
             Ok(view) => Arc::new(view),
-            Err(_) => self.view.borrow().clone(),
+            Err(_) => self.last(),
         }
+    }
+
+    fn last(&self) -> Arc<View> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Carries out an order and says in one line what came of it.

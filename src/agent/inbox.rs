@@ -4,13 +4,15 @@ use super::{Command, CommandError, PlanReport, PlanRequest, View};
 use crate::plan::{Action, Failure, Outcome};
 use crate::spec::ObjectId;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::mpsc;
+use std::time::Instant;
+use tokio::sync::oneshot;
 
 /// One reason to look again. None of them is trusted for more than that, except the results of our
 /// own actions and the orders of people.
 pub(super) enum Message {
-    /// Something moved in a watched directory.
-    SourceChanged,
+    /// Something moved in a watched directory, and when that was heard.
+    SourceChanged(Instant),
     /// Events were lost, or a watch was: list everything and look at everything.
     WatchLost(String),
     /// Something happened to an object's processes.
@@ -46,4 +48,4 @@ pub(super) struct Done {
     pub result: Result<Outcome, Failure>,
 }
 
-pub(super) type Sender = mpsc::UnboundedSender<Message>;
+pub(super) type Sender = mpsc::Sender<Message>;

@@ -28,17 +28,16 @@ use crate::plan::{Desired, Seen};
 use crate::source::Trust;
 use crate::store::{SledStore, Store as _};
 use inbox::Message;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
 /// A started agent.
 pub struct Running {
-    driver: JoinHandle<driver::Left>,
+    driver: oneshot::Receiver<driver::Left>,
     machine: Arc<Machine>,
     pub paths: Paths,
 }
@@ -78,7 +77,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     let mut warnings: Vec<String> = opened.note.into_iter().collect();
 
     let pace = options::Pace::default();
-    let (sender, inbox) = mpsc::unbounded_channel();
+    let (sender, inbox) = mpsc::channel();
     let events = {
         let sender = sender.clone();
         move |event| {
@@ -122,8 +121,15 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         },
         version: 0,
     };
-    let (shown, view) = watch::channel(Arc::new(empty));
-    let handle = Handle { view, inbox: sender.clone(), journal: journal.clone(), machine: machine.clone() };
+    let (changes, changed) = watch::channel(0);
+    let last = Arc::new(Mutex::new(Arc::new(empty)));
+    let handle = Handle {
+        changes: changed,
+        last: last.clone(),
+        inbox: sender.clone(),
+        journal: journal.clone(),
+        machine: machine.clone(),
+    };
     let driver = driver::Driver {
         host: machine.clone(),
         machine: machine.clone(),
@@ -134,7 +140,8 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         journal,
         inbox,
         sender,
-        shown,
+        changes,
+        last,
         facts,
         desired: Desired::default(),
         records: records.into_iter().map(|record| (record.id.clone(), record)).collect(),
@@ -142,21 +149,31 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         findings: BTreeMap::new(),
         decisions: BTreeMap::new(),
         in_flight: BTreeSet::new(),
+        waiting: VecDeque::new(),
+        busy: 0,
         settled: BTreeSet::new(),
         approved: BTreeSet::new(),
+        again: true,
         look: None,
         next_resync: Instant::now(),
         wake_at: None,
         retry_at: None,
         unsaved: false,
         trouble: None,
-        workers: Arc::new(Semaphore::new(pace.workers)),
+        runtime: tokio::runtime::Handle::current(),
         reconciled: Vec::new(),
         stopping: Vec::new(),
         last_shown: Instant::now(),
         dirty_view: true,
     };
-    let running = Running { driver: tokio::spawn(driver.run()), machine, paths };
+    let (leaves, left) = oneshot::channel();
+    // Nobody waits for it any more: then nobody is told that it has left.
+    let rounds = move || {
+        let _told = leaves.send(driver.run());
+    };
+    let thread = std::thread::Builder::new().name("rounds".to_owned()).spawn(rounds);
+    thread.map_err(|source| AgentError::Runtime { operation: "the rounds", source })?;
+    let running = Running { driver: left, machine, paths };
     Ok((handle, running))
 }
 

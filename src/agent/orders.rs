@@ -21,7 +21,7 @@ impl Driver {
             Command::Restart { object, reason } => self.override_(&object, OverrideState::Restart, by, reason, None),
             Command::Approve { objects, all } => self.approve(&objects, all),
             Command::Reconcile => {
-                self.sources.touched();
+                self.sources.touched(Instant::now());
                 self.next_resync = Instant::now();
                 self.reconciled.push(reply);
                 return;
@@ -123,7 +123,7 @@ impl Driver {
             let (host, instance) = (self.host.clone(), instance.clone());
             // Beside the plan on purpose: it is a person's second word, and killing twice is no harm.
             // The keeper reports the exits, and the plan goes on from there.
-            tokio::task::spawn_blocking(move || host.apply(&Action::Kill { instance }));
+            self.runtime.spawn_blocking(move || host.apply(&Action::Kill { instance }));
         }
     }
 

@@ -5,7 +5,9 @@ use crate::plan::{Desired, Inputs, ProcessSeen, Record, SourceState, Sync, Wante
 use crate::source::{Directory, Snapshot, Trust};
 use crate::spec::change::{self, Class};
 use crate::spec::{DesiredState, ObjectId};
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 pub(super) fn report(inputs: &Inputs<'_>, request: &PlanRequest) -> Result<PlanReport, CommandError> {
     let given;
@@ -54,6 +56,9 @@ pub(super) fn report(inputs: &Inputs<'_>, request: &PlanRequest) -> Result<PlanR
         }
     }
     problems.extend(desired.held_files.values().map(ToString::to_string));
+    // A file that is watched as well as given has said the same twice.
+    let mut said = BTreeSet::new();
+    problems.retain(|problem| said.insert(problem.clone()));
     Ok(PlanReport { changes, problems })
 }
 
@@ -114,7 +119,7 @@ fn with_paths(present: &Desired, request: &PlanRequest, problems: &mut Vec<Strin
         let dir = if file.is_some() { path.parent().unwrap_or(path) } else { path };
         let mut snapshot = Directory::new("plan", dir, Trust::Anyone).snapshot();
         if let Some(file) = file {
-            snapshot.files.retain(|name, _| Path::new(name) == file);
+            Arc::make_mut(&mut snapshot.files).retain(|name, _| Path::new(name) == file);
         }
         if let SourceState::Unavailable { reason } = &snapshot.state {
             return Err(CommandError::NotFound(format!("{}: {reason}", Path::display(path))));

@@ -4,7 +4,7 @@ use super::SourceView;
 use super::inbox::{Message, Sender};
 use super::options::Pace;
 use crate::plan::{Desired, SourceState};
-use crate::source::{Directory, Snapshot, Trust, WatchError, WatchEvent, Watcher};
+use crate::source::{Directory, Fold, Snapshot, Trust, WatchError, WatchEvent, Watcher};
 use crate::spec::Timestamp;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,6 +14,7 @@ pub(super) struct Sources {
     inputs: Vec<Input>,
     inbox: Sender,
     pace: Pace,
+    fold: Fold,
     /// The first and the last event of a burst that has not been answered.
     burst: Option<(Instant, Instant)>,
     /// A file was too fresh to be trusted: read again then.
@@ -49,20 +50,19 @@ impl Sources {
                 last_read: None,
             });
         }
-        Self { inputs, inbox, pace, burst: None, settle: None, watcher: None, unwatched: None }
+        Self { inputs, inbox, pace, fold: Fold::default(), burst: None, settle: None, watcher: None, unwatched: None }
     }
 
-    /// An event came.
-    pub fn touched(&mut self) {
-        let now = Instant::now();
-        let first = self.burst.map_or(now, |(first, _)| first);
-        self.burst = Some((first, now));
+    /// An event came, at that time.
+    pub fn touched(&mut self, at: Instant) {
+        let (first, last) = self.burst.unwrap_or((at, at));
+        self.burst = Some((first, last.max(at)));
     }
 
     /// Events were lost: watch anew.
     pub fn lost(&mut self) {
         self.watcher = None;
-        self.touched();
+        self.touched(Instant::now());
     }
 
     /// When to read again, if nothing more comes.
@@ -76,17 +76,15 @@ impl Sources {
         self.unwatched.is_some()
     }
 
-    /// Lists every source and folds them into one desired state. Returns it with how many files had
-    /// to be parsed.
-    pub fn read(&mut self, now: Timestamp) -> (Desired, usize) {
+    /// Lists every source and folds them into one desired state; `None` when it is as it was the last
+    /// time.
+    pub fn read(&mut self, now: Timestamp) -> Option<Desired> {
         self.burst = None;
         self.settle = None;
         // Subscribe before listing: a change between the two would be lost.
         self.unwatched = self.watch().err().map(|error| crate::host::chain(&error));
-        let mut parsed = 0;
         for input in &mut self.inputs {
             let snapshot = input.directory.snapshot();
-            parsed += snapshot.parsed;
             if let Some(wait) = snapshot.settle {
                 let at = Instant::now() + wait;
                 self.settle = Some(self.settle.map_or(at, |settle| settle.min(at)));
@@ -95,7 +93,7 @@ impl Sources {
             input.snapshot = Some(snapshot);
         }
         let snapshots = self.inputs.iter().filter_map(|input| Some((input.name.as_str(), input.snapshot.as_ref()?)));
-        (crate::source::desired(&snapshots.collect::<Vec<_>>()), parsed)
+        self.fold.fold(&snapshots.collect::<Vec<_>>())
     }
 
     /// Watches every directory where it is now.
@@ -106,7 +104,7 @@ impl Sources {
         let inbox = self.inbox.clone();
         let wake = move |event| {
             let message = match event {
-                WatchEvent::Changed => Message::SourceChanged,
+                WatchEvent::Changed => Message::SourceChanged(Instant::now()),
                 WatchEvent::Overflow => Message::WatchLost("the kernel dropped file events".to_owned()),
                 WatchEvent::Lost(reason) => Message::WatchLost(reason),
             };

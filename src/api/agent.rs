@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, watch};
 /// The agent as its interface sees it. A trait, because the interface is tested over a real socket
 /// with an agent that has a state and no host.
 pub trait Agent: Clone + Send + Sync + 'static {
-    /// Changes whenever something changed that can be shown.
-    fn changes(&self) -> watch::Receiver<Arc<View>>;
+    /// Counts up whenever something changed that can be shown.
+    fn changes(&self) -> watch::Receiver<u64>;
     /// Everything that can be shown, with fresh usage figures where `usage` is wanted.
     fn view(&self, usage: bool) -> impl Future<Output = Arc<View>> + Send;
     /// Carries out an order of the user `by` and says in one line what came of it.
@@ -32,8 +32,8 @@ pub trait Agent: Clone + Send + Sync + 'static {
 }
 
 impl Agent for Handle {
-    fn changes(&self) -> watch::Receiver<Arc<View>> {
-        self.view.clone()
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
     }
 
     async fn view(&self, usage: bool) -> Arc<View> {

@@ -16,7 +16,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 #[derive(Clone)]
 struct Fake {
-    view: Arc<watch::Sender<Arc<View>>>,
+    view: Arc<Mutex<Arc<View>>>,
+    changes: Arc<watch::Sender<u64>>,
     past: Arc<Vec<Event>>,
     events: broadcast::Sender<Event>,
     files: Arc<Mutex<Vec<PathBuf>>>,
@@ -24,12 +25,12 @@ struct Fake {
 }
 
 impl Agent for Fake {
-    fn changes(&self) -> watch::Receiver<Arc<View>> {
-        self.view.subscribe()
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     async fn view(&self, _usage: bool) -> Arc<View> {
-        self.view.borrow().clone()
+        self.view.lock().unwrap().clone()
     }
 
     async fn command(&self, command: Command, by: u32) -> Result<String, CommandError> {
@@ -74,6 +75,13 @@ impl Agent for Fake {
             ended.send(code).unwrap_or(());
         });
         Ok(ExecSession { pid, stdin: stdin.into(), stdout: stdout.into(), stderr: Some(stderr.into()), exit })
+    }
+}
+
+impl Fake {
+    fn show(&self, view: Arc<View>) {
+        *self.view.lock().unwrap() = view;
+        self.changes.send_modify(|count| *count += 1);
     }
 }
 
@@ -132,7 +140,8 @@ fn event(id: u64) -> Event {
 fn served() -> Served {
     let dir = tempfile::tempdir().unwrap();
     let agent = Fake {
-        view: Arc::new(watch::channel(view(vec![item("web", "Running"), item("db", "Pending")])).0),
+        view: Arc::new(Mutex::new(view(vec![item("web", "Running"), item("db", "Pending")]))),
+        changes: Arc::new(watch::channel(0).0),
         past: Arc::new(vec![event(1), event(2)]),
         events: broadcast::channel(4).0,
         files: Arc::default(),
@@ -218,9 +227,9 @@ async fn a_watch_shows_what_is_there_then_changes_then_removals() {
 
     assert_eq!(next().await, is("web", "Running"));
     assert_eq!(next().await, is("db", "Pending"));
-    served.agent.view.send_replace(view(vec![item("web", "Running"), item("db", "Running")]));
+    served.agent.show(view(vec![item("web", "Running"), item("db", "Running")]));
     assert_eq!(next().await, is("db", "Running"));
-    served.agent.view.send_replace(view(vec![item("db", "Running")]));
+    served.agent.show(view(vec![item("db", "Running")]));
     assert_eq!(next().await, is("web", REMOVED));
 }
 
@@ -303,7 +312,7 @@ async fn logs_are_followed_through_rotation_and_into_a_new_run() {
     assert_eq!(next().await, "five");
     append(&second, "six");
     *served.agent.files.lock().unwrap() = vec![second];
-    served.agent.view.send_replace(view(vec![item("web", "Running")]));
+    served.agent.show(view(vec![item("web", "Running")]));
     assert_eq!(next().await, "six");
 }
 

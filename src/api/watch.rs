@@ -26,7 +26,8 @@ async fn follow_items<A: Agent>(state: State<A>, filter: Filter, usage: bool, si
     let mut changes = agent.changes();
     let mut known = Known::new();
     loop {
-        let view = changes.borrow_and_update().clone();
+        changes.mark_unchanged();
+        let view = agent.view(false).await;
         let mut changed = differences(&mut known, &view, &filter);
         if usage && !changed.is_empty() {
             let measured = agent.view(true).await;

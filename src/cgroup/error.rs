@@ -33,7 +33,7 @@ pub enum CgroupError {
     NoDisk { path: String, reason: String },
     #[error("resources.{field}: {asked} is not within {available}, which this host gives to containers")]
     NotOnThisHost { field: &'static str, asked: String, available: String },
-    #[error("the cgroup {} has processes in it already", path.display())]
+    #[error("the container's cgroup is not empty: {} has processes in it already", path.display())]
     Occupied { path: PathBuf },
     #[error("the cgroup {} is frozen: nothing would run in it", path.display())]
     Frozen { path: PathBuf },

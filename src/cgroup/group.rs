@@ -8,11 +8,11 @@ use super::{CgroupError, table};
 use crate::plan::GroupSeen;
 use crate::spec::{InstanceId, Resources};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -229,7 +229,17 @@ impl Cgroups {
 
     /// Everything below our parent that is named as an instance is, in any hierarchy.
     pub fn list(&self) -> Result<BTreeSet<InstanceId>, CgroupError> {
+        self.others(&BTreeSet::new())
+    }
+
+    /// As [`Self::list`], without those that are known: when nothing else stands, it takes few calls.
+    pub fn others(&self, known: &BTreeSet<InstanceId>) -> Result<BTreeSet<InstanceId>, CgroupError> {
         let mut found = BTreeSet::new();
+        let v1_names: HashSet<String> = known.iter().map(v1_name).collect();
+        let mut families: HashMap<String, Vec<u64>> = HashMap::new();
+        for instance in known {
+            families.entry(instance.family()).or_default().push(instance.number);
+        }
         for (index, hierarchy) in self.hierarchies.iter().enumerate() {
             let Some(base) = hierarchy.base(&self.parent)? else { continue };
             let names = |path: &str| match files::names(base.as_fd(), path, Entries::Directories) {
@@ -243,12 +253,18 @@ impl Cgroups {
             };
             for name in names(".")? {
                 if hierarchy.version == Version::V1 {
-                    // Names that are none of ours are not looked at.
-                    found.extend(name.parse::<InstanceId>().ok());
+                    if !v1_names.contains(&name) {
+                        // Names that are none of ours are not looked at.
+                        found.extend(name.parse::<InstanceId>().ok());
+                    }
+                    continue;
+                }
+                if families.get(&name).is_some_and(|numbers| holds_just(base.as_fd(), &name, numbers)) {
                     continue;
                 }
                 for number in names(&name)? {
-                    found.extend(format!("{name}.{number}").parse::<InstanceId>().ok());
+                    let named = format!("{name}.{number}").parse::<InstanceId>().ok();
+                    found.extend(named.filter(|instance| !known.contains(instance)));
                 }
             }
         }
@@ -525,6 +541,14 @@ fn below_base(version: Version, instance: &InstanceId) -> String {
         Version::V1 => v1_name(instance),
         Version::V2 => format!("{}/{}", instance.family(), instance.number),
     }
+}
+
+/// Whether a family's directory has these instances in it and no other directory: as many links as it
+/// would have then (two, and one from each directory in it), and each of them is there.
+fn holds_just(base: BorrowedFd<'_>, family: &str, numbers: &[u64]) -> bool {
+    let links = |path: &str| rustix::fs::statat(base, path, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_nlink);
+    let expected = u64::try_from(numbers.len()).map(|count| count + 2);
+    links(family).ok() == expected.ok() && numbers.iter().all(|number| links(&format!("{family}/{number}")).is_ok())
 }
 
 pub(super) fn v1_name(instance: &InstanceId) -> String {

@@ -106,7 +106,7 @@ impl Systemd {
             flag("MemoryAccounting"),
             flag("TasksAccounting"),
             flag("IOAccounting"),
-            // Else systemd would end it before other units when the host shuts down, and we do that.
+            // When it ends is for who runs containers to say, and not for the order of units at a shutdown.
             ("DefaultDependencies".to_owned(), Argument::Flag(false)),
         ];
         properties.extend_from_slice(limits);

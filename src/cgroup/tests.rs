@@ -542,6 +542,12 @@ mod root {
         let first = Guest::start(&one);
         let mut second = Guest::start(&two);
 
+        let both = BTreeSet::from([web(1), web(2)]);
+        assert_eq!(ours.others(&both).unwrap(), BTreeSet::new());
+        for known in [BTreeSet::from([web(1)]), BTreeSet::from([web(2), web(3)])] {
+            assert_eq!(ours.others(&known).unwrap(), both.difference(&known).cloned().collect());
+        }
+
         ours.remove(&web(1)).unwrap();
 
         assert_eq!(ours.list().unwrap(), BTreeSet::from([web(2)]));

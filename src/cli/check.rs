@@ -149,7 +149,16 @@ fn capabilities(status: &str) -> Vec<Row> {
         };
         let detail = match verdict {
             Verdict::Ok => "all".to_owned(),
-            Verdict::Fallback | Verdict::Missing => format!("without {}", names(missing & known).join(", ")),
+            // One who has none of them needs no list.
+            Verdict::Fallback | Verdict::Missing if missing & known == known => "none".to_owned(),
+            Verdict::Fallback | Verdict::Missing => {
+                let (first, others) = (names(missing & needed), names(missing & known & !needed));
+                let named: Vec<&str> = first.into_iter().chain(others).collect();
+                match named.len() {
+                    0..=NAMED => format!("without {}", named.join(", ")),
+                    count => format!("without {} and {} more", named[..NAMED].join(", "), count - NAMED),
+                }
+            }
         };
         Row::new(what, verdict, detail, remedy)
     };
@@ -167,6 +176,9 @@ fn capabilities(status: &str) -> Vec<Row> {
         row("bounding set", !mask("CapBnd:"), 0, "as above; `add` of these capabilities is refused"),
     ]
 }
+
+/// How many capabilities are named; more than that and the count says enough.
+const NAMED: usize = 8;
 
 /// Without one of these no container can be made.
 const NEEDED: [&str; 8] = ["SYS_ADMIN", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "SETPCAP", "KILL"];
@@ -226,6 +238,10 @@ mod tests {
         let rows = capabilities(without_resource);
         assert_eq!((rows[0].verdict, rows[0].detail.as_str()), (Verdict::Fallback, "without SYS_RESOURCE"));
         assert_eq!(capabilities(nobody)[0].verdict, Verdict::Missing);
+        assert_eq!(capabilities(nobody)[0].detail, "none");
+        let few = capabilities("CapEff:\t00000000a80425fb\nCapBnd:\t000001ffffffffff\n");
+        assert!(few[0].detail.starts_with("without SYS_ADMIN, "), "{}", few[0].detail);
+        assert!(few[0].detail.ends_with(" more") && few[0].detail.len() < 160, "{}", few[0].detail);
     }
 
     #[test]

@@ -182,7 +182,7 @@ async fn show(
     left: impl Future<Output = ()>,
 ) -> Result<Exit, CliError> {
     let mut left = pin!(left);
-    let mut view = handle.view.clone();
+    let mut changes = handle.changes.clone();
     let (past, mut events) = handle.events(0);
     let mut last = 0;
     for event in past {
@@ -235,7 +235,7 @@ async fn show(
                 }
             },
             line = next_line(&mut log) => picture.say(&super::screen::printable(&line))?,
-            changed = view.changed() => match changed {
+            changed = changes.changed() => match changed {
                 Ok(()) => picture.dirty = true,
                 // The agent is leaving.
                 Err(_) => {

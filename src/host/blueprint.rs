@@ -1,7 +1,8 @@
 //! From a manifest's container to the sandbox's blueprint: defaults, names resolved, nothing touched.
 
 use crate::sandbox::{
-    self, Blueprint, Capabilities, CgroupJoin, CgroupView, Mount, Namespace, Process, Root, SysView, usual_mounts,
+    self, Blueprint, Capabilities, CgroupJoin, CgroupView, Mount, Namespace, NewLine, Process, Root, SysView,
+    usual_mounts,
 };
 use crate::spec::{Container, IdRange, InstanceId, MountSource, Network};
 use crate::storage::ResolvedUser;
@@ -121,7 +122,8 @@ pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str, all
         oom_score_adj: Some(0),
         nice: Some(0),
         terminal: None,
-        keep_descriptors: 0,
+        new_line: NewLine::WithReturn,
+        keep_descriptors: Vec::new(),
         attributes: sandbox::Attributes::default(),
     }
 }

@@ -3,7 +3,7 @@
 //! The mirror of the keeper's list is kept by its events, so that looking at one object costs no
 //! question. It is asked anew after every connection and at every look at the whole host.
 
-use super::Paths;
+use super::{Paths, Scope};
 use crate::keeper::{self, Client, Event, Exit, Handle, HandleState, KeeperError, LogCounters, Started};
 use crate::spec::{InstanceId, ObjectId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -150,8 +150,17 @@ impl KeeperLink {
         lock(&self.shared.mirror).get(instance).cloned()
     }
 
-    pub fn handles(&self) -> BTreeMap<InstanceId, Handle> {
-        lock(&self.shared.mirror).clone()
+    /// What it knows of, and of these objects alone where that is asked.
+    pub fn instances(&self, scope: Scope<'_>) -> Vec<InstanceId> {
+        let mirror = lock(&self.shared.mirror);
+        match scope {
+            Scope::All => mirror.keys().cloned().collect(),
+            Scope::Objects(objects) => objects
+                .iter()
+                .flat_map(|id| mirror.range(InstanceId::new(id, 0)..=InstanceId::new(id, u64::MAX)))
+                .map(|(instance, _)| instance.clone())
+                .collect(),
+        }
     }
 
     pub fn forget(&self, instance: &InstanceId) {

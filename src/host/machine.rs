@@ -13,6 +13,7 @@ use crate::image::{ImageError, Images};
 use crate::keeper::{Client, Fault, HandleState, KeeperError, LogTarget, Output, StartRequest, Whereabouts};
 use crate::plan::{Action, Deferred, Exit, Failure, Outcome, ProcessSeen, Seen, Sighting};
 use crate::sandbox::{self, CgroupJoin, CgroupView};
+use crate::spec::change::{Class, class_between};
 use crate::spec::{Bytes, IdRange, InstanceId, Object, Resources, Span, Timestamp};
 use crate::storage::{Storage, StorageError, UserError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,8 @@ pub struct Machine {
     images: Images,
     /// Instances that were sent their stop signal, and whether it was lost on their PID 1.
     signalled: Mutex<BTreeMap<InstanceId, bool>>,
+    /// What running processes were started from.
+    noted: Mutex<BTreeMap<InstanceId, Option<Arc<Object>>>>,
     /// CPU time when usage was last asked, to tell the rate.
     measured: Mutex<BTreeMap<InstanceId, (Instant, u64)>>,
 }
@@ -94,6 +97,7 @@ impl Machine {
             keeper: KeeperLink::new(paths, keeper, notify),
             seccomp: SeccompCache::default(),
             signalled: Mutex::default(),
+            noted: Mutex::default(),
             measured: Mutex::default(),
         })
     }
@@ -141,9 +145,9 @@ impl Machine {
     }
 
     fn hand_over(&self, client: &Client) -> Result<(), MachineError> {
-        let known = self.keeper.handles();
+        let known: BTreeSet<InstanceId> = self.keeper.instances(Scope::All).into_iter().collect();
         for instance in self.cgroups.list()? {
-            if known.contains_key(&instance) || self.cgroups.procs(&instance)?.is_empty() {
+            if known.contains(&instance) || self.cgroups.procs(&instance)?.is_empty() {
                 continue;
             }
             let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
@@ -161,16 +165,20 @@ impl Machine {
 
     fn sight(&self, instance: &InstanceId, rootfs: Option<Option<IdRange>>) -> Result<Sighting, MachineError> {
         let group = self.cgroups.observe(instance)?;
+        let mut started_from = None;
         let process = match self.keeper.handle(instance) {
             None => ProcessSeen::None,
             Some(handle) => match handle.state {
                 // Our own start is in flight, or the agent died during one; it ends by itself.
                 HandleState::Starting => ProcessSeen::None,
-                HandleState::Running => ProcessSeen::Running {
-                    pid: handle.pid,
-                    since: handle.since,
-                    ignores_stop: lock(&self.signalled).get(instance) == Some(&true),
-                },
+                HandleState::Running => {
+                    started_from = self.noted(instance);
+                    ProcessSeen::Running {
+                        pid: handle.pid,
+                        since: handle.since,
+                        ignores_stop: lock(&self.signalled).get(instance) == Some(&true),
+                    }
+                }
                 HandleState::Exited(exit) => ProcessSeen::Exited(Exit {
                     code: exit.code,
                     signal: exit.signal,
@@ -179,17 +187,26 @@ impl Machine {
                 }),
             },
         };
-        Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten() })
+        Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten(), started_from })
+    }
+
+    /// What its process was started from. Read once; a note that cannot be read tells nothing, and then
+    /// what runs is taken for what is wanted.
+    fn noted(&self, instance: &InstanceId) -> Option<Arc<Object>> {
+        let mut noted = lock(&self.noted);
+        let read = || InstanceNote::read(&self.storage.run_dir(instance)).ok().flatten();
+        noted.entry(instance.clone()).or_insert_with(|| read().map(|note| Arc::new(note.object))).clone()
     }
 
     fn start(
         &self,
         instance: &InstanceId,
         run: u64,
-        object: &Object,
+        object: &Arc<Object>,
         ids: Option<IdRange>,
     ) -> Result<Outcome, MachineError> {
         let client = self.client()?;
+        lock(&self.noted).insert(instance.clone(), Some(Arc::clone(object)));
         if let Some(handle) = self.keeper.handle(instance) {
             match handle.state {
                 HandleState::Running | HandleState::Starting => {
@@ -213,7 +230,7 @@ impl Machine {
         let existed = self.storage.look(instance)?.is_some();
         let result = (|| {
             let root = self.storage.create(instance, &image, ids)?;
-            let user = self.storage.resolve_user(&root, &spec.user)?;
+            let user = self.storage.resolve_user(&root, &spec.user).map_err(no_user)?;
             let group = self.cgroups.create(instance, &spec.resources)?;
             let cgroup = CgroupJoin { unified: group.join.unified, v1: group.join.v1 };
             let run_dir = self.storage.make_run_dir(instance)?;
@@ -232,7 +249,7 @@ impl Machine {
                 gid: to_host(user.gid),
             };
             let mut note = InstanceNote {
-                object: object.clone(),
+                object: Object::clone(object),
                 ids,
                 root: root.clone(),
                 cgroup: cgroup.clone(),
@@ -297,7 +314,14 @@ impl Machine {
         if let Some(missing) = references::missing_beside(&object.spec, pid) {
             return Err(missing.into());
         }
-        self.images.prepare(&object.spec.image)?;
+        let image = self.images.prepare(&object.spec.image)?;
+        let stays = InstanceNote::read(&self.storage.run_dir(instance))?
+            .filter(|note| class_between(&note.object, object) < Class::Recreate);
+        let root = match stays {
+            Some(note) => note.root,
+            None => Storage::root_of(&image)?,
+        };
+        self.storage.resolve_user(&root, &object.spec.user).map_err(no_user)?;
         let security = &object.spec.security;
         self.seccomp.filter(&security.seccomp, security.capabilities.mask())?;
         Ok(Outcome::Done)
@@ -335,6 +359,7 @@ impl Machine {
         self.release(&client, instance)?;
         self.cgroups.remove(instance)?;
         lock(&self.signalled).remove(instance);
+        lock(&self.noted).remove(instance);
         lock(&self.measured).remove(instance);
         Ok(Outcome::Done)
     }
@@ -377,10 +402,6 @@ impl Machine {
 
     fn try_observe(&self, scope: Scope<'_>) -> Result<Seen, MachineError> {
         let client = self.client()?;
-        let wanted = |instance: &InstanceId| match scope {
-            Scope::All => true,
-            Scope::Objects(objects) => objects.contains(&instance.object()),
-        };
         let rootfs = match scope {
             Scope::All => {
                 self.keeper.refresh(&client)?;
@@ -388,14 +409,17 @@ impl Machine {
             }
             Scope::Objects(objects) => self.storage.list_of(objects)?,
         };
-        let groups = match scope {
-            Scope::All => self.cgroups.list()?,
+        let kept = self.keeper.instances(scope);
+        let mut all: BTreeSet<InstanceId> = rootfs.keys().cloned().chain(kept).collect();
+        match scope {
+            Scope::All => {
+                let others = self.cgroups.others(&all)?;
+                all.extend(others);
+            }
             // An instance's directory on disk is the last thing that is removed of it, so none is
             // missed here; a cgroup that stands alone is found by the next look at everything.
-            Scope::Objects(_) => BTreeSet::new(),
-        };
-        let handles = self.keeper.handles().into_keys().filter(|instance| wanted(instance));
-        let all: BTreeSet<InstanceId> = rootfs.keys().cloned().chain(groups).chain(handles).collect();
+            Scope::Objects(_) => {}
+        }
         let mut instances = BTreeMap::new();
         for instance in all {
             let sighting = self.sight(&instance, rootfs.get(&instance).copied())?;
@@ -429,6 +453,16 @@ impl Host for Machine {
 
     fn apply(&self, action: &Action) -> Result<Outcome, Failure> {
         self.try_apply(action).map_err(|error| failure(&error))
+    }
+}
+
+/// A user that the image does not have is something missing, which the manifest names.
+fn no_user(error: UserError) -> MachineError {
+    match error {
+        UserError::NoUser(_) | UserError::NoGroup(_) => {
+            Missing { field: "spec.user".to_owned(), message: error.to_string() }.into()
+        }
+        UserError::Read { .. } | UserError::Unusable { .. } => error.into(),
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod blueprint;
 mod exec;
+#[cfg(test)]
+mod fuzz;
 mod keeper_link;
 mod logs;
 mod machine;

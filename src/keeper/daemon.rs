@@ -7,13 +7,13 @@
 use super::KeeperError;
 use super::address;
 use super::server::{LoopError, Server};
-use crate::sys::{self, MountChange};
+use crate::sandbox::program;
+use crate::sys;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
-use rustix::fs::{CWD, FlockOperation, MemfdFlags, Mode, SealFlags};
+use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
-use rustix::mount::OpenTreeFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::DumpableBehavior;
 use std::ffi::OsString;
@@ -138,7 +138,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<(), DaemonError> {
     // Whoever started us may have gone; that is no reason to end.
     let _ = writeln!(io::stdout(), "{READY}").and_then(|()| io::stdout().flush());
     quiet(words)?;
-    if !is_sealed() {
+    if !program::is_sealed() {
         tell("this host does not execute memory (vm.memfd_noexec): the keeper runs from a read-only mount of its file");
     }
     serve(listener, &options)
@@ -196,45 +196,16 @@ fn launch() -> Result<(), DaemonError> {
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
         command.arg0(NAME).args(std::env::args_os().skip(1)).arg(COPIED).spawn()
     };
-    let started = match sealed_copy(own).and_then(|copy| start(copy.as_fd())) {
+    let started = match program::sealed_copy(c"plim-keeper", own).and_then(|copy| start(copy.as_fd())) {
         // The host's rule against executing memory (vm.memfd_noexec=2, Linux 6.3).
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let mount = read_only_mount(own).map_err(failed("mounting a read-only copy of"))?;
+            let mount = program::read_only_mount(own).map_err(failed("mounting a read-only copy of"))?;
             start(mount.as_fd())
         }
         other => other,
     };
     started.map(|_| ()).map_err(failed("starting a copy of"))?;
     Ok(())
-}
-
-fn sealed_copy(program: &Path) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Before Linux 6.3 every memfd can be executed and the flag is unknown.
-    let memfd = match rustix::fs::memfd_create(NAME, flags | MemfdFlags::EXEC) {
-        Err(Errno::INVAL) => rustix::fs::memfd_create(NAME, flags)?,
-        other => other?,
-    };
-    let mut copy = File::from(memfd);
-    io::copy(&mut File::open(program)?, &mut copy)?;
-    rustix::fs::fcntl_add_seals(&copy, SEALS)?;
-    Ok(copy.into())
-}
-
-/// A detached mount of the file through which nobody can write to it, as its own may be read-write.
-fn read_only_mount(program: &Path) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = rustix::mount::open_tree(CWD, program, flags)?;
-    let change = MountChange { read_only: true, private: true, ..MountChange::default() };
-    sys::mount_setattr(mount.as_fd(), change)?;
-    Ok(mount)
-}
-
-const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
-
-fn is_sealed() -> bool {
-    File::open("/proc/self/exe")
-        .is_ok_and(|own| rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SEALS)))
 }
 
 /// Leaves everything behind that came with whoever started us.

@@ -4,12 +4,13 @@
 use super::attributes::{self, Common, Modules, Moment};
 use super::config::{self, Config, Invalid, NamespaceKind, RootPropagation};
 use super::hooks;
+use super::log;
 use super::mounts::{self, Surroundings};
 use crate::cgroup::place::Place;
 use crate::sandbox::seccomp::{self, Profile};
 use crate::sandbox::{
-    self, Blueprint, CgroupJoin, IdExtent, IdMaps, Namespace, Process, Propagation, PropagationKind, ResourceLimit,
-    Root,
+    self, Blueprint, CgroupJoin, IdExtent, IdMaps, Namespace, NewLine, Process, Propagation, PropagationKind,
+    ResourceLimit, Root,
 };
 use crate::spec::Capability;
 use std::path::Path;
@@ -18,7 +19,7 @@ pub(super) struct Context<'a> {
     pub bundle: &'a Path,
     pub place: &'a Place,
     pub wait: bool,
-    pub keep_descriptors: u32,
+    pub keep_descriptors: Vec<u32>,
     pub common: Common,
     pub modules: Modules,
 }
@@ -68,7 +69,7 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Bluepr
     let given = Given {
         seccomp: linux.seccomp.is_some(),
         user_namespace: ids.is_some(),
-        keep_descriptors: context.keep_descriptors,
+        keep_descriptors: context.keep_descriptors.clone(),
         common: &context.common,
         modules: context.modules,
         moment: Moment::Create,
@@ -123,7 +124,7 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
 pub(super) struct Given<'a> {
     pub seccomp: bool,
     pub user_namespace: bool,
-    pub keep_descriptors: u32,
+    pub keep_descriptors: Vec<u32>,
     pub common: &'a Common,
     pub modules: Modules,
     pub moment: Moment,
@@ -163,7 +164,9 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given<'_>) ->
         return Err(invalid("oomScoreAdj", "not from -1000 to 1000".to_owned()));
     }
     let size = console_size.unwrap_or_default();
-    let mut env = env.clone();
+    let mut env = last_of_each(env);
+    // An empty one counts as none, as everywhere.
+    env.retain(|entry| entry != "HOME=");
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         // By number alone; what the image's passwd says is for who makes the configuration.
         env.push(if user.uid == 0 { "HOME=/root".to_owned() } else { "HOME=/".to_owned() });
@@ -177,15 +180,25 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given<'_>) ->
         groups: user.additional_gids.clone(),
         umask: user.umask.unwrap_or(0o022),
         limits: limits(rlimits, place)?,
-        capabilities: capability_sets(capabilities.as_ref(), place, given.user_namespace)?,
+        capabilities: capability_sets(capabilities.as_ref(), place, given.user_namespace),
         no_new_privileges: *no_new_privileges,
         seccomp: given.seccomp,
         oom_score_adj: *oom_score_adj,
         nice: None,
         terminal: terminal.then_some((size.height, size.width)),
-        keep_descriptors: given.keep_descriptors,
+        new_line: NewLine::Bare,
+        keep_descriptors: given.keep_descriptors.clone(),
         attributes,
     })
+}
+
+/// Of several with the same name the last one counts.
+fn last_of_each(env: &[String]) -> Vec<String> {
+    let name = |entry: &String| entry.split_once('=').map_or_else(|| entry.clone(), |(name, _)| name.to_owned());
+    let mut seen = std::collections::BTreeSet::new();
+    let mut kept: Vec<String> = env.iter().rev().filter(|entry| seen.insert(name(entry))).cloned().collect();
+    kept.reverse();
+    kept
 }
 
 fn limits(rlimits: &[config::Rlimit], place: &str) -> Result<Vec<ResourceLimit>, Invalid> {
@@ -226,50 +239,43 @@ fn limits(rlimits: &[config::Rlimit], place: &str) -> Result<Vec<ResourceLimit>,
     Ok(limits)
 }
 
-fn capability_sets(
-    from: Option<&config::Capabilities>,
-    place: &str,
-    user_namespace: bool,
-) -> Result<sandbox::Capabilities, Invalid> {
-    let Some(from) = from else { return Ok(sandbox::Capabilities::default()) };
+/// What cannot be given is told and left out: the specification wants no refusal for it.
+fn capability_sets(from: Option<&config::Capabilities>, place: &str, user_namespace: bool) -> sandbox::Capabilities {
+    let Some(from) = from else { return sandbox::Capabilities::default() };
     // A user namespace has all there are; on the host nobody can give what he does not have.
     let there = if user_namespace { u64::MAX } else { our_capabilities() };
-    let set = |list: &[String], name: &str| -> Result<u64, Invalid> {
+    let set = |list: &[String], name: &str| {
         let mut mask = 0;
         for (index, entry) in list.iter().enumerate() {
             let known = entry.strip_prefix("CAP_").filter(|short| Capability::ALL.contains(short));
-            let capability = known.and_then(|short| Capability::try_from(short.to_owned()).ok());
-            let capability = capability.ok_or_else(|| {
-                let path = format!("{place}.capabilities.{name}[{index}]");
-                Invalid::new(path, format!("{entry:?} is not a capability"))
-            })?;
-            mask |= capability.mask();
+            match known.and_then(|short| Capability::try_from(short.to_owned()).ok()) {
+                Some(capability) => mask |= capability.mask(),
+                None => log::warn(&format!("{place}.capabilities.{name}[{index}]: {entry:?} is not a capability")),
+            }
         }
-        Ok(mask)
+        mask
     };
-    let bounding = set(&from.bounding, "bounding")?;
-    let permitted = set(&from.permitted, "permitted")?;
-    let effective = set(&from.effective, "effective")?;
-    let inheritable = set(&from.inheritable, "inheritable")?;
-    let ambient = set(&from.ambient, "ambient")?;
     let within = |inner: u64, outer: u64, name: &str, what: &str| {
-        if inner & !outer == 0 {
-            return Ok(());
+        for (number, capability) in Capability::ALL.iter().enumerate() {
+            if inner & !outer & (1 << number) != 0 {
+                log::warn(&format!("{place}.capabilities.{name}: CAP_{capability} is not {what}"));
+            }
         }
-        let missing = Capability::ALL.iter().enumerate().find(|(number, _)| inner & !outer & (1 << number) != 0);
-        let missing = missing.map_or("", |(_, name)| name);
-        Err(Invalid::new(format!("{place}.capabilities.{name}"), format!("CAP_{missing} is not {what}")))
+        inner & outer
     };
-    within(effective, permitted, "effective", "permitted")?;
-    within(inheritable, bounding, "inheritable", "in the bounding set")?;
-    within(ambient, permitted & inheritable, "ambient", "both permitted and inheritable")?;
-    Ok(sandbox::Capabilities {
+    let bounding = set(&from.bounding, "bounding");
+    let permitted = set(&from.permitted, "permitted");
+    let effective = within(set(&from.effective, "effective"), permitted, "effective", "permitted");
+    let inheritable = within(set(&from.inheritable, "inheritable"), bounding, "inheritable", "in the bounding set");
+    let may = permitted & inheritable;
+    let ambient = within(set(&from.ambient, "ambient"), may, "ambient", "both permitted and inheritable");
+    sandbox::Capabilities {
         bounding: bounding & there,
         effective: effective & there,
         permitted: permitted & there,
         inheritable: inheritable & there,
         ambient: ambient & there,
-    })
+    }
 }
 
 /// The bounding set of this process: `--privileged` of other tools names all that there are.

@@ -10,12 +10,13 @@ use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::hooks;
 use super::log;
+use super::passwd;
 use super::rdt::{self, Group};
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
-use crate::sandbox::{Launched, Namespace, Report, Script, launch, proceed, read_report};
+use crate::sandbox::{Blueprint, Launched, Namespace, Report, Root, Script, launch, proceed, read_report};
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -85,7 +86,7 @@ impl Container {
         let root = &global.root;
         later(wish)?;
         let listening = listening_descriptors();
-        let keep_descriptors = descriptors(wish.preserve_fds, listening)?;
+        let keep_descriptors = descriptors(wish.preserve_fds, listening);
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
         let bundle = wish.bundle.canonicalize().map_err(failed)?;
         let file = wish.config.clone().unwrap_or_else(|| bundle.join("config.json"));
@@ -95,6 +96,9 @@ impl Container {
         if let (Some(process), 1..) = (&mut config.process, listening) {
             process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
             process.env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
+        }
+        if let (Some(process), Some(place)) = (&mut config.process, &config.root) {
+            passwd::give_home(process, &bundle.join(&place.path));
         }
         if let Some(place) = &config.root
             && !bundle.join(&place.path).is_dir()
@@ -126,6 +130,7 @@ impl Container {
             id: wish.id.clone(),
             oci_version: config.oci_version.clone(),
             bundle: bundle.to_string_lossy().into_owned(),
+            rootfs: rootfs(&blueprint),
             annotations: config.annotations.clone(),
             created: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
             cgroup: Vec::new(),
@@ -290,15 +295,18 @@ fn owner(config: &Config, place: &Place) -> Option<u32> {
     })
 }
 
+/// In the words that callers look for, to tell one failure of a program's start from the other.
 pub(super) fn words(text: &str, errno: i32) -> String {
     if let Some(hook) = text.strip_prefix("running ").filter(|text| text.contains(" hook #")) {
         return format!("error running {hook}");
     }
-    // What callers look for, to tell a program that is missing from everything else.
-    if errno == libc::ENOENT && text.contains("there is no such program") {
-        return format!("{text} (executable file not found in $PATH)");
+    let Some(rest) = text.strip_prefix("executing ") else { return text.to_owned() };
+    if errno == libc::ENOENT && rest.contains("there is no such program") {
+        return format!("exec {rest} (executable file not found in $PATH)");
     }
-    text.to_owned()
+    let cause = std::io::Error::from_raw_os_error(errno).to_string();
+    let cause = cause.split(" (os error").next().unwrap_or_default();
+    format!("exec {}", rest.replace(cause, &cause.to_lowercase()))
 }
 
 /// What the command line knows and nothing else does.
@@ -334,16 +342,24 @@ fn listening_descriptors() -> u32 {
     std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// How many descriptors from 3 on the program keeps; all of them have to be open now, or ones that
-/// are opened here would end in the container.
-pub(super) fn descriptors(preserved: u32, listening: u32) -> Result<u32, OciError> {
-    let count = preserved.saturating_add(listening);
-    for fd in 3..count.saturating_add(3) {
-        if rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_err() {
-            return Err(io(format!("keeping the descriptor {fd}"), Errno::BADF));
-        }
+fn rootfs(blueprint: &Blueprint) -> String {
+    match &blueprint.root {
+        Root::Directory { path } => path.clone(),
+        Root::Overlay { base, grafts: _ } => base.upper.clone(),
     }
-    Ok(count)
+}
+
+/// Which descriptors from 3 on the program keeps: those that are open now. What is opened here later
+/// may get a number between them, and does not end in the container.
+pub(super) fn descriptors(preserved: u32, listening: u32) -> Vec<u32> {
+    let count = preserved.saturating_add(listening);
+    let is_open = |fd: &u32| rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_ok();
+    let all = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    // All at once: then the directory's own descriptor is closed, and not among those that are asked.
+    let numbers: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let mut kept: Vec<u32> = numbers.into_iter().filter(|fd| *fd >= 3 && *fd - 3 < count).filter(is_open).collect();
+    kept.sort_unstable();
+    kept
 }
 
 pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {

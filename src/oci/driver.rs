@@ -50,12 +50,28 @@ pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<
     };
     wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
     let place = find(&path, given, &wanted)?;
+    let asked =
+        !given.is_empty() || *resources != (Resources { devices: resources.devices.clone(), ..Resources::default() });
+    if !asked && !rustix::process::geteuid().is_root() && !may_make_all(&place) {
+        // Who is not root has no cgroups until he is given some, and can do without.
+        return Ok(Planned { place: Place::of(Vec::new()), scope: None });
+    }
     if place.unified().is_some() {
         return Ok(Planned { place, scope: None });
     }
     // Without a v2 hierarchy these pause a container and count its time.
     wanted.extend([Controller::Freezer, Controller::Cpuacct]);
     Ok(Planned { place: find(&path, given, &wanted)?, scope: None })
+}
+
+/// Whether all of a place's directories can be made.
+fn may_make_all(place: &Place) -> bool {
+    let may_make = |directory: &place::Directory| {
+        let path = directory.full();
+        let there = std::path::Path::new(&path).ancestors().find(|path| path.exists());
+        there.is_some_and(|path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok())
+    };
+    place.directories().iter().all(may_make)
 }
 
 fn find(path: &str, given: &str, wanted: &BTreeSet<Controller>) -> Result<Place, OciError> {

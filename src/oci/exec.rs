@@ -9,10 +9,12 @@ use super::create::{descriptors, end, report, words, write_pid};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
+use super::passwd;
 use super::state::{Home, Status};
 use crate::sandbox::{CgroupJoin, ExecPlan, Namespace, Report, exec_script, launch_exec};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
@@ -20,7 +22,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     if !wish.cgroups.is_empty() {
         return Err(UsageError("exec: --cgroup is not supported yet".to_owned()).into());
     }
-    let keep_descriptors = descriptors(wish.preserve_fds, 0)?;
+    let keep_descriptors = descriptors(wish.preserve_fds, 0);
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
     signals
@@ -33,9 +35,10 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     let Some(init) = &record.init else { return refuse("there is no process to enter") };
     let Some(target) = init.alive() else { return refuse("there is no process to enter") };
     if status == Status::Paused && !wish.ignore_paused {
-        return refuse("a program would stand still in it");
+        return refuse("cannot exec in a paused container, where a program would stand still; --ignore-paused does");
     }
-    let process = process(&init.process, wish)?;
+    let mut process = process(&init.process, wish)?;
+    passwd::give_home(&mut process, Path::new(&format!("/proc/{}/root", init.pid)));
     let all = [
         Namespace::User,
         Namespace::Pid,
@@ -111,6 +114,9 @@ fn process(own: &Process, wish: &Exec) -> Result<Process, OciError> {
     }
     if !wish.capabilities.is_empty() {
         let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+        // One that is inherited stays with whoever the program becomes.
+        let inherited = wish.capabilities.iter().filter(|name| sets.inheritable.contains(name));
+        sets.ambient.extend(inherited.cloned().collect::<Vec<_>>());
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.extend(wish.capabilities.iter().filter(|name| !set.contains(name)).cloned().collect::<Vec<_>>());
         }

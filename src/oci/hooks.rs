@@ -3,7 +3,6 @@
 use super::OciError;
 use super::config::{self, Invalid};
 use super::log;
-use super::show;
 use super::state::{Record, Status};
 use crate::sandbox;
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -80,7 +79,16 @@ fn our_env() -> Vec<String> {
 /// The container's state as a file to be read, which nobody can change.
 pub(super) fn state(record: &Record, status: Status) -> Result<OwnedFd, OciError> {
     let pid = if status == Status::Stopped { 0 } else { record.init.as_ref().map_or(0, |init| init.pid) };
-    let text = show::described(record, status, pid).to_string();
+    let Record { id, oci_version, bundle, annotations, .. } = record;
+    let text = serde_json::json!({
+        "ociVersion": oci_version,
+        "id": id,
+        "status": status.word(),
+        "pid": pid,
+        "bundle": bundle,
+        "annotations": annotations,
+    });
+    let text = text.to_string();
     let failed = |errno: rustix::io::Errno| OciError::Io {
         what: "making the state that hooks read".to_owned(),
         source: errno.into(),
@@ -111,7 +119,7 @@ pub(super) fn after_end(record: &Record) {
     for (number, hook) in record.hooks.poststop.iter().enumerate() {
         let one = one("poststop", number, hook, record, Status::Stopped);
         if let Err(error) = one {
-            log::say(&format!("warning: {error}"));
+            log::warn(&error.to_string());
         }
     }
 }

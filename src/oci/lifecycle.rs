@@ -122,7 +122,7 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(io("killing the process".to_owned(), errno)),
         }
-        state::wait_for_end(&pidfd);
+        state::wait_for_end(&pidfd)?;
     }
     driver::remove(&place, record.scope.as_deref())?;
     place::remove_made(&record.made);

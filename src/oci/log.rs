@@ -13,6 +13,11 @@ pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "plim-oci: {text}");
 }
 
+/// What is left out, and does not stop anything.
+pub(super) fn warn(text: &str) {
+    say(&format!("warning: {text}"));
+}
+
 /// The end of an error's journey: all of its causes, once.
 pub(super) fn error(global: &Global, error: &OciError) {
     let mut text = error.to_string();

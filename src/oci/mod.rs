@@ -8,7 +8,7 @@
 //! - `attributes`: how the kernel is to treat a process; `hooks`: programs of others on the way.
 //! - `state`: what is known of a container; `filter`: compiled seccomp filters.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
-//! - `create`, `lifecycle`, `exec`, `events`, `features`, `show`, `spec`: the commands; `foreground`, `relay`: what
+//! - `create`, `lifecycle`, `exec`, `events`, `features`, `list`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
 mod args;
@@ -22,10 +22,14 @@ mod exec;
 mod features;
 mod filter;
 mod foreground;
+#[cfg(test)]
+mod fuzz;
 mod hooks;
 mod lifecycle;
+mod list;
 mod log;
 mod mounts;
+mod passwd;
 mod rdt;
 mod relay;
 mod resources;
@@ -34,6 +38,8 @@ mod show;
 mod spec;
 mod state;
 
+use crate::sandbox::guard::{self, Guard};
+use crate::sandbox::program;
 use args::Command;
 use std::process::ExitCode;
 
@@ -98,7 +104,7 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         }
     };
     let is_exec = matches!(command, Command::Exec(_));
-    match run(&global, command) {
+    match apart(&command).and_then(|()| run(&global, command)) {
         Ok(code) => code,
         Err(error) => {
             log::error(&global, &error);
@@ -106,6 +112,25 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
             ExitCode::from(if is_exec { 255 } else { 1 })
         }
     }
+}
+
+/// What has a child on its way into a container: out of its reach before there is one.
+fn apart(command: &Command) -> Result<(), OciError> {
+    if !matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        return Ok(());
+    }
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        |source| OciError::Io { what, source }
+    };
+    if !guard::is_out(Guard::SealedProgram) {
+        program::hide(c"plim-oci").map_err(failed("hiding the program from the container"))?;
+    }
+    if guard::is_out(Guard::NotDumpable) {
+        return Ok(());
+    }
+    // Not later than the clone: a child of ours is in the container's pid namespace from its birth.
+    crate::sys::set_not_dumpable().map_err(|errno| failed("becoming not dumpable")(errno.into()))
 }
 
 /// What we were called by: tools look for the name they know in what `--version` says.
@@ -130,8 +155,8 @@ fn run(global: &args::Global, command: Command) -> Result<ExitCode, OciError> {
         Command::Resume { id } => lifecycle::resume(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Update(wish) => lifecycle::update(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Exec(wish) => exec::exec(global, &wish),
-        Command::State { id } => show::state(root, &id).map(|()| ExitCode::SUCCESS),
-        Command::List { quiet, json } => show::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
+        Command::State { id } => list::state(root, &id).map(|()| ExitCode::SUCCESS),
+        Command::List { quiet, json } => list::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
         Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Events(wish) => events::events(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| ExitCode::SUCCESS),

@@ -57,7 +57,10 @@ pub(super) fn plan(mounts: &[Mount], around: &Surroundings<'_>) -> Result<Planne
         match kind.as_str() {
             "" | "none" => return Err(Invalid::new(format!("{place}.type"), "missing")),
             "cgroup" | "cgroup2" => cgroups(&mut planned, &at, &flags, kind, around),
-            "tmpfs" if clean(&at) == "/dev" => {
+            // A user namespace can make no devices: it gets a tmpfs that has them. Everybody else makes
+            // them where the mount is: in the kernel's list a mount that came ready-made would stand
+            // before those that are listed in front of it.
+            "tmpfs" if clean(&at) == "/dev" && around.user_namespace => {
                 has_devices = true;
                 let split = |option: &str| match option.split_once('=') {
                     Some((name, value)) => (name.to_owned(), value.to_owned()),

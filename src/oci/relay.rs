@@ -12,7 +12,7 @@ use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 use rustix::pty::OpenptFlags;
 use rustix::stdio::{stdin, stdout};
-use rustix::termios::{OptionalActions, SpecialCodeIndex, Termios};
+use rustix::termios::{OptionalActions, OutputModes, SpecialCodeIndex, Termios};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -74,6 +74,8 @@ impl Socket {
         if let Some(before) = &before {
             let mut raw = before.clone();
             raw.make_raw();
+            // The container's terminal does not do it.
+            raw.output_modes.insert(OutputModes::OPOST | OutputModes::ONLCR);
             rustix::termios::tcsetattr(stdin(), OptionalActions::Now, &raw).map_err(io("changing the terminal"))?;
         }
         let relay = Relay { master, _peer: peer, before, pending: Vec::new(), input: Input::Open };

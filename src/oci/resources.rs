@@ -6,15 +6,17 @@ use crate::cgroup::place::{DeviceRulesError, Directory, Place};
 use crate::cgroup::table::{Controller, Version};
 use crate::cgroup::{self, ALLOWED_DEVICES, Access, CgroupError, DeviceKind, Verdict};
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("{field}: this host has no {file} for it")]
+    #[error("{field}: this host has no {file} for it: invalid configuration, no such file or directory")]
     Missing { field: String, file: String },
+    #[error("{field}: the requested cgroup controller `{controller}` is not available")]
+    NoController { field: String, controller: String },
     #[error("{field}: writing {value:?} to {file}")]
     Write { field: String, file: String, value: String, source: io::Error },
     #[error("{field}: {limit} is below the {used} in use")]
@@ -90,7 +92,10 @@ pub(super) fn check(resources: &Resources, moment: Moment) -> Result<(), Invalid
         let own = ["cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"];
         let plain = name.contains('.') && !name.starts_with('.') && !name.contains("..") && !name.contains(['/', '\0']);
         if !plain || (name.starts_with("cgroup.") && !own.contains(&name.as_str())) {
-            return Err(Invalid::new(at(&format!("unified[{name:?}]")), "not the name of a controller's file"));
+            return Err(Invalid::new(
+                at(&format!("unified[{name:?}]")),
+                format!("the specified key has not the form CONTROLLER.VALUE `{name}`"),
+            ));
         }
     }
     device_rules(&resources.devices).map(drop)
@@ -198,6 +203,15 @@ fn unified(place: &Place, resources: &Resources) -> Result<(), LimitError> {
             match write_file(&path, line) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let controller = file.split('.').next().unwrap_or_default();
+                    let all =
+                        fs::read_to_string(format!("{}/cgroup.controllers", directory.full())).unwrap_or_default();
+                    if directory.version == Version::V2
+                        && place.home(Controller::Memory) == Some(directory)
+                        && !all.split_whitespace().any(|name| name == controller)
+                    {
+                        return Err(LimitError::NoController { field, controller: controller.to_owned() });
+                    }
                     return Err(LimitError::Missing { field, file: path });
                 }
                 Err(source) => return Err(LimitError::Write { field, file: path, value: line.to_owned(), source }),

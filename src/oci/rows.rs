@@ -94,7 +94,10 @@ impl Rows<'_> {
         match version {
             Version::V1 => {
                 if let Some(swap) = swap {
-                    self.put("memory.swap", controller, "memory.memsw.limit_in_bytes", bytes(swap));
+                    // A kernel that does not count swap limits none.
+                    let need = if swap < 0 { Need::IfThere } else { Need::Must };
+                    let choice = vec![("memory.memsw.limit_in_bytes".to_owned(), bytes(swap))];
+                    self.put_one_of("memory.swap", controller, choice, need);
                 }
                 if let Some(reservation) = reservation {
                     self.put("memory.reservation", controller, "memory.soft_limit_in_bytes", bytes(reservation));
@@ -118,7 +121,8 @@ impl Rows<'_> {
             Version::V2 => {
                 if let Some(swap) = swap {
                     let alone = if swap < 0 { "max".to_owned() } else { self.swap_alone(swap, limit)?.to_string() };
-                    let need = if swap < 0 { Need::IfThere } else { Need::Must };
+                    // A kernel without swap has no file for it, and is as good as one that forbids it or gives all.
+                    let need = if matches!(alone.as_str(), "max" | "0") { Need::IfThere } else { Need::Must };
                     let choice = vec![("memory.swap.max".to_owned(), alone)];
                     self.put_one_of("memory.swap", controller, choice, need);
                 }

@@ -1,109 +1,15 @@
-//! Commands that only tell: `state`, `list`, `ps`, `--version`.
+//! Commands that only tell: `ps`, `--version`.
 
 use super::OciError;
 use super::args::Ps;
-use super::state::{Home, Record, Status};
+use super::state::Home;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 pub(super) fn print(text: &str) -> Result<(), OciError> {
     let failed = |source| OciError::Io { what: "writing to standard output".to_owned(), source };
     std::io::stdout().write_all(text.as_bytes()).map_err(failed)
-}
-
-fn pretty(value: &serde_json::Value) -> Result<(), OciError> {
-    print(&format!("{value:#}\n"))
-}
-
-fn created(record: &Record) -> String {
-    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(record.created)).to_string()
-}
-
-/// The specification's state; a process that has ended has no number any more.
-fn describe(home: &Home, record: &Record) -> serde_json::Value {
-    let pid = record.init.as_ref().filter(|init| init.alive().is_some()).map_or(0, |init| init.pid);
-    described(record, home.status(record), pid)
-}
-
-pub(super) fn described(record: &Record, status: Status, pid: i32) -> serde_json::Value {
-    json!({
-        "ociVersion": record.oci_version,
-        "id": record.id,
-        "status": status.word(),
-        "pid": pid,
-        "bundle": record.bundle,
-        "created": created(record),
-        "annotations": record.annotations,
-    })
-}
-
-/// The user that the container's directory belongs to, by name where `passwd` is of a plain file.
-fn owner(home: &Home) -> String {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(uid) = std::fs::metadata(&home.path).map(|metadata| metadata.uid().to_string()) else {
-        return String::new();
-    };
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("#{uid}"))
-}
-
-pub(super) fn state(root: &Path, id: &str) -> Result<(), OciError> {
-    let home = Home::of(root, id);
-    pretty(&describe(&home, &home.load(id)?))
-}
-
-pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError> {
-    let mut ids: Vec<String> = match std::fs::read_dir(root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(source) => return Err(OciError::Io { what: format!("reading {}", root.display()), source }),
-        Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect(),
-    };
-    ids.retain(|id| !id.starts_with('.'));
-    ids.sort();
-    let mut rows = Vec::new();
-    for id in ids {
-        let home = Home::of(root, &id);
-        match home.load(&id) {
-            Ok(record) => {
-                let mut row = describe(&home, &record);
-                row["owner"] = owner(&home).into();
-                rows.push(row);
-            }
-            // Going, or not quite there yet.
-            Err(OciError::NoContainer(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    if json {
-        return pretty(&serde_json::Value::Array(rows));
-    }
-    let text = |row: &serde_json::Value, field: &str| match &row[field] {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    if quiet {
-        return print(&rows.iter().map(|row| text(row, "id") + "\n").collect::<String>());
-    }
-    let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-    table.extend(
-        rows.iter().map(|row| ["id", "pid", "status", "bundle", "created", "owner"].map(|field| text(row, field))),
-    );
-    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0) + 2;
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let mut lines = String::new();
-    for row in &table {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        lines.push_str(cells.collect::<String>().trim_end());
-        lines.push('\n');
-    }
-    print(&lines)
 }
 
 pub(super) fn ps(root: &Path, wish: &Ps) -> Result<(), OciError> {

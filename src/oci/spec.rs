@@ -9,16 +9,29 @@ use std::path::Path;
 pub(super) fn spec(bundle: &Path, rootless: bool) -> Result<(), OciError> {
     let path = bundle.join("config.json");
     let failed = |source| OciError::Io { what: format!("writing {}", path.display()), source };
-    let text = if rootless {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let template = serde_json::from_str(TEMPLATE).map_err(|error| failed(error.into()))?;
-        format!("{:#}\n", for_user(template, uid, gid))
-    } else {
-        TEMPLATE.to_owned()
-    };
+    let mut template = serde_json::from_str(TEMPLATE).map_err(|error| failed(error.into()))?;
+    if rootless {
+        template = for_user(template, rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    }
+    if rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|is| is.f_type != CGROUP2_SUPER_MAGIC) {
+        template = for_v1(template);
+    }
+    let text = format!("{template:#}\n");
     // One that is there is somebody's work.
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)
+}
+
+/// statfs(2).
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+/// In v1 hierarchies a container sees the host's paths, as other runtimes have it: its limits are in
+/// as many directories, and who looks for them wants their names.
+fn for_v1(mut config: Value) -> Value {
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    }
+    config
 }
 
 /// What works for a user who is not root and has no ids but his own.

@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub id: String,
     pub oci_version: String,
     pub bundle: String,
+    #[serde(default)]
+    pub rootfs: String,
     pub annotations: BTreeMap<String, String>,
     /// Seconds since 1970.
     pub created: u64,
@@ -250,8 +252,24 @@ pub(super) fn start_time(pid: i32) -> Option<u64> {
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Waits until the process of a pidfd has ended.
-pub(super) fn wait_for_end(pidfd: &OwnedFd) {
-    let mut wait = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-    while let Err(Errno::INTR) = rustix::event::poll(&mut wait, None) {}
+/// Waits until the process of a pidfd, which has been killed, has ended.
+///
+/// One that somebody froze, or that waits for a device, may never do so: then it is busy, and who waits
+/// gets an answer.
+pub(super) fn wait_for_end(pidfd: &OwnedFd) -> Result<(), OciError> {
+    let deadline = std::time::Instant::now() + ENDS_WITHIN;
+    let failed = || io("waiting for the end of the process".to_owned());
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let left = rustix::event::Timespec::try_from(left).map_err(|_| failed()(Errno::INVAL.into()))?;
+        let mut wait = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+        match rustix::event::poll(&mut wait, Some(&left)) {
+            Ok(0) => return Err(failed()(Errno::BUSY.into())),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed()(errno.into())),
+        }
+    }
 }
+
+const ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);

@@ -26,7 +26,8 @@ pub enum Wish {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    pub object: Object,
+    /// A record that accepts it shares it.
+    pub object: Arc<Object>,
     pub provenance: Provenance,
 }
 

@@ -6,6 +6,7 @@
 mod decide;
 mod desired;
 mod idrange;
+mod known;
 mod presence;
 mod record;
 mod seen;
@@ -19,7 +20,7 @@ pub use seen::{GroupSeen, ProcessSeen, Seen, Sighting};
 pub use settle::settle;
 pub use step::{Action, Failure, Finding, Outcome, Plan, Settled, Step, Sync};
 
-use crate::spec::{InstanceId, ObjectId, Span, Timestamp};
+use crate::spec::{ObjectId, Span, Timestamp};
 use decide::{Decision, Look};
 use idrange::FreeRanges;
 use presence::Presences;
@@ -59,26 +60,27 @@ pub struct Inputs<'a> {
 
 /// The steps that bring the host nearer to what is desired, and when to look again by itself.
 pub fn plan(inputs: Inputs<'_>) -> Plan {
-    let Inputs { settings, desired, records, seen, in_flight, approved, now } = inputs;
-    let strays = presence::strays(inputs);
-    let presences = Presences::new(inputs, &strays);
+    let Inputs { settings, desired: _, records: _, seen, in_flight, approved, now } = inputs;
+    let sightings: Vec<_> = seen.instances.iter().collect();
+    let objects = known::all(inputs, &sightings);
+    let presences = Presences::new(inputs, &objects);
     let mut ranges = FreeRanges::new(inputs);
-    let ids: BTreeSet<&ObjectId> = records.keys().chain(desired.objects.keys()).chain(strays.keys()).collect();
     let mut plan = Plan::default();
-    for id in ids {
-        let range = InstanceId::new(id, 0)..=InstanceId::new(id, u64::MAX);
+    let mut findings = Vec::with_capacity(objects.len());
+    for object in &objects {
+        let id = &*object.id;
         let look = Look {
             id,
-            record: records.get(id),
-            presence: presences.of(id),
-            seen: seen.instances.range(range).collect(),
+            record: object.record,
+            presence: presences.of(object),
+            seen: object.seen,
             settings,
             approved: approved.contains(id),
             now,
         };
         let Decision { step, wake, finding } = decide::decide(look, &mut ranges);
         if let Some(finding) = finding {
-            plan.findings.insert(id.clone(), finding);
+            findings.push((id.clone(), finding));
         }
         // What is in flight wakes the next round by its end.
         if !in_flight.contains(id) {
@@ -86,6 +88,7 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
             plan.wake_at = plan.wake_at.into_iter().chain(wake).min();
         }
     }
+    plan.findings = findings.into_iter().collect();
     plan.steps.sort_by_key(|step| rank(&step.action));
     plan
 }

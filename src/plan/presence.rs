@@ -3,9 +3,9 @@
 //! Only an absence that was seen may lead to a deletion, and not when too many are absent at once:
 //! then the likeliest story is a wrong directory.
 
+use super::known::Known;
 use super::{Inputs, Phase, Record, SourceState, Wanted, Wish};
-use crate::spec::{DeletionPolicy, ObjectId};
-use std::collections::BTreeMap;
+use crate::spec::DeletionPolicy;
 use std::sync::Arc;
 
 /// How an object stands in the sources.
@@ -32,32 +32,32 @@ pub(super) struct Presences<'a> {
 }
 
 impl<'a> Presences<'a> {
-    pub(super) fn new(inputs: Inputs<'a>, strays: &BTreeMap<ObjectId, bool>) -> Self {
+    pub(super) fn new(inputs: Inputs<'a>, objects: &[Known<'_>]) -> Self {
         let mut incomplete = inputs.desired.sources.iter().filter_map(|(name, state)| match state {
             SourceState::Complete => None,
             SourceState::Unavailable { reason } => Some(format!("source {name}: {reason}")),
         });
         let mut presences = Self { inputs, incomplete: incomplete.next().map(Arc::from), guard: None };
-        presences.guard = presences.wipe_guard(strays);
+        presences.guard = presences.wipe_guard(objects);
         presences
     }
 
-    pub(super) fn of(&self, id: &ObjectId) -> Presence<'a> {
-        match self.inputs.desired.objects.get(id) {
+    pub(super) fn of<'b>(&self, object: &Known<'b>) -> Presence<'b> {
+        match object.wish {
             Some(Wish::Present(wanted)) => return Presence::Wanted(wanted),
             Some(Wish::Invalid { message, provenance: _ }) => return Presence::Invalid(message.clone()),
             None => {}
         }
-        if let Some(message) = self.held_by_its_file(id) {
+        if let Some(message) = self.held_by_its_file(object) {
             return Presence::Invalid(message);
         }
         if let Some(reason) = &self.incomplete {
             return Presence::Unavailable(reason.clone());
         }
-        if self.inputs.approved.contains(id) {
+        if self.inputs.approved.contains(&*object.id) {
             return Presence::Absent;
         }
-        let record = self.inputs.records.get(id);
+        let record = object.record;
         let kept = record.and_then(|record| record.accepted.kept_without_consent()).map(Arc::from);
         let guard = || self.guard.clone().filter(|_| !record.is_some_and(|record| self.is_let_go(record)));
         match kept.or_else(guard) {
@@ -66,12 +66,12 @@ impl<'a> Presences<'a> {
         }
     }
 
-    fn held_by_its_file(&self, id: &ObjectId) -> Option<Arc<str>> {
+    fn held_by_its_file(&self, object: &Known<'_>) -> Option<Arc<str>> {
         let held = &self.inputs.desired.held_files;
         if held.is_empty() {
             return None;
         }
-        match self.inputs.records.get(id) {
+        match object.record {
             Some(record) => {
                 let from = &record.provenance;
                 held.get(&(from.source.clone(), from.file.clone())).cloned()
@@ -92,14 +92,16 @@ impl<'a> Presences<'a> {
 
     /// Counts what is absent now, deletions under way included, so that a directory that empties
     /// in slow motion is noticed like one that empties at once.
-    fn wipe_guard(&self, strays: &BTreeMap<ObjectId, bool>) -> Option<Arc<str>> {
-        let Inputs { settings, desired, records, .. } = self.inputs;
-        let gone = |id: &&ObjectId| !desired.objects.contains_key(id) && self.held_by_its_file(id).is_none();
+    fn wipe_guard(&self, objects: &[Known<'_>]) -> Option<Arc<str>> {
+        let Inputs { settings, desired, .. } = self.inputs;
         // What runs without a record is never removed, so it does not count.
-        let strays = strays.iter().filter(|(_, runs)| !**runs).map(|(id, _)| id);
-        let kept = |id: &&ObjectId| !records.get(id).is_some_and(|record| self.is_let_go(record));
-        let managed = records.keys().filter(kept).count() + strays.clone().count();
-        let absent = records.keys().filter(kept).chain(strays).filter(gone).count();
+        let counts = |object: &&Known<'_>| match object.record {
+            Some(record) => !self.is_let_go(record),
+            None => object.is_stray() && !object.runs(),
+        };
+        let gone = |object: &&Known<'_>| object.wish.is_none() && self.held_by_its_file(object).is_none();
+        let managed = objects.iter().filter(counts).count();
+        let absent = objects.iter().filter(counts).filter(gone).count();
         let limit = settings.max_delete.max(managed.saturating_mul(settings.max_delete_percent) / 100);
         if absent > 1 && absent == managed && desired.objects.is_empty() {
             Some(format!("all {managed} objects are gone from the manifests").into())
@@ -109,17 +111,4 @@ impl<'a> Presences<'a> {
             None
         }
     }
-}
-
-/// Objects that something stands of on the host, but no record or text knows; and whether any of
-/// it runs.
-pub(super) fn strays(inputs: Inputs<'_>) -> BTreeMap<ObjectId, bool> {
-    let mut strays = BTreeMap::new();
-    for (instance, sighting) in &inputs.seen.instances {
-        let id = instance.object();
-        if !inputs.records.contains_key(&id) && !inputs.desired.objects.contains_key(&id) {
-            *strays.entry(id).or_default() |= sighting.is_running();
-        }
-    }
-    strays
 }

@@ -1,8 +1,9 @@
 //! What is on the host, as the kernel and the keeper tell it.
 
 use super::Exit;
-use crate::spec::{IdRange, InstanceId, Timestamp};
+use crate::spec::{IdRange, InstanceId, Object, Timestamp};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -17,6 +18,9 @@ pub struct Sighting {
     /// Its root filesystem's directories stand; with the ids that are noted beside them.
     pub rootfs: bool,
     pub ids: Option<IdRange>,
+    /// What the running process was started from, as it is noted beside it: for an agent that has lost
+    /// its memory.
+    pub started_from: Option<Arc<Object>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

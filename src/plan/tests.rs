@@ -2,7 +2,7 @@ mod deletion;
 
 use super::*;
 use crate::spec::change::Class;
-use crate::spec::{Bytes, Container, Object, ObjectId, Provenance};
+use crate::spec::{Bytes, Container, InstanceId, Object, ObjectId, Provenance};
 use std::sync::Arc;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -58,7 +58,9 @@ impl Host {
 
     fn ask(&mut self, object: Object) {
         let provenance = provenance(&object.id);
-        self.desired.objects.insert(object.id.clone(), Wish::Present(Arc::new(Wanted { object, provenance })));
+        self.desired
+            .objects
+            .insert(object.id.clone(), Wish::Present(Arc::new(Wanted { object: Arc::new(object), provenance })));
     }
 
     fn plan(&self) -> Plan {
@@ -108,7 +110,7 @@ impl Host {
             Action::Start { instance, object, ids, .. } => {
                 let process = ProcessSeen::Running { pid: 7, since: self.now, ignores_stop: false };
                 let group = Some(GroupSeen { populated: true, limits: limits(object) });
-                let sighting = Sighting { process, group, rootfs: true, ids: *ids };
+                let sighting = Sighting { process, group, rootfs: true, ids: *ids, started_from: None };
                 self.seen.instances.insert(instance.clone(), sighting);
                 let (readback, unsupported) = (limits(object), Vec::new());
                 outcome = Outcome::Started { pid: 7, at: self.now, digest: None, readback, unsupported };

@@ -3,6 +3,7 @@
 //!
 //! Both the agent (from a manifest) and the OCI command line (from a `config.json`) make one of these.
 
+pub use super::ops::NewLine;
 use super::{Attributes, Hooks};
 use crate::spec::IdRange;
 use serde::{Deserialize, Serialize};
@@ -75,8 +76,9 @@ pub struct Process {
     pub nice: Option<i32>,
     /// Rows and columns of a terminal made in the container.
     pub terminal: Option<(u16, u16)>,
-    /// So many descriptors from 3 on stay open.
-    pub keep_descriptors: u32,
+    pub new_line: NewLine,
+    /// Descriptors that stay open.
+    pub keep_descriptors: Vec<u32>,
     pub attributes: Attributes,
 }
 

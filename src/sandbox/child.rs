@@ -4,6 +4,7 @@
 //! takes a lock, logs or panics, and nothing is dropped but descriptors. Errors are an operation's
 //! position and an errno; the words are the parent's to find.
 
+use super::guard::{self, Guard};
 use super::launch::{Io, Stdio};
 use super::ops::{ChildOp, Fresh, HookCall, Node, Scheduling, Slot, TreeChange};
 use super::{Text, hooks, init, path, terminal};
@@ -147,8 +148,8 @@ impl Child<'_> {
                 rustix::process::chdir(c"/")
             }
             ChildOp::NewSession => rustix::process::setsid().map(drop),
-            ChildOp::OpenTerminal { rows, columns, owner } => match self.io {
-                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner),
+            ChildOp::OpenTerminal { rows, columns, owner, new_line } => match self.io {
+                Io::Terminal { console } => terminal::open(console, *rows, *columns, *owner, *new_line),
                 Io::Stdio(_) => Err(Errno::BADF),
             },
             ChildOp::SetUmask { mask } => {
@@ -180,7 +181,7 @@ impl Child<'_> {
             ChildOp::SetLimits { limits } => {
                 limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
             }
-            ChildOp::KeepDescriptors { count } => sys::keep_over_exec(3, *count),
+            ChildOp::KeepDescriptors { descriptors } => descriptors.iter().try_for_each(|fd| sys::keep_over_exec(*fd)),
             ChildOp::Mount { root, kind, source, at, data, flags, link } => {
                 let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::Directory, *link)?;
                 rustix::process::fchdir(&target)?;
@@ -245,7 +246,9 @@ impl Child<'_> {
     }
 
     fn seal(&mut self) -> Result<(), Errno> {
-        sys::set_not_dumpable()?;
+        if !guard::is_out(Guard::NotDumpable) {
+            sys::set_not_dumpable()?;
+        }
         // An init stays as it is, and a parent's arguments tell a container where it is on its host.
         rustix::thread::set_name(TITLE)?;
         if let Some(arguments) = self.arguments {
@@ -253,7 +256,9 @@ impl Child<'_> {
         }
         // Or our own copy would hide from us that the parent has gone.
         sys::close_copy(self.parent_end);
-        sys::close_on_exec_from(3)?;
+        if !guard::is_out(Guard::ClosedDescriptors) {
+            sys::close_on_exec_from(3)?;
+        }
         if let Io::Stdio(Stdio { stdin, stdout, stderr }) = self.io {
             place([stdin, stdout, stderr])?;
         }
@@ -342,6 +347,9 @@ impl Child<'_> {
         };
         let cover = match path::Kind::of(target.as_fd())? {
             path::Kind::Directory => self.empty()?,
+            path::Kind::File if guard::is_out(Guard::HostsNull) => {
+                clone_tree(path::resolve(self.slot(root)?, c"/dev/null")?.as_fd())?
+            }
             path::Kind::File => {
                 let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
                 rustix::mount::open_tree(CWD, c"/dev/null", flags)?
@@ -476,7 +484,11 @@ fn working_directory(path: &CStr) -> Result<(), Errno> {
         result => result?,
     }
     let mut buffer = [0; 4096];
-    if sys::getcwd(&mut buffer)?.first() == Some(&b'/') { Ok(()) } else { Err(Errno::XDEV) }
+    if sys::getcwd(&mut buffer)?.first() == Some(&b'/') || guard::is_out(Guard::WorkingDirectory) {
+        Ok(())
+    } else {
+        Err(Errno::XDEV)
+    }
 }
 
 fn drop_bounding(keep: u64) -> Result<(), Errno> {
@@ -516,6 +528,10 @@ fn set_ids(uid: u32, gid: u32) -> Result<(), Errno> {
 }
 
 fn set_capabilities(sets: sys::CapabilitySets, ambient: u64) -> Result<(), Errno> {
+    let mut sets = sets;
+    if guard::is_out(Guard::Inheritable) {
+        sets.inheritable = sets.permitted;
+    }
     sys::capset(sets)?;
     sys::clear_ambient()?;
     for capability in (0..u64::BITS).filter(|capability| ambient & (1 << capability) != 0) {

@@ -1,5 +1,6 @@
 //! From a blueprint to the two lanes of a script.
 
+use super::guard::{self, Guard};
 use super::hooks;
 use super::layout::{Layout, Step};
 use super::ops::{ChildOp, Fresh, HookKind, Limit, Namespaces, Node, ParentOp, Slot, TreeChange};
@@ -74,9 +75,10 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         lanes.become_root(process);
     }
     // While `/proc` is still the host's, and as whom the new namespaces belong to.
-    for (path, value) in sysctl {
-        lanes.child.push(ChildOp::WriteFile { path: text(path)?, value: text(value)? });
-    }
+    let settings = sysctl.iter().map(|(path, value)| Ok(ChildOp::WriteFile { path: text(path)?, value: text(value)? }));
+    let mut settings = settings.collect::<Result<Vec<_>, ScriptError>>()?;
+    let too_late = if guard::is_out(Guard::HostsProc) { std::mem::take(&mut settings) } else { Vec::new() };
+    lanes.child.append(&mut settings);
 
     lanes.child.push(ChildOp::AttachRoot { root, at });
     for (mount, at) in &grafts {
@@ -100,6 +102,7 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         own_hooks = calls(HookKind::StartContainer, start_container, created, None)?;
     }
     lanes.child.push(ChildOp::PivotRoot { root });
+    lanes.child.extend(too_late);
     if let Some(propagation) = root_propagation {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
     }
@@ -239,8 +242,8 @@ impl Lanes {
     /// While still the host's user 0: /proc/self belongs to it.
     fn early(&mut self, cgroup: &CgroupJoin, process: &Process, user_namespace: bool) -> Result<(), ScriptError> {
         self.child.push(ChildOp::Seal);
-        if process.keep_descriptors > 0 {
-            self.child.push(ChildOp::KeepDescriptors { count: process.keep_descriptors });
+        if !process.keep_descriptors.is_empty() {
+            self.child.push(ChildOp::KeepDescriptors { descriptors: process.keep_descriptors.clone() });
         }
         if let Some(value) = process.oom_score_adj {
             self.child.push(ChildOp::SetOomScore { value: text(&value.to_string())? });
@@ -455,7 +458,7 @@ impl Lanes {
     fn finish(mut self, process: &Process, ends: Ends) -> Result<Script, ScriptError> {
         self.child.push(ChildOp::NewSession);
         if let Some((rows, columns)) = process.terminal {
-            self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid });
+            self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid, new_line: process.new_line });
             if ends.console {
                 self.child.push(ChildOp::Console);
             }

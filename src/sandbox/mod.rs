@@ -16,6 +16,7 @@ mod attributes;
 mod blueprint;
 mod child;
 mod exec;
+pub mod guard;
 mod hooks;
 mod init;
 mod lanes;
@@ -26,6 +27,7 @@ mod overlay;
 mod parent;
 mod path;
 mod probe;
+pub mod program;
 mod script;
 pub mod seccomp;
 mod start;
@@ -36,7 +38,7 @@ mod usual;
 pub use attributes::{Affinity, Attributes, Keyring, MemoryPolicy, Scheduler};
 pub use blueprint::{
     Blueprint, Capabilities, CgroupJoin, DeviceNode, ExecPlan, IdExtent, IdMaps, Mount, MountChange, Namespace,
-    NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Tree,
+    NewLine, NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Tree,
 };
 pub use exec::launch_exec;
 pub use hooks::{Hook, HookError, Hooks, proceed, reason, run_hook};

@@ -216,6 +216,7 @@ pub(super) enum ChildOp {
         rows: u16,
         columns: u16,
         owner: u32,
+        new_line: NewLine,
     },
     SetUmask {
         mask: u32,
@@ -254,9 +255,9 @@ pub(super) enum ChildOp {
     SetLimits {
         limits: Vec<Limit>,
     },
-    /// Descriptors from 3 on stay open at `execve`.
+    /// These stay open at `execve`.
     KeepDescriptors {
-        count: u32,
+        descriptors: Vec<u32>,
     },
     /// A fresh file system; `at` as in [`Self::Attach`], `flags` those of mount(2).
     Mount {
@@ -346,6 +347,15 @@ pub(super) struct Program {
     pub(super) candidates: Vec<Text>,
     pub(super) argv: Vec<Text>,
     pub(super) env: Vec<Text>,
+}
+
+/// What a terminal makes of a new line that a program writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewLine {
+    /// As terminals begin: whatever shows it may leave its own terminal raw.
+    WithReturn,
+    /// As OCI runtimes have it: who reads it has a terminal that knows better, or is no terminal.
+    Bare,
 }
 
 impl fmt::Display for Slot {
@@ -563,7 +573,10 @@ impl fmt::Display for ChildOp {
                 f.write_str("setting the limits")?;
                 limits.iter().try_for_each(|limit| write!(f, " {}={}:{}", limit.resource, limit.soft, limit.hard))
             }
-            Self::KeepDescriptors { count } => write!(f, "keeping the descriptors 3 to {} open", count + 2),
+            Self::KeepDescriptors { descriptors } => {
+                f.write_str("keeping open the descriptors")?;
+                descriptors.iter().try_for_each(|fd| write!(f, " {fd}"))
+            }
             Self::Mount { kind, at, data, .. } => {
                 write!(f, "mounting {kind} at {at}")?;
                 if data.as_str().is_empty() { Ok(()) } else { write!(f, " ({data})") }

@@ -4,6 +4,7 @@
 //! symbolic link leads out, and what is missing is made relative to the descriptor of its parent.
 //! Safe between `clone` and `exec`.
 
+use super::guard::{self, Guard};
 use crate::sys::Errno;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,18 @@ pub(super) fn resolve(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errn
 
 fn resolve_as(root: BorrowedFd<'_>, path: &CStr, more: OFlags) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | more;
-    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut path = path;
+    if guard::is_out(Guard::InRoot) {
+        // As who joins the two as text and opens that.
+        within = ResolveFlags::empty();
+        while let Some(rest) = path.to_bytes_with_nul().strip_prefix(b"/") {
+            path = CStr::from_bytes_with_nul(rest).map_err(|_| Errno::INVAL)?;
+        }
+        if path.is_empty() {
+            path = c".";
+        }
+    }
     loop {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), within) {
             // A rename or mount elsewhere raced with a `..` of the path (openat2(2)).
@@ -54,6 +66,7 @@ fn resolve_as(root: BorrowedFd<'_>, path: &CStr, more: OFlags) -> Result<OwnedFd
 
 /// As [`resolve`], and what is missing of the path is made, directories up to the last part.
 pub(super) fn mount_point(root: BorrowedFd<'_>, path: &CStr, kind: Kind, link: Link) -> Result<OwnedFd, Errno> {
+    let link = if link == Link::Refuse && guard::is_out(Guard::RealDirectory) { Link::Follow } else { link };
     let more = if link == Link::Follow { OFlags::empty() } else { OFlags::NOFOLLOW };
     let place = match resolve_as(root, path, more) {
         Err(Errno::NOENT) => {

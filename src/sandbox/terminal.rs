@@ -1,12 +1,13 @@
 //! A terminal made inside a container.
 
+use super::ops::NewLine;
 use crate::sys::Errno;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::IoSlice;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Gid, Uid};
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
+use rustix::termios::{OptionalActions, OutputModes, Winsize};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -15,7 +16,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 ///
 /// Nothing here believes a name in the container's `/dev`: the multiplexer is checked to be one, and
 /// the terminal comes from it (`TIOCGPTPEER`), not from a path (CVE-2025-52565).
-pub(super) fn open(console: BorrowedFd<'_>, rows: u16, columns: u16, owner: u32) -> Result<(), Errno> {
+pub(super) fn open(
+    console: BorrowedFd<'_>,
+    rows: u16,
+    columns: u16,
+    owner: u32,
+    new_line: NewLine,
+) -> Result<(), Errno> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let within = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let master = rustix::fs::openat2(CWD, c"/dev/pts/ptmx", flags, Mode::empty(), within)?;
@@ -27,6 +34,11 @@ pub(super) fn open(console: BorrowedFd<'_>, rows: u16, columns: u16, owner: u32)
         return Err(Errno::NOTTY);
     }
     rustix::pty::unlockpt(&master)?;
+    if new_line == NewLine::Bare {
+        let mut modes = rustix::termios::tcgetattr(&master)?;
+        modes.output_modes.remove(OutputModes::ONLCR);
+        rustix::termios::tcsetattr(&master, OptionalActions::Now, &modes)?;
+    }
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&master, size)?;
     let terminal =

@@ -15,7 +15,7 @@ use crate::spec::{ObjectId, Provenance};
 use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,14 +42,19 @@ pub struct Directory {
     trust: Trust,
     /// Where the first complete listing was: another mount later is another directory.
     place: Option<Place>,
-    known: BTreeMap<String, Known>,
+    known: HashMap<String, Known>,
+    /// What `known` says of each file; `None` when it has learnt something since.
+    files: Option<Arc<Files>>,
 }
+
+/// By their path below the source's root.
+pub type Files = BTreeMap<String, Arc<FileState>>;
 
 /// Everything a source had to say at one instant.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// By their path below the source's root.
-    pub files: BTreeMap<String, Arc<FileState>>,
+    /// The very same map as long as nothing in it differs.
+    pub files: Arc<Files>,
     pub state: SourceState,
     /// Names that were passed over, with the reason.
     pub ignored: BTreeMap<String, String>,
@@ -62,7 +67,7 @@ pub struct Snapshot {
 impl Snapshot {
     fn unavailable(reason: String, parsed: usize, settle: Option<Duration>) -> Self {
         let state = SourceState::Unavailable { reason: reason.into() };
-        Self { files: BTreeMap::new(), state, ignored: BTreeMap::new(), parsed, settle }
+        Self { files: Arc::default(), state, ignored: BTreeMap::new(), parsed, settle }
     }
 }
 
@@ -145,7 +150,7 @@ impl Directory {
     /// Nothing is read yet. A relative path is taken from the current directory.
     pub fn new(name: &str, path: &Path, trust: Trust) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { name: name.to_owned(), path, trust, place: None, known: BTreeMap::new() }
+        Self { name: name.to_owned(), path, trust, place: None, known: HashMap::new(), files: None }
     }
 
     pub fn name(&self) -> &str {
@@ -196,8 +201,9 @@ impl Directory {
             known: &self.known,
             judge,
             now: SystemTime::now(),
-            new: BTreeMap::new(),
+            new: HashMap::new(),
             files: BTreeMap::new(),
+            unchanged: Vec::new(),
             ignored: BTreeMap::new(),
             links: Vec::new(),
             directories: Vec::new(),
@@ -210,7 +216,7 @@ impl Directory {
         *parsed += reading.parsed;
         if !reading.links_stand() || !is_still(&self.path, place) {
             let new = reading.new;
-            self.known.extend(new);
+            self.learn(new);
             return Ok(None);
         }
         if listed.is_ok()
@@ -220,8 +226,14 @@ impl Directory {
             listed = Err(format!("{shown} is on another mount than before; nothing of it is removed"));
         }
 
-        let Reading { new, files, ignored, settle, .. } = reading;
-        self.known.extend(new);
+        let Reading { new, mut files, unchanged, ignored, settle, .. } = reading;
+        self.learn(new);
+        // Each of them is in the map, under one name each: as many are the same ones.
+        let same = self.files.take_if(|known| files.is_empty() && unchanged.len() == known.len());
+        let files = same.unwrap_or_else(|| {
+            files.extend(unchanged);
+            Arc::new(files)
+        });
         let state = match listed {
             Ok(()) => {
                 self.place.get_or_insert(place);
@@ -229,11 +241,19 @@ impl Directory {
                 if self.known.len() != files.len() {
                     self.known.retain(|file, _| files.contains_key(file));
                 }
+                self.files = Some(Arc::clone(&files));
                 SourceState::Complete
             }
             Err(reason) => SourceState::Unavailable { reason: reason.into() },
         };
         Ok(Some(Snapshot { files, state, ignored, parsed: *parsed, settle }))
+    }
+
+    fn learn(&mut self, new: HashMap<String, Known>) {
+        if !new.is_empty() {
+            self.files = None;
+            self.known.extend(new);
+        }
     }
 }
 
@@ -274,12 +294,14 @@ struct Reading<'a> {
     source: &'a str,
     path: &'a Path,
     root: &'a OwnedFd,
-    known: &'a BTreeMap<String, Known>,
+    known: &'a HashMap<String, Known>,
     judge: Judge<'a>,
     now: SystemTime,
     /// What is to be remembered, beside what is known and has not changed.
-    new: BTreeMap<String, Known>,
-    files: BTreeMap<String, Arc<FileState>>,
+    new: HashMap<String, Known>,
+    files: Files,
+    /// Files that are as they were, beside those in `files`.
+    unchanged: Vec<(String, Arc<FileState>)>,
     ignored: BTreeMap<String, String>,
     /// Links and what they led to.
     links: Vec<(String, Stamp)>,
@@ -321,7 +343,9 @@ impl Reading<'_> {
                 }
             }
         }
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        // While names come and go, a listing may tell one of them twice (readdir(3)).
+        entries.dedup_by(|(one, _), (other, _)| one == other);
         for (name, mut kind) in entries {
             if kind == FileType::Unknown {
                 match rustix::fs::statat(directory, &*name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -330,13 +354,14 @@ impl Reading<'_> {
                     Err(error) => return Err(failed(error)),
                 }
             }
-            let file = format!("{prefix}{name}");
+            let ignored = names::ignored(&name);
+            let file = if prefix.is_empty() { name } else { format!("{prefix}{name}") };
             if kind == FileType::Directory {
-                self.directory(directory, &name, &file, depth)?;
-            } else if let Some(reason) = names::ignored(&name) {
+                self.directory(directory, &file[prefix.len()..], &file, depth)?;
+            } else if let Some(reason) = ignored {
                 self.ignored.insert(file, reason.to_owned());
             } else {
-                self.file(directory, &name, file, kind)?;
+                self.file(directory, prefix, file, kind)?;
             }
         }
         Ok(())
@@ -361,16 +386,17 @@ impl Reading<'_> {
         }
     }
 
-    fn file(&mut self, parent: &OwnedFd, name: &str, file: String, kind: FileType) -> Result<(), String> {
-        if self.files.len() >= MAX_FILES {
+    fn file(&mut self, parent: &OwnedFd, prefix: &str, file: String, kind: FileType) -> Result<(), String> {
+        if self.files.len() + self.unchanged.len() >= MAX_FILES {
             return Err(format!("{} has more than {MAX_FILES} files", self.path.display()));
         }
+        let name = &file[prefix.len()..];
         let found = if kind == FileType::Symlink { self.follow(&file) } else { stat(parent, name) };
         let found = match found {
             Ok(found) => found,
             Err(Errno::NOENT) if kind != FileType::Symlink => return Ok(()),
             Err(error) => {
-                self.keep_unreadable(file, &cannot_open(error));
+                self.keep_unreadable(&file, &cannot_open(error));
                 return Ok(());
             }
         };
@@ -389,12 +415,11 @@ impl Reading<'_> {
         let unchanged = self.known.get(&file).filter(|known| known.settled && known.stamp == stamp(&found));
         let state = match unchanged {
             Some(known) => {
-                let state = Arc::clone(&known.state);
-                self.files.insert(file, Arc::clone(&state));
-                Some(state)
+                self.unchanged.push((file, Arc::clone(&known.state)));
+                Some(Arc::clone(&known.state))
             }
-            None if kind == FileType::Symlink => self.read(self.root, &file.clone(), file, OFlags::empty()),
-            None => self.read(parent, name, file, OFlags::NOFOLLOW),
+            None if kind == FileType::Symlink => self.read(self.root, &file, &file, OFlags::empty()),
+            None => self.read(parent, name, &file, OFlags::NOFOLLOW),
         };
         if let Some(FileState::Read(text)) = state.as_deref() {
             self.documents += text.documents;
@@ -422,7 +447,7 @@ impl Reading<'_> {
     }
 
     /// `None` when it is gone since it was listed.
-    fn read(&mut self, parent: &OwnedFd, name: &str, file: String, flags: OFlags) -> Option<Arc<FileState>> {
+    fn read(&mut self, parent: &OwnedFd, name: &str, file: &str, flags: OFlags) -> Option<Arc<FileState>> {
         let opened = match tree::open_resolved(parent, name, LOOK | flags, BELOW) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return None,
@@ -432,7 +457,7 @@ impl Reading<'_> {
             Ok(content) => content,
             Err(reason) => return Some(self.keep_unreadable(file, &reason)),
         };
-        let before = self.known.get(&file);
+        let before = self.known.get(file);
         let window = if content.bytes.is_empty() { EMPTY_WINDOW } else { WINDOW };
         let held_back = match content.unsettled(self.now, window) {
             // An empty file that was never anything else has nothing to keep.
@@ -456,23 +481,23 @@ impl Reading<'_> {
             Some(known) => Arc::clone(&known.state),
             None => {
                 self.parsed += 1;
-                Arc::new(FileState::Read(self.parse(&file, &content.bytes)))
+                Arc::new(FileState::Read(self.parse(file, &content.bytes)))
             }
         };
         Some(self.keep(file, Known { stamp: content.stamp, hash: Some(hash), state, settled: true }))
     }
 
-    fn keep(&mut self, file: String, known: Known) -> Arc<FileState> {
+    fn keep(&mut self, file: &str, known: Known) -> Arc<FileState> {
         let state = Arc::clone(&known.state);
-        self.files.insert(file.clone(), Arc::clone(&state));
-        self.new.insert(file, known);
+        self.files.insert(file.to_owned(), Arc::clone(&state));
+        self.new.insert(file.to_owned(), known);
         state
     }
 
     /// Looked at again each time: what stands in the way need not change the file.
-    fn keep_unreadable(&mut self, file: String, reason: &str) -> Arc<FileState> {
+    fn keep_unreadable(&mut self, file: &str, reason: &str) -> Arc<FileState> {
         let state = FileState::Unreadable(reason.into());
-        let state = match self.known.get(&file) {
+        let state = match self.known.get(file) {
             Some(known) if *known.state == state => Arc::clone(&known.state),
             Some(_) | None => Arc::new(state),
         };
@@ -523,7 +548,7 @@ impl Reading<'_> {
             match content {
                 Content::Valid(object) => {
                     let id = object.id.clone();
-                    let wanted = Wanted { object: *object, provenance };
+                    let wanted = Wanted { object: Arc::from(object), provenance };
                     text.wishes.push((id, WishOf::Present(Arc::new(wanted))));
                 }
                 Content::Invalid { id: Some(id), diagnostics } => {

@@ -1,11 +1,35 @@
 //! What all sources together ask for.
 
-use super::directory::{FileState, Snapshot, WishOf};
-use crate::plan::{Desired, Wish};
+use super::directory::{FileState, Files, Snapshot, WishOf};
+use crate::plan::{Desired, SourceState, Wish};
 use crate::spec::{ObjectId, Provenance};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+
+/// Folds snapshots time and again: while they are as they were the last time, there is nothing to do.
+#[derive(Debug, Default)]
+pub struct Fold {
+    last: Vec<(String, Arc<Files>, SourceState)>,
+}
+
+impl Fold {
+    /// As [`desired`]; `None` when that is the same as before.
+    pub fn fold(&mut self, snapshots: &[(&str, &Snapshot)]) -> Option<Desired> {
+        let same =
+            |((name, files, state), (source, snapshot)): (&(String, Arc<Files>, SourceState), &(&str, &Snapshot))| {
+                name == source && Arc::ptr_eq(files, &snapshot.files) && *state == snapshot.state
+            };
+        if self.last.len() == snapshots.len() && self.last.iter().zip(snapshots).all(same) {
+            return None;
+        }
+        let kept = |(source, snapshot): &(&str, &Snapshot)| {
+            ((*source).to_owned(), Arc::clone(&snapshot.files), snapshot.state.clone())
+        };
+        self.last = snapshots.iter().map(kept).collect();
+        Some(desired(snapshots))
+    }
+}
 
 /// Folds the snapshots of all sources into one. An object that stands in two places is nobody's
 /// choice: neither text is used, and both are named.
@@ -15,7 +39,7 @@ pub fn desired(snapshots: &[(&str, &Snapshot)]) -> Desired {
     let mut doubled: BTreeMap<&ObjectId, Vec<&Provenance>> = BTreeMap::new();
     for (source, snapshot) in snapshots {
         desired.sources.insert((*source).to_owned(), snapshot.state.clone());
-        for (file, state) in &snapshot.files {
+        for (file, state) in &*snapshot.files {
             let hold = |reason: &Arc<str>| (((*source).to_owned(), file.clone()), Arc::clone(reason));
             match &**state {
                 FileState::Unreadable(reason) => {

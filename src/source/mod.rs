@@ -7,12 +7,13 @@
 
 mod directory;
 mod fold;
+mod mounts;
 mod names;
 mod trust;
 mod watch;
 mod way;
 
-pub use directory::{Directory, FileState, Snapshot, Text, WINDOW};
-pub use fold::desired;
+pub use directory::{Directory, FileState, Files, Snapshot, Text, WINDOW};
+pub use fold::{Fold, desired};
 pub use trust::Trust;
 pub use watch::{WatchError, WatchEvent, Watcher, watch};

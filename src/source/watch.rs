@@ -1,8 +1,9 @@
 //! Says when to look at a source again.
 //!
 //! An event carries no news but "look again": the listing is what counts, and a periodic one finds
-//! what inotify does not tell (network file systems, an unmount). Nothing is coalesced here.
+//! what nobody tells (network file systems). Nothing is coalesced here.
 
+use super::mounts::Mounts;
 use super::way::{Found, Way};
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -42,6 +43,8 @@ pub struct Watcher {
     /// it was removed, also when another directory is there by then.
     stale: Arc<AtomicBool>,
     ways: Vec<Way>,
+    /// `None` where the kernel's table of mounts cannot be watched.
+    _mounts: Option<Mounts>,
 }
 
 /// Which events are about a source.
@@ -81,6 +84,8 @@ impl std::fmt::Debug for Watcher {
 pub fn watch(paths: &[PathBuf], wake: impl Fn(WatchEvent) + Send + Sync + 'static) -> Result<Watcher, WatchError> {
     let scope = Arc::new(RwLock::new(Scope::default()));
     let stale = Arc::new(AtomicBool::new(false));
+    let wake = Arc::new(wake);
+    let remounted = Arc::clone(&wake);
     let (seen, lost) = (Arc::clone(&scope), Arc::clone(&stale));
     let handler = move |event: notify::Result<Event>| {
         let scope = seen.read().unwrap_or_else(PoisonError::into_inner);
@@ -96,8 +101,11 @@ pub fn watch(paths: &[PathBuf], wake: impl Fn(WatchEvent) + Send + Sync + 'stati
     };
     let config = notify::Config::default().with_follow_symlinks(false);
     let inner = RecommendedWatcher::new(handler, config).map_err(WatchError::Start)?;
-    let paths = paths.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).collect();
-    let mut watcher = Watcher { inner, paths, scope, stale, ways: Vec::new() };
+    let paths: Vec<PathBuf> =
+        paths.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).collect();
+    // A listing every now and then has to do where that is refused.
+    let mounts = Mounts::watch(paths.clone(), move || remounted(WatchEvent::Changed)).ok();
+    let mut watcher = Watcher { inner, paths, scope, stale, ways: Vec::new(), _mounts: mounts };
     watcher.refresh()?;
     Ok(watcher)
 }

@@ -1,6 +1,7 @@
 //! The note of which ids an instance's files belong to.
 
 use super::{IDS, StorageError};
+use crate::image::tree;
 use crate::spec::IdRange;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -69,6 +70,25 @@ pub(super) fn note(directory: &OwnedFd, place: &Path, ids: Option<IdRange>) -> R
     }
     // The file system has no attributes.
     rustix::fs::symlinkat(&*text, directory, IDS).map_err(StorageError::io("noting the ids beside", place))
+}
+
+/// The note beside what is in `place`; `None` when there is no such directory. One system call where
+/// there is an attribute: this is asked for every instance at every look at the host.
+pub(super) fn noted_at(place: &Path) -> Result<Option<Option<Noted>>, StorageError> {
+    let mut buffer = [0_u8; 64];
+    match rustix::fs::lgetxattr(place, ATTRIBUTES[0], &mut buffer[..]) {
+        Ok(length) => {
+            let noted = Noted::parse(&buffer[..length]);
+            let unreadable = || StorageError::io("reading the ids noted beside", place)(Errno::INVAL);
+            Ok(Some(Some(noted.ok_or_else(unreadable)?)))
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(_) => match tree::open_directory(place) {
+            Ok(directory) => Ok(Some(noted(&directory, place)?)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(StorageError::io("opening", place)(error)),
+        },
+    }
 }
 
 /// Reads the note: the attribute, else the link.

@@ -7,11 +7,14 @@
 //! last.
 
 mod accounts;
+mod families;
 mod ids;
 mod user;
 
 pub use accounts::ids_conflicts;
 pub use user::{ResolvedUser, UserError};
+
+use families::Families;
 
 use crate::image::{Layers, Prepared, tree};
 use crate::sandbox::{Overlay, Root};
@@ -23,6 +26,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The link that names the image's directory, so that it is not removed while it is used.
 const IMAGE: &str = "image";
@@ -33,6 +37,7 @@ const IDS: &str = "ids";
 pub struct Storage {
     /// `lib/instances`.
     instances: PathBuf,
+    families: Arc<Mutex<Families>>,
     /// `run/instances`.
     run: PathBuf,
     logs: PathBuf,
@@ -63,7 +68,8 @@ impl StorageError {
 impl Storage {
     /// `lib`, `run` and `log` are the agent's directories. Nothing is made yet.
     pub fn new(lib: &Path, run: &Path, log: &Path) -> Self {
-        Self { instances: lib.join("instances"), run: run.join("instances"), logs: log.to_owned() }
+        let (instances, run) = (lib.join("instances"), run.join("instances"));
+        Self { instances, families: Arc::default(), run, logs: log.to_owned() }
     }
 
     /// Makes the instance's directories around a prepared image; what an interrupted call or an
@@ -92,6 +98,13 @@ impl Storage {
                 }
                 Ok(Root::Overlay { base, grafts: mounted })
             }
+        }
+    }
+
+    /// What an instance that is yet to be made would find in its root.
+    pub fn root_of(image: &Prepared) -> Result<Root, StorageError> {
+        match &image.layers {
+            Layers::Directory(path) | Layers::Overlay { base: path, .. } => Ok(Root::Directory { path: text(path)? }),
         }
     }
 
@@ -145,14 +158,9 @@ impl Storage {
     pub fn list(&self) -> Result<BTreeMap<InstanceId, Option<IdRange>>, StorageError> {
         let mut found = BTreeMap::new();
         self.each(|id, place| {
-            match tree::open_directory(place) {
-                Ok(directory) => {
-                    let ids = ids::noted(&directory, place)?.and_then(ids::Noted::range);
-                    found.insert(id, ids);
-                }
-                // Removed while we looked.
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(error) => return Err(StorageError::io("opening", place)(error)),
+            // Without, it was removed while we looked.
+            if let Some(noted) = ids::noted_at(place)? {
+                found.insert(id, noted.and_then(ids::Noted::range));
             }
             Ok(())
         })?;
@@ -184,12 +192,7 @@ impl Storage {
 
     /// The ids of one instance's layers: `None` when it has no directory.
     pub fn look(&self, id: &InstanceId) -> Result<Option<Option<IdRange>>, StorageError> {
-        let place = self.place(id);
-        match tree::open_directory(&place) {
-            Ok(directory) => Ok(Some(ids::noted(&directory, &place)?.and_then(ids::Noted::range))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(StorageError::io("opening", &place)(error)),
-        }
+        Ok(ids::noted_at(&self.place(id))?.map(|noted| noted.and_then(ids::Noted::range)))
     }
 
     /// The directories of images that some instance is made of.
@@ -259,14 +262,10 @@ impl Storage {
     }
 
     fn each(&self, mut visit: impl FnMut(InstanceId, &Path) -> Result<(), StorageError>) -> Result<(), StorageError> {
-        for family in list_or_nothing(&self.instances)? {
-            let place = self.instances.join(&family);
-            for number in list_or_nothing(&place)? {
-                // What has no such name is not ours.
-                if let Ok(id) = format!("{family}.{number}").parse::<InstanceId>() {
-                    visit(id, &place.join(&number))?;
-                }
-            }
+        let listed = self.families.lock().unwrap_or_else(PoisonError::into_inner).list(&self.instances)?;
+        for id in listed {
+            let place = self.place(&id);
+            visit(id, &place)?;
         }
         Ok(())
     }

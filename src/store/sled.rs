@@ -3,6 +3,7 @@
 use super::{Store, StoreError};
 use crate::plan::Record;
 use crate::spec::{ObjectId, Timestamp};
+use nix::sys::prctl;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,6 +108,10 @@ impl SledStore {
             // Every put flushes by itself, so a timer would only wake the machine.
             .flush_every_ms(None);
         let patience = Instant::now() + patience;
+        // sled's workers wake every second for as long as the process lives. They inherit the slack of
+        // whoever makes them (prctl(2), PR_SET_TIMERSLACK), and with some they do it together, when the
+        // machine is awake anyway. Whoever waits for a worker's work is not kept: that is no timer.
+        let _slack = Slack::set();
         let database = loop {
             match config.open() {
                 Ok(database) => break database,
@@ -184,6 +189,15 @@ impl Store for SledStore {
     }
 
     fn put(&self, records: &[Record]) -> Result<(), StoreError> {
+        if let [record] = records {
+            // A batch of one would be written in two pieces, one after the other.
+            let key = record.id.to_string();
+            let value = encode(&key, record)?;
+            return self.with("writing", &key, |open| {
+                open.records.insert(key.as_bytes(), value)?;
+                open.database.flush().map(drop)
+            });
+        }
         let mut batch = ::sled::Batch::default();
         for record in records {
             let key = record.id.to_string();
@@ -215,6 +229,27 @@ impl SledStore {
             // What is applied alone is lost with the process: it only reaches the log's buffer.
             open.database.flush().map(|_| ())
         })
+    }
+}
+
+/// The timer slack of this thread, put back at the end.
+struct Slack(i32);
+
+/// In nanoseconds.
+const WORKERS_SLACK: std::ffi::c_ulong = 900_000_000;
+
+impl Slack {
+    fn set() -> Option<Self> {
+        let before = prctl::get_timerslack().ok()?;
+        prctl::set_timerslack(WORKERS_SLACK).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Slack {
+    fn drop(&mut self) {
+        // Set by this thread before, so it can be set again.
+        let _infallible = prctl::set_timerslack(std::ffi::c_ulong::try_from(self.0).unwrap_or(0));
     }
 }
 

@@ -12,6 +12,7 @@ mod exec;
 mod mount;
 mod pidfd;
 mod process;
+mod program;
 mod title;
 
 pub use attributes::{
@@ -32,6 +33,7 @@ pub use process::{
     raise_ambient, reset_signals, set_groups, set_keep_capabilities, set_limit, set_no_new_privileges,
     set_not_dumpable, set_seccomp_filter, set_signal_mask, unshare_namespaces, user_namespace_of, wait_for_signal,
 };
+pub use program::{Layout, Mapping, heap_end, remap, set_program};
 pub use rustix::io::Errno;
 pub use title::Arguments;
 

@@ -28,12 +28,9 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
 }
 
 /// So many descriptors from `first` on stay open at `execve`; all of them have to be open.
-pub fn keep_over_exec(first: u32, count: u32) -> Result<(), Errno> {
-    for fd in first..first.checked_add(count).ok_or(Errno::BADF)? {
-        // SAFETY: integers alone; the flag of a descriptor changes, its owner does not.
-        done(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) })?;
-    }
-    Ok(())
+pub fn keep_over_exec(fd: u32) -> Result<(), Errno> {
+    // SAFETY: integers alone; the flag of a descriptor changes, its owner does not.
+    done(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) })
 }
 
 /// Sets a limit of the calling process (`prlimit64(2)`); `resource` is a number of getrlimit(2).

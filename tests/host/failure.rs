@@ -145,6 +145,14 @@ fn what_runs_goes_on_when_its_new_image_or_command_is_missing() {
         assert!(host.fails(4, ["validate", file.as_str()]).contains(said));
         assert!(host.fails(4, ["plan", file.as_str()]).contains(said));
     }
+    // Who is in the image only the host can tell, when it has the image.
+    for user in ["nosuchuser", "0:nosuchgroup"] {
+        host.write("kept.yaml", &text.replace("spec:\n", &format!("spec:\n  user: {user}\n")));
+        let item = host.wait("kept", "failed", |item| {
+            ["nosuch", "kept.yaml:", "running last good"].iter().all(|words| message(item).contains(words))
+        });
+        assert_eq!(item["status"]["pid"], before);
+    }
     host.write("kept.yaml", &text);
     assert_eq!(host.pid("kept"), before);
 }

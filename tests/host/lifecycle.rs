@@ -323,3 +323,22 @@ fn a_limit_changed_by_hand_is_corrected() {
     host.until("64", || host.control("default_web", ["pids.max", "pids.max"]) == "64");
     assert_eq!(host.pid("web"), before);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn after_a_lost_database_what_runs_is_kept_and_what_was_edited_meanwhile_is_replaced() {
+    let mut host = Host::up();
+    host.write("kept.yaml", &sleeper("kept", ""));
+    host.write("edited.yaml", &sleeper("edited", ""));
+    let (kept, edited) = (host.pid("kept"), host.pid("edited"));
+
+    host.kill_agent();
+    fs::remove_dir_all(host.root().join("lib/db")).unwrap();
+    host.write("edited.yaml", &sleeper("edited", "  env: {NEW: \"1\"}\n"));
+    host.start();
+
+    let item = host.wait("edited", "a new process", |item| item["status"]["sync"] == "synced" && pid(item) != edited);
+    let environment = fs::read(format!("/proc/{}/environ", pid(&item))).unwrap();
+    assert!(String::from_utf8_lossy(&environment).contains("NEW=1"));
+    assert_eq!(host.pid("kept"), kept);
+}

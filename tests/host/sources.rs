@@ -23,6 +23,28 @@ fn a_directory_that_vanishes_stops_nothing() {
 
 #[test]
 #[ignore = "needs root"]
+fn another_mount_in_place_of_the_directory_is_seen_at_once_and_removes_nothing() {
+    use nix::mount::{MsFlags, mount, umount};
+    let host = Host::up();
+    host.write("a.yaml", &sleeper("a", ""));
+    host.write("b.yaml", &sleeper("b", ""));
+    let before = (host.pid("a"), host.pid("b"));
+    let sync = |word: &'static str| move |item: &serde_json::Value| item["status"]["sync"] == word;
+    // The periodic listing comes after 30 s at the earliest.
+    let soon = std::time::Instant::now() + std::time::Duration::from_secs(25);
+
+    mount(Some("none"), &host.manifests, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    host.wait("a", "unavailable", sync("unavailable"));
+    assert!(alive(before.0) && alive(before.1));
+    umount(&host.manifests).unwrap();
+    host.wait("a", "back", sync("synced"));
+
+    assert!(std::time::Instant::now() < soon);
+    assert_eq!((host.pid("a"), host.pid("b")), before);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_directory_that_is_emptied_waits_for_consent() {
     let host = Host::up();
     let names: Vec<String> = (0..6).map(|number| format!("w{number}")).collect();

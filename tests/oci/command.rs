@@ -27,7 +27,7 @@ fn a_terminal_in_the_foreground_is_joined_to_ours() {
     let mut out = String::new();
     run.stdout.take().unwrap().read_to_string(&mut out).unwrap();
 
-    assert_eq!((out.as_str(), run.wait().unwrap().code()), ("hello\r\ngot hello\r\nend\r\n", Some(0)));
+    assert_eq!((out.as_str(), run.wait().unwrap().code()), ("hello\ngot hello\nend\n", Some(0)));
     assert!(bundle.is_gone());
 }
 
@@ -117,7 +117,7 @@ fn the_log_has_errors_and_what_was_done() {
 #[test]
 fn the_version_is_told_under_the_name_that_was_called() {
     let dir = tempfile::TempDir::new().unwrap();
-    symlink(env!("CARGO_BIN_EXE_plim-oci"), dir.path().join("runc")).unwrap();
+    symlink(crate::fixture::runtime(), dir.path().join("runc")).unwrap();
 
     let output = Command::new(dir.path().join("runc")).arg("--version").output().unwrap();
 
@@ -125,4 +125,80 @@ fn the_version_is_told_under_the_name_that_was_called() {
     let begins: Vec<&str> = text.lines().map(|line| line.split_inclusive(' ').next().unwrap()).collect();
     assert!(text.starts_with(&format!("runc version {}\n", env!("CARGO_PKG_VERSION"))), "{text}");
     assert_eq!(begins, ["runc ", "commit: ", "spec: "]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn descriptors_are_kept_where_they_are_open_and_others_do_not_slip_in() {
+    let bundle = Bundle::new("cat <&5; for fd in 3 4 6 7 8 9; do test -e /proc/self/fd/$fd && echo $fd; done; true");
+    fs::write(bundle.path("config.json"), bundle.config.to_string()).unwrap();
+    fs::write(bundle.path("kept"), "kept\n").unwrap();
+    let (dir, id) = (bundle.path(""), bundle.id());
+    let run = bundle.command(&["run", "--preserve-fds", "9", "--bundle", dir.to_str().unwrap(), &id]);
+    let mut shell = Command::new("sh");
+    // A shell to place the descriptor: 5, between ones that are closed.
+    shell.args(["-c", "file=$0; exec \"$@\" 3<&- 4<&- 5<\"$file\" 6<&- 7<&- 8<&- 9<&-"]).arg(bundle.path("kept"));
+
+    let output = shell.arg(run.get_program()).args(run.get_args()).stdin(Stdio::null()).output().unwrap();
+
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "kept\n", "{output:?}");
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn home_is_what_the_containers_own_passwd_says() {
+    let mut bundle = Bundle::new("echo $HOME; exec sleep 1000");
+    fs::write(bundle.path("rootfs/etc/passwd"), "root:x:0:0::/top:/bin/sh\nweb:x:7:7::/srv:/bin/sh\n").unwrap();
+    bundle.config["process"]["user"]["uid"] = json!(7);
+    bundle.create();
+    bundle.on(&["start"]);
+
+    bundle.wait("its output", || fs::read_to_string(bundle.path("out")).unwrap() == "/srv\n");
+    let home = |user: &str| bundle.call(&["exec", "--user", user, &bundle.id(), "sh", "-c", "echo $HOME"]).out;
+    assert_eq!([home("0"), home("7"), home("9")], ["/top", "/srv", "/"]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn of_several_variables_with_one_name_the_last_counts() {
+    let mut bundle = Bundle::new("env | grep -E '^(A|HOME)='");
+    bundle.config["process"]["env"] = json!(["PATH=/usr/bin", "A=1", "HOME=", "A=2"]);
+
+    assert_eq!(bundle.run().out, "HOME=/root\nA=2");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_list_has_what_there_is_and_hides_nothing_for_one_that_is_damaged() {
+    let bundle = Bundle::new("exec sleep 1000");
+    bundle.create();
+    fs::create_dir_all(bundle.path("state/broken")).unwrap();
+    fs::write(bundle.path("state/broken/state.json"), "{").unwrap();
+
+    let answer = bundle.call(&["list", "--format", "json"]);
+
+    let rows: Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 1, "{answer:?}");
+    assert_eq!(
+        (&rows[0]["id"], &rows[0]["status"], &rows[0]["owner"]),
+        (&json!(bundle.id()), &json!("created"), &json!("root"))
+    );
+    assert!(answer.code == Some(0) && answer.err.contains("broken: "), "{answer:?}");
+    assert!(bundle.call(&["list"]).out.lines().next().unwrap().starts_with("ID "));
+    assert_eq!(bundle.call(&["list", "--quiet"]).out, format!("broken\n{}", bundle.id()));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn capabilities_that_cannot_be_given_are_told_and_left_out() {
+    let mut bundle = Bundle::new("grep -E '^Cap(Bnd|Amb)' /proc/self/status");
+    let capabilities = json!({"bounding": ["CAP_KILL", "CAP_FLY"], "permitted": ["CAP_KILL"], "ambient": ["CAP_KILL"]});
+    bundle.config["process"]["capabilities"] = capabilities;
+
+    let answer = bundle.run();
+
+    assert_eq!(answer.out, "CapBnd:\t0000000000000020\nCapAmb:\t0000000000000000", "{answer:?}");
+    assert!(answer.err.contains("process.capabilities.bounding[1]: \"CAP_FLY\" is not a capability"), "{answer:?}");
+    assert!(answer.err.contains("CAP_KILL is not both permitted and inheritable"), "{answer:?}");
 }

@@ -41,9 +41,10 @@ fn figures_are_those_of_the_kernel() {
 #[ignore = "needs root"]
 fn running_out_of_memory_is_told_and_the_end_ends_it() {
     // The one that is killed is a child of the shell's.
-    let script =
-        "until [ -e /dev/shm/go ]; do sleep 0.05; done; head -c 200000000 /dev/zero | tail >/dev/null; exec sleep 1000";
+    let script = "mkfifo /dev/shm/go; echo ready; read go </dev/shm/go; head -c 200000000 /dev/zero | tail >/dev/null; \
+                  exec sleep 1000";
     let bundle = running(script);
+    bundle.wait("its fifo", || std::fs::read_to_string(bundle.path("out")).unwrap() == "ready\n");
     let mut child =
         bundle.command(&["events", "--interval", "100ms", &bundle.id()]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -51,10 +52,11 @@ fn running_out_of_memory_is_told_and_the_end_ends_it() {
     // It watches, once it has said something.
     assert_eq!(next().unwrap()["type"], "stats");
 
-    assert_eq!(bundle.call(&["exec", &bundle.id(), "touch", "/dev/shm/go"]).code, Some(0));
+    assert_eq!(bundle.call(&["exec", &bundle.id(), "sh", "-c", "echo >/dev/shm/go"]).code, Some(0));
 
-    let mut kinds = std::iter::from_fn(&mut next).map(|event| event["type"].as_str().unwrap().to_owned());
-    assert!(kinds.any(|kind| kind == "oom"), "the stream ended without one");
+    // Ten seconds' worth of figures come before it at most.
+    let mut kinds = std::iter::from_fn(&mut next).take(100).map(|event| event["type"].as_str().unwrap().to_owned());
+    assert!(kinds.any(|kind| kind == "oom"), "the stream has none");
     drop(kinds);
     assert_eq!(bundle.call(&["kill", &bundle.id(), "KILL"]).code, Some(0));
     while next().is_some() {}

@@ -156,8 +156,10 @@ impl Simulation {
     /// One round; the steps are begun, and end later.
     fn round(&mut self) -> Plan {
         self.save_settled();
+        let before = self.referee.heard();
         let plan = self.plan();
         if !self.write_intents(&plan) {
+            self.referee.unhear(before);
             return plan;
         }
         for step in &plan.steps {

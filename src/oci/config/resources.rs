@@ -148,6 +148,7 @@ pub struct Throttle {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HugePageLimit {
+    #[serde(alias = "pagesize")]
     pub page_size: String,
     pub limit: u64,
 }

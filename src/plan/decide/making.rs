@@ -87,7 +87,13 @@ impl<'a> Case<'a> {
     pub(super) fn take_over(&mut self, id: &InstanceId, sighting: &Sighting, phase: Phase) {
         let record = self.record.to_mut();
         record.next_instance = record.next_instance.max(id.number + 1);
-        record.instance = Some(first_run(record, id.clone(), phase, sighting.ids, sighting.since()));
+        let mut instance = first_run(record, id.clone(), phase, sighting.ids, sighting.since());
+        if let Some(noted) = sighting.started_from.as_ref().filter(|noted| **noted != record.accepted) {
+            // Of a revision that nothing else is remembered of.
+            instance.started_from = Arc::clone(noted);
+            instance.generation = 0;
+        }
+        record.instance = Some(instance);
     }
 
     /// It runs, and the record does not know: the record is wrong, for the kernel is right.

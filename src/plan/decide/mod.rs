@@ -37,7 +37,7 @@ pub(super) struct Look<'a> {
     pub record: Option<&'a Record>,
     pub presence: Presence<'a>,
     /// The object's instances on the host, lowest number first.
-    pub seen: Vec<(&'a InstanceId, &'a Sighting)>,
+    pub seen: &'a [(&'a InstanceId, &'a Sighting)],
     pub settings: &'a Settings,
     /// A person has released its removal.
     pub approved: bool,
@@ -64,10 +64,10 @@ pub(super) fn decide(look: Look<'_>, ranges: &mut FreeRanges<'_>) -> Decision {
     }
 }
 
-fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
+pub(super) fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
     Record {
         id: id.clone(),
-        accepted: Arc::new(wanted.object.clone()),
+        accepted: Arc::clone(&wanted.object),
         provenance: wanted.provenance.clone(),
         generation: 1,
         next_instance: 1,
@@ -152,7 +152,8 @@ impl Next {
     }
 }
 
-static NOTHING_SEEN: Sighting = Sighting { process: ProcessSeen::None, group: None, rootfs: false, ids: None };
+static NOTHING_SEEN: Sighting =
+    Sighting { process: ProcessSeen::None, group: None, rootfs: false, ids: None, started_from: None };
 
 impl Sighting {
     pub(super) fn is_running(&self) -> bool {

@@ -11,7 +11,10 @@ impl<'a> Case<'a> {
         let finding = self.finding(sync, message);
         let pending = self.pending_class();
         let wake = [until, self.override_ends(), self.grace_ends()].into_iter().flatten().min();
-        let changed = self.look.record != Some(&*self.record);
+        let changed = match &self.record {
+            Cow::Borrowed(_) => false,
+            Cow::Owned(record) => self.look.record != Some(record),
+        };
         let changes = std::mem::take(&mut self.changes);
         let step = match (action, changed) {
             (None, false) => None,

@@ -43,11 +43,11 @@ impl<'a> Case<'a> {
             });
             self.record.to_mut().provenance = provenance.clone();
         }
-        if *self.record.accepted != *object {
+        if self.record.accepted != *object {
             self.changes = change::between_objects(&self.record.accepted, object);
             self.why = Some(words::changes(&self.changes));
             let record = self.record.to_mut();
-            record.accepted = Arc::new(object.clone());
+            record.accepted = Arc::clone(object);
             record.generation += 1;
             // A revision starts with a clean slate: what failed before may work now.
             record.attempts = Attempts::default();

@@ -6,6 +6,7 @@
 mod default;
 mod preamble;
 mod profile;
+mod shorten;
 
 pub use default::default_profile;
 pub use profile::{Action, Arch, ArchMap, Comparison, Condition, Operator, Profile, Rule, SeccompError};
@@ -20,6 +21,13 @@ use std::io::{Read, Seek};
 /// made with it either, except those that [`preamble`] has the numbers of. Numbers above the newest
 /// known one answer ENOSYS: libc then falls back to the older call, which it would not do for EPERM.
 pub fn compile(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, SeccompError> {
+    let filter = shorten::shorten(compile_long(profile, capabilities)?);
+    let length = filter.len() / preamble::INSTRUCTION;
+    if length > 4096 { Err(SeccompError::TooLong(length)) } else { Ok(filter) }
+}
+
+/// As the library writes it.
+fn compile_long(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, SeccompError> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |source| SeccompError::Compile { what, source }
@@ -58,9 +66,7 @@ pub fn compile(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, SeccompE
     let broad = default_profile();
     // Where all is allowed, so is what is yet to come.
     let known = |arch| if lets_all_pass { None } else { known(&[profile, &broad], arch) };
-    let filter = preamble::prepend(&arches, known, &mut newer, &body);
-    let length = filter.len() / preamble::INSTRUCTION;
-    if length > 4096 { Err(SeccompError::TooLong(length)) } else { Ok(filter) }
+    Ok(preamble::prepend(&arches, known, &mut newer, &body))
 }
 
 fn add(

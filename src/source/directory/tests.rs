@@ -1,4 +1,4 @@
-use super::super::desired;
+use super::super::{Fold, desired};
 use super::*;
 use crate::plan::Desired;
 use std::collections::BTreeSet;
@@ -137,9 +137,19 @@ fn what_has_not_changed_is_neither_read_nor_parsed() {
     let first = place.settled();
     let again = place.settled();
     assert_eq!((first.parsed, again.parsed), (50, 0));
-    for (file, state) in &first.files {
-        assert!(Arc::ptr_eq(state, &again.files[file]), "{file}");
-    }
+    assert!(Arc::ptr_eq(&first.files, &again.files));
+    let mut fold = Fold::default();
+    assert_eq!(fold.fold(&[("main", &first)]).map(|desired| desired.objects.len()), Some(50));
+    assert!(fold.fold(&[("main", &again)]).is_none());
+    assert!(fold.fold(&[("other", &again)]).is_some());
+
+    // As many files as before, and another one among them.
+    fs::rename(place.at("c9.yaml"), place.at("d9.yaml")).unwrap();
+    let moved = place.settled();
+    assert!(moved.files.contains_key("d9.yaml") && !moved.files.contains_key("c9.yaml"));
+    fs::remove_file(place.at("d9.yaml")).unwrap();
+    assert_eq!(place.settled().files.len(), 49);
+    assert_eq!(fold.fold(&[("other", &place.settled())]).map(|desired| desired.objects.len()), Some(49));
 
     // A new time without a new text.
     place.age("c7.yaml");
