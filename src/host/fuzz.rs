@@ -31,8 +31,6 @@ fn build(text: &[u8]) {
             user: &user,
             cgroup: CgroupJoin { unified: None, v1: Vec::new() },
             cgroup_view: CgroupView::Nothing,
-            stdout: "/o".to_owned(),
-            stderr: "/e".to_owned(),
             capabilities: object.spec.security.capabilities.mask(),
             seccomp: true,
         };

@@ -58,7 +58,7 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
             // What is left of it is for who deletes it. It may have ended already.
             if let Some(pidfd) = running(&record) {
                 let _ = crate::sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL);
-                state::wait_for_end(&pidfd);
+                let _ = state::wait_for_end(&pidfd);
             }
         }),
         Err(StartError::Failed(failure)) => {

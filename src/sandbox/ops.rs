@@ -350,9 +350,10 @@ pub(super) struct Program {
 }
 
 /// What a terminal makes of a new line that a program writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NewLine {
     /// As terminals begin: whatever shows it may leave its own terminal raw.
+    #[default]
     WithReturn,
     /// As OCI runtimes have it: who reads it has a terminal that knows better, or is no terminal.
     Bare,

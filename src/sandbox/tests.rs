@@ -805,3 +805,26 @@ mod root {
         fd.unwrap().into()
     }
 }
+
+#[test]
+fn labels_are_opened_while_proc_is_the_hosts_and_written_at_the_end() {
+    let attributes =
+        Attributes { apparmor: Some("strict".to_owned()), selinux: Some("a:b:c".to_owned()), ..Attributes::default() };
+    let argv = vec!["/bin/true".to_owned()];
+    let process = Process { argv, cwd: "/".to_owned(), attributes, no_new_privileges: true, ..Process::default() };
+    let plan = ExecPlan { enter: namespaces(None), cgroup: CgroupJoin::default(), process };
+
+    let text = exec_script(&plan).unwrap().to_string();
+
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}:\n{text}"));
+    let order = [
+        at("opening /proc/thread-self/attr/apparmor/exec as #0"),
+        at("opening /proc/thread-self/attr/exec as #1"),
+        at("entering namespaces"),
+        at("writing \"exec strict\" to #0"),
+        at("writing \"a:b:c\" to #1"),
+        at("dropping"),
+        at("executing /bin/true"),
+    ];
+    assert!(order.is_sorted(), "{text}");
+}
