@@ -83,6 +83,10 @@
 //!   length is paid at every start.
 //! - **Consent is for one absence**: when an object's text comes back, what was approved before is
 //!   forgotten, and its next disappearance is asked about anew.
+//! - **The runtime runs from sealed memory without a second `execve`**: the copy takes the place of the
+//!   file's mappings ([`sandbox::program`]). It costs what copying the program costs, which is why its size counts.
+//! - **Filters are shortened** to a search tree for each architecture: the kernel pays for every
+//!   instruction at every start.
 //! - **A damaged database is set aside**, and rebuilt from what runs and what the manifests say.
 //! - **The rounds have a thread of their own**, beside tokio's: they wait for disks and for the kernel,
 //!   and the window after a file event is met to a fraction of a millisecond, where tokio's timer counts

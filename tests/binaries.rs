@@ -124,7 +124,8 @@ fn they_are_small() {
             .map(|path| Binary::read(path).mapped());
 
     assert!(keeper < 5 << 20 && keeper * 4 < agent, "{keeper} of {agent} bytes");
-    assert!(runtime < 8 << 20 && runtime * 2 < agent, "{runtime} of {agent} bytes");
+    // Its C library and libseccomp are in it.
+    assert!(runtime < 10 << 20 && runtime * 2 < agent, "{runtime} of {agent} bytes");
 }
 
 /// Tests take guards out by this name; see `sandbox::guard`.

@@ -8,6 +8,7 @@
 mod agent;
 mod idle;
 mod noop;
+mod oci;
 mod resize;
 mod start;
 mod table;
@@ -16,12 +17,13 @@ use table::Table;
 
 type Bench = (&'static str, fn(&mut Table));
 
-const ALL: [Bench; 5] = [
+const ALL: [Bench; 6] = [
     ("start", start::bench),
     ("resize", resize::bench),
     ("cold", agent::bench),
     ("noop", noop::bench),
     ("idle", idle::bench),
+    ("oci", oci::bench),
 ];
 
 fn main() {

@@ -83,7 +83,7 @@ fn host_root(dir: &Path) -> PathBuf {
     root
 }
 
-fn compile(dir: &Path, name: &str, source: &Path, flags: &[&str]) -> PathBuf {
+pub fn compile(dir: &Path, name: &str, source: &Path, flags: &[&str]) -> PathBuf {
     let program = dir.join(name.trim_end_matches(".c"));
     let status = Command::new("cc").args(flags).arg("-w").arg("-o").arg(&program).arg(source).status();
     assert!(status.expect("a C compiler").success());

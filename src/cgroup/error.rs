@@ -35,7 +35,7 @@ pub enum CgroupError {
     NotOnThisHost { field: &'static str, asked: String, available: String },
     #[error("the container's cgroup is not empty: {} has processes in it already", path.display())]
     Occupied { path: PathBuf },
-    #[error("the cgroup {} is frozen: nothing would run in it", path.display())]
+    #[error("container's cgroup unexpectedly frozen: nothing would run in {}", path.display())]
     Frozen { path: PathBuf },
     #[error("{} is not frozen {waited_ms} ms after it was told to", path.display())]
     NotFrozen { path: PathBuf, waited_ms: u64 },

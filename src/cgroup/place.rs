@@ -236,10 +236,7 @@ impl Place {
 
     /// Whether its processes are stopped.
     pub fn is_frozen(&self) -> bool {
-        match (self.unified(), self.home(Controller::Freezer)) {
-            (Some(directory), _) | (None, Some(directory)) => is_frozen(directory),
-            (None, None) => false,
-        }
+        self.unified().is_some_and(is_frozen) || self.home(Controller::Freezer).is_some_and(is_frozen)
     }
 
     /// Kills all that is in it, frozen or not, waits until that is gone, and removes the directories.

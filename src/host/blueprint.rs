@@ -1,8 +1,8 @@
 //! From a manifest's container to the sandbox's blueprint: defaults, names resolved, nothing touched.
 
 use crate::sandbox::{
-    self, Blueprint, Capabilities, CgroupJoin, CgroupView, Mount, Namespace, NewLine, Process, Root, SysView,
-    usual_mounts,
+    self, Blueprint, Capabilities, CgroupJoin, CgroupView, ChangeRoot, Mount, Namespace, NewLine, Process, Root,
+    SysView, usual_mounts,
 };
 use crate::spec::{Container, IdRange, InstanceId, MountSource, Network};
 use crate::storage::ResolvedUser;
@@ -50,10 +50,13 @@ pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
         root_with_mounts: false,
         read_only_root: spec.security.read_only_root,
         root_propagation: None,
+        change_root: ChangeRoot::Pivot,
+        clocks: String::new(),
         own: std::iter::once(Namespace::Pid).chain(namespaces(ids.is_some(), spec.network)).collect(),
         join: Vec::new(),
         ids: ids.map(Into::into),
         mounts,
+        listed_in_order: false,
         nodes: Vec::new(),
         masked_paths: MASKED.map(str::to_owned).to_vec(),
         readonly_paths: READ_ONLY.map(str::to_owned).to_vec(),

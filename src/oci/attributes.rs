@@ -106,8 +106,10 @@ pub(super) fn label_mounts(mounts: &mut [Mount], label: &str, modules: Modules) 
                 let comma = if data.is_empty() { "" } else { "," };
                 data.push_str(&format!("{comma}context={quoted}"));
             }
-            Mount::Devices { options, .. } => options.push(("context".to_owned(), label.to_owned())),
-            Mount::Fresh { .. } | Mount::Bind { .. } => {}
+            Mount::Devices { options, .. } | Mount::Copy { options, .. } => {
+                options.push(("context".to_owned(), label.to_owned()))
+            }
+            Mount::Fresh { .. } | Mount::Bind { .. } | Mount::Link { .. } => {}
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! From a `config.json` to what the sandbox is to build. Pure, apart from asking which capabilities
-//! there are to give.
+//! From a `config.json` to what the sandbox is to build. Nothing is touched; asked is which capabilities
+//! there are to give, and what the files are that it names: namespaces, and sources of mounts.
 
 use super::attributes::{self, Common, Modules, Moment};
 use super::config::{self, Config, Invalid, NamespaceKind, RootPropagation};
@@ -9,8 +9,8 @@ use super::mounts::{self, Surroundings};
 use crate::cgroup::place::Place;
 use crate::sandbox::seccomp::{self, Profile};
 use crate::sandbox::{
-    self, Blueprint, CgroupJoin, IdExtent, IdMaps, Namespace, NewLine, Process, Propagation, PropagationKind,
-    ResourceLimit, Root,
+    self, Blueprint, CgroupJoin, ChangeRoot, IdExtent, IdMaps, Namespace, NewLine, Process, Propagation,
+    PropagationKind, ResourceLimit, Root,
 };
 use crate::spec::Capability;
 use std::path::Path;
@@ -22,6 +22,14 @@ pub(super) struct Context<'a> {
     pub keep_descriptors: Vec<u32>,
     pub common: Common,
     pub modules: Modules,
+    pub change_root: ChangeRoot,
+}
+
+/// What a configuration becomes.
+pub(super) struct Built {
+    pub blueprint: Blueprint,
+    /// For each mount of the blueprint the one of the configuration that it is for.
+    pub origins: Vec<usize>,
 }
 
 impl<'a> Context<'a> {
@@ -34,12 +42,13 @@ impl<'a> Context<'a> {
             keep_descriptors: Default::default(),
             common: Common::default(),
             modules: Modules::BOTH,
+            change_root: ChangeRoot::Pivot,
         }
     }
 }
 
 /// What a container with a configuration is.
-pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Blueprint, Invalid> {
+pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built, Invalid> {
     let Config { oci_version: _, root, mounts, process, hostname, domainname, annotations: _, linux, hooks } = config;
     let (own, join) = namespaces(&linux.namespaces)?;
     let root = root.as_ref().ok_or_else(|| Invalid::new("root", "missing"))?;
@@ -50,20 +59,34 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Bluepr
     {
         return Err(Invalid::new("hostname", "takes a uts namespace of its own"));
     }
-    let ids = ids(linux, own.contains(&Namespace::User))?;
+    let joined = join.iter().find(|(namespace, _)| *namespace == Namespace::User);
+    let ids = ids(linux, own.contains(&Namespace::User), joined.map(|(_, path)| path.as_str()))?;
+    if joined.is_some() && own.contains(&Namespace::Pid) {
+        // It is made before the child joins, so it is the host's, and its proc is not theirs to mount.
+        let what = "a pid namespace of its own does not go with a user namespace that is joined";
+        return Err(Invalid::new("linux.namespaces", what));
+    }
+    if let Some(ids) = &ids {
+        mapped(&process.user, ids)?;
+    }
+    let settings = sysctl(config, &own, &join)?;
+    let clocks = clocks(linux, own.contains(&Namespace::Time))?;
+    if !own.contains(&Namespace::Mount) && !join.iter().any(|(namespace, _)| *namespace == Namespace::Mount) {
+        without_mounts(config)?;
+    }
     let around = Surroundings {
         bundle: context.bundle,
         devices: &linux.devices,
         place: context.place,
         own_cgroups: own.contains(&Namespace::Cgroup),
-        user_namespace: ids.is_some(),
+        ids: ids.as_ref(),
     };
     for (index, device) in linux.devices.iter().enumerate() {
         if !device.path.starts_with('/') || device.path.split('/').any(|part| part == "..") {
             return Err(Invalid::new(format!("linux.devices[{index}].path"), "not an absolute path"));
         }
     }
-    let mounts::Planned { mut mounts, nodes } = mounts::plan(mounts, &around)?;
+    let mounts::Planned { mut mounts, nodes, origins } = mounts::plan(mounts, &around)?;
     attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules)?;
     let path = context.bundle.join(&root.path);
     let given = Given {
@@ -76,18 +99,20 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Bluepr
     };
     let process = self::process(process, "process", &given)?;
     let join_paths = context.place.join();
-    Ok(Blueprint {
+    let blueprint = Blueprint {
         root: Root::Directory { path: path.to_string_lossy().into_owned() },
         mapped_root: false,
         root_with_mounts: true,
         read_only_root: root.readonly,
         root_propagation: linux.rootfs_propagation.map(propagation),
-        sysctl: sysctl(linux, &own, &join)?,
+        change_root: context.change_root,
+        sysctl: settings.writes,
         own,
         join,
-        hostname: hostname.clone().filter(|name| !name.is_empty()),
-        domainname: domainname.clone().filter(|name| !name.is_empty()),
+        hostname: hostname.clone().filter(|name| !name.is_empty()).or(settings.hostname),
+        domainname: domainname.clone().filter(|name| !name.is_empty()).or(settings.domainname),
         mounts,
+        listed_in_order: true,
         nodes,
         masked_paths: absolute(&linux.masked_paths, "linux.maskedPaths")?,
         readonly_paths: absolute(&linux.readonly_paths, "linux.readonlyPaths")?,
@@ -95,9 +120,64 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Bluepr
         hooks: hooks::inside(hooks, &process.env),
         process,
         ids,
+        clocks,
         init: false,
         wait: context.wait,
-    })
+    };
+    Ok(Built { blueprint, origins })
+}
+
+/// In the host's own mount namespace there is a root to change to, and nothing is mounted.
+fn without_mounts(config: &Config) -> Result<(), Invalid> {
+    let read_only = config.root.as_ref().is_some_and(|root| root.readonly);
+    let refused = [
+        (!config.mounts.is_empty(), "mounts"),
+        (read_only, "root.readonly"),
+        (!config.linux.masked_paths.is_empty(), "linux.maskedPaths"),
+        (!config.linux.readonly_paths.is_empty(), "linux.readonlyPaths"),
+        (config.linux.rootfs_propagation.is_some(), "linux.rootfsPropagation"),
+    ];
+    match refused.into_iter().find(|(asks, _)| *asks) {
+        Some((_, field)) => Err(Invalid::new(field, "takes a mount namespace: it would change the host's mounts")),
+        None => Ok(()),
+    }
+}
+
+/// The text for `timens_offsets`.
+fn clocks(linux: &config::Linux, own: bool) -> Result<String, Invalid> {
+    let mut text = String::new();
+    for (clock, config::ClockOffset { secs, nanosecs }) in &linux.time_offsets {
+        let name = match clock {
+            config::Clock::Monotonic => "monotonic",
+            config::Clock::Boottime => "boottime",
+        };
+        if !own {
+            return Err(Invalid::new(format!("linux.timeOffsets.{name}"), "takes a time namespace of its own"));
+        }
+        if *nanosecs >= 1_000_000_000 {
+            let what = format!("{nanosecs} is not below 1000000000");
+            return Err(Invalid::new(format!("linux.timeOffsets.{name}.nanosecs"), what));
+        }
+        text.push_str(&format!("{name} {secs} {nanosecs}\n"));
+    }
+    Ok(text)
+}
+
+/// Every id of the process has to be one inside.
+fn mapped(user: &config::User, ids: &IdMaps) -> Result<(), Invalid> {
+    let has = |extents: &[IdExtent], id: u32| {
+        extents.iter().any(|extent| id.checked_sub(extent.inside).is_some_and(|above| above < extent.size))
+    };
+    let groups = user.additional_gids.iter().enumerate();
+    let groups = groups.map(|(index, gid)| (&ids.gids, *gid, format!("additionalGids[{index}]")));
+    let own = [(&ids.uids, user.uid, "uid".to_owned()), (&ids.gids, user.gid, "gid".to_owned())];
+    for (extents, id, field) in own.into_iter().chain(groups) {
+        if !has(extents, id) {
+            let what = format!("{id} is not mapped in the container's user namespace");
+            return Err(Invalid::new(format!("process.user.{field}"), what));
+        }
+    }
+    Ok(())
 }
 
 /// All that is refused whatever else is asked for.
@@ -110,7 +190,6 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     }
     hooks::check(&config.hooks)?;
     let linux = &config.linux;
-    linux.time_offsets.refuse("linux.timeOffsets")?;
     linux.net_devices.refuse("linux.netDevices")?;
     if let Some(profile) = &linux.seccomp {
         profile.flags.refuse("linux.seccomp.flags")?;
@@ -258,7 +337,9 @@ fn capability_sets(from: Option<&config::Capabilities>, place: &str, user_namesp
     let within = |inner: u64, outer: u64, name: &str, what: &str| {
         for (number, capability) in Capability::ALL.iter().enumerate() {
             if inner & !outer & (1 << number) != 0 {
-                log::warn(&format!("{place}.capabilities.{name}: CAP_{capability} is not {what}"));
+                log::warn(&format!(
+                    "{place}.capabilities.{name}: can't raise {name} capability CAP_{capability}: it is not {what}"
+                ));
             }
         }
         inner & outer
@@ -304,7 +385,7 @@ fn namespaces(entries: &[config::NamespaceEntry]) -> Result<(Vec<Namespace>, Joi
             NamespaceKind::Uts => Namespace::Uts,
             NamespaceKind::User => Namespace::User,
             NamespaceKind::Cgroup => Namespace::Cgroup,
-            NamespaceKind::Time => return Err(Invalid::new(format!("{at}.type"), "\"time\" is not supported yet")),
+            NamespaceKind::Time => Namespace::Time,
         };
         if path.is_empty() {
             own.push(namespace);
@@ -313,44 +394,82 @@ fn namespaces(entries: &[config::NamespaceEntry]) -> Result<(Vec<Namespace>, Joi
         if !path.starts_with('/') {
             return Err(Invalid::new(format!("{at}.path"), "not an absolute path"));
         }
-        if matches!(namespace, Namespace::User | Namespace::Mount) {
-            let what = "joining a user or mount namespace is not supported yet";
-            return Err(Invalid::new(format!("{at}.path"), what));
+        // Before anything is made.
+        match sandbox::kind_of(path) {
+            Ok(Some(found)) if found == namespace => {}
+            Ok(_) => {
+                return Err(Invalid::new(format!("{at}.path"), format!("{path} is not a {} namespace", word(*kind))));
+            }
+            Err(error) => return Err(Invalid::new(format!("{at}.path"), format!("{path}: {error}"))),
         }
         join.push((namespace, path.clone()));
-    }
-    if !own.contains(&Namespace::Mount) {
-        return Err(Invalid::new("linux.namespaces", "without a mount namespace is not supported"));
     }
     Ok((own, join))
 }
 
-fn ids(linux: &config::Linux, own: bool) -> Result<Option<IdMaps>, Invalid> {
-    let extents = |mappings: &[config::IdMapping], name: &str| -> Result<Vec<IdExtent>, Invalid> {
-        let extent = |mapping: &config::IdMapping| {
-            let config::IdMapping { container, host, size } = *mapping;
-            IdExtent { inside: container, outside: host, size }
-        };
-        let extents: Vec<IdExtent> = mappings.iter().map(extent).collect();
-        for (index, IdExtent { inside, outside, size }) in extents.iter().enumerate() {
-            if *size == 0 || inside.checked_add(*size).is_none() || outside.checked_add(*size).is_none() {
-                return Err(Invalid::new(format!("linux.{name}[{index}].size"), format!("{size} does not fit")));
-            }
-        }
-        if !extents.iter().any(|extent| extent.inside == 0) {
-            return Err(Invalid::new(format!("linux.{name}"), "id 0 of the container is not mapped"));
-        }
-        Ok(extents)
-    };
-    match (own, linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
-        (true, _) => {
-            let uids = extents(&linux.uid_mappings, "uidMappings")?;
-            let gids = extents(&linux.gid_mappings, "gidMappings")?;
-            Ok(Some(IdMaps { uids, gids }))
-        }
-        (false, true) => Ok(None),
-        (false, false) => Err(Invalid::new("linux.uidMappings", "take a user namespace of its own")),
+fn word(kind: NamespaceKind) -> &'static str {
+    match kind {
+        NamespaceKind::Pid => "pid",
+        NamespaceKind::Network => "network",
+        NamespaceKind::Mount => "mount",
+        NamespaceKind::Ipc => "ipc",
+        NamespaceKind::Uts => "uts",
+        NamespaceKind::User => "user",
+        NamespaceKind::Cgroup => "cgroup",
+        NamespaceKind::Time => "time",
     }
+}
+
+/// The extents of a list in a configuration.
+pub(super) fn extents(mappings: &[config::IdMapping], place: &str) -> Result<Vec<IdExtent>, Invalid> {
+    /// In the kernel (user_namespaces(7)).
+    const MOST: usize = 340;
+    if mappings.len() > MOST {
+        return Err(Invalid::new(place, format!("{} extents are more than {MOST}", mappings.len())));
+    }
+    let mut extents: Vec<IdExtent> = Vec::new();
+    for (index, config::IdMapping { container, host, size }) in mappings.iter().enumerate() {
+        let (inside, outside, size) = (*container, *host, *size);
+        if size == 0 || inside.checked_add(size).is_none() || outside.checked_add(size).is_none() {
+            return Err(Invalid::new(format!("{place}[{index}].size"), format!("{size} does not fit")));
+        }
+        let meet = |a: u32, b: u32, other: u32| a < b.saturating_add(other) && b < a.saturating_add(size);
+        if extents
+            .iter()
+            .any(|other| meet(inside, other.inside, other.size) || meet(outside, other.outside, other.size))
+        {
+            return Err(Invalid::new(format!("{place}[{index}]"), "has ids of another extent"));
+        }
+        extents.push(IdExtent { inside, outside, size });
+    }
+    Ok(extents)
+}
+
+fn ids(linux: &config::Linux, own: bool, joined: Option<&str>) -> Result<Option<IdMaps>, Invalid> {
+    let none = linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty();
+    if let Some(path) = joined {
+        if !none {
+            return Err(Invalid::new("linux.uidMappings", "are those of the user namespace that is joined"));
+        }
+        let failed = |error| Invalid::new("linux.namespaces", format!("reading the ids of {path}: {error}"));
+        return sandbox::maps_of(path).map(Some).map_err(failed);
+    }
+    if !own {
+        return if none {
+            Ok(None)
+        } else {
+            Err(Invalid::new("linux.uidMappings", "take a user namespace of its own"))
+        };
+    }
+    for (mappings, name) in [(&linux.uid_mappings, "linux.uidMappings"), (&linux.gid_mappings, "linux.gidMappings")] {
+        if mappings.is_empty() {
+            return Err(Invalid::new(name, "missing: a user namespace has no ids without"));
+        }
+    }
+    Ok(Some(IdMaps {
+        uids: extents(&linux.uid_mappings, "linux.uidMappings")?,
+        gids: extents(&linux.gid_mappings, "linux.gidMappings")?,
+    }))
 }
 
 fn propagation(word: RootPropagation) -> Propagation {
@@ -376,8 +495,14 @@ fn absolute(paths: &[String], place: &str) -> Result<Vec<String>, Invalid> {
 }
 
 /// Only what belongs to a namespace that is not the host's; everything else would change the host.
-fn sysctl(linux: &config::Linux, own: &[Namespace], join: &Joined) -> Result<Vec<(String, String)>, Invalid> {
-    const IPC: [&str; 8] = [
+///
+/// Those of sysctl.kernel(5), ipc_namespaces(7) and namespaces(7); `kernel.pid_max` is one of the pid
+/// namespace since Linux 6.14 only, and before that the host's, so it is not among them.
+fn sysctl(config: &Config, own: &[Namespace], join: &Joined) -> Result<Settings, Invalid> {
+    const IPC: [&str; 11] = [
+        "kernel/msg_next_id",
+        "kernel/sem_next_id",
+        "kernel/shm_next_id",
         "kernel/msgmax",
         "kernel/msgmnb",
         "kernel/msgmni",
@@ -388,8 +513,8 @@ fn sysctl(linux: &config::Linux, own: &[Namespace], join: &Joined) -> Result<Vec
         "kernel/shm_rmid_forced",
     ];
     let has = |namespace| own.contains(&namespace) || join.iter().any(|(joined, _)| *joined == namespace);
-    let mut writes = Vec::new();
-    for (name, value) in &linux.sysctl {
+    let mut settings = Settings::default();
+    for (name, value) in &config.linux.sysctl {
         // As sysctl(8): the first of the two separators decides which one it is.
         let slashes = name.find('/').is_some_and(|slash| name.find('.').is_none_or(|dot| slash < dot));
         let file = if slashes {
@@ -415,17 +540,39 @@ fn sysctl(linux: &config::Linux, own: &[Namespace], join: &Joined) -> Result<Vec
             Namespace::Ipc
         } else if file.starts_with("net/") {
             Namespace::Net
-        } else if file == "kernel/domainname" {
+        } else if matches!(file.as_str(), "kernel/hostname" | "kernel/domainname") {
             Namespace::Uts
+        } else if file.starts_with("user/") {
+            Namespace::User
         } else {
             return Err(invalid("not a setting of a namespace: it would change the host"));
         };
         if !has(namespace) {
             return Err(invalid("takes a namespace of its own: it would change the host"));
         }
-        writes.push((format!("/proc/sys/{file}"), value.clone()));
+        // The files of these are the host's root's alone (sysctl.kernel(5)); the system calls are not.
+        let (named, given) = match file.as_str() {
+            "kernel/hostname" => (&mut settings.hostname, &config.hostname),
+            "kernel/domainname" => (&mut settings.domainname, &config.domainname),
+            _ => {
+                settings.writes.push((format!("/proc/sys/{file}"), value.clone()));
+                continue;
+            }
+        };
+        if given.as_ref().is_some_and(|given| !given.is_empty()) {
+            return Err(invalid("the configuration has a field for it, which is given, too"));
+        }
+        *named = Some(value.clone());
     }
-    Ok(writes)
+    Ok(settings)
+}
+
+#[derive(Default)]
+struct Settings {
+    /// Paths and values.
+    writes: Vec<(String, String)>,
+    hostname: Option<String>,
+    domainname: Option<String>,
 }
 
 /// The profile as the compiler takes it.

@@ -1,9 +1,9 @@
 //! `create` and `run`.
 
 use super::OciError;
-use super::args::{Create, Global, UsageError};
+use super::args::{Create, Global};
 use super::attributes::{Common, Modules};
-use super::build::{self, Context};
+use super::build::{self, Built, Context};
 use super::config::{Config, Invalid, Mount, NamespaceKind};
 use super::driver::{self, Planned};
 use super::filter;
@@ -16,7 +16,10 @@ use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
-use crate::sandbox::{Blueprint, Launched, Namespace, Report, Root, Script, launch, proceed, read_report};
+use crate::sandbox::{
+    Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch, proceed,
+    read_report,
+};
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -69,6 +72,8 @@ struct Container {
     record: Record,
     config: Config,
     script: Script,
+    /// Which mount of the configuration each of the script's is for.
+    origins: Vec<usize>,
     filter: Option<(String, std::fs::File)>,
     waits: Waits,
     console: Console,
@@ -84,7 +89,6 @@ impl Container {
     /// at the end, the directory that reserves the id.
     fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
         let root = &global.root;
-        later(wish)?;
         let listening = listening_descriptors();
         let keep_descriptors = descriptors(wish.preserve_fds, listening);
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
@@ -110,12 +114,19 @@ impl Container {
         if config.linux.intel_rdt.is_some() {
             rdt::root(&mounts()?)?;
         }
+        if place.is_frozen() {
+            // It would stand still in there, and who started it with it.
+            return Err(OciError::Start("container's cgroup unexpectedly frozen".to_owned()));
+        }
         let wait = waits == Waits::ForStart;
         let keyring = (!wish.no_new_keyring).then(|| format!("_ses.{}", wish.id));
         let common = Common::new(&config.linux, &config.annotations, keyring);
         let modules = Modules::of_this_host();
-        let context = Context { bundle: &bundle, place, wait, keep_descriptors, common: common.clone(), modules };
-        let blueprint = build::blueprint(&config, &context)?;
+        let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
+        let common_here = common.clone();
+        let context =
+            Context { bundle: &bundle, place, wait, keep_descriptors, common: common_here, modules, change_root };
+        let Built { blueprint, origins } = build::blueprint(&config, &context)?;
         let script = crate::sandbox::script(&blueprint)?;
         log::debug(global, || script.to_string());
         let filter = match &config.linux.seccomp {
@@ -146,7 +157,7 @@ impl Container {
         let stay = if wait || wish.detach { Stay::Detached } else { Stay::Foreground };
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
-        let container = Self { home, planned, record, config, script, filter, waits, console, common };
+        let container = Self { home, planned, record, config, script, origins, filter, waits, console, common };
         container.home.save(&container.record).inspect_err(|_| container.undo())?;
         Ok(container)
     }
@@ -174,7 +185,7 @@ impl Container {
         let filter = self.filter.as_ref().map(|(_, file)| file.as_fd());
         let group = self.record.rdt.as_ref();
         group.map_or(Ok(()), Group::enter)?;
-        let launched = launch(&self.script, self.console.io(), listener, filter)?;
+        let launched = launch(&self.script, self.console.io(), listener, filter).map_err(|error| self.placed(error))?;
         group.map_or(Ok(()), Group::leave).inspect_err(|_| end(&launched))?;
         let finished = self.finish(&launched, wish);
         if finished.is_err() {
@@ -218,7 +229,9 @@ impl Container {
         }
         match (told, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
-            (Report::Failed(failure), _) => Err(OciError::Start(words(&self.script.explain(&failure), failure.errno))),
+            (Report::Failed(failure), _) => {
+                Err(OciError::Start(self.place_of(&failure) + &words(&self.script.explain(&failure), failure.errno)))
+            }
             (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
             (Report::Executed | Report::Waiting, _) => {
                 Err(OciError::Start("the process did not do as its script says".to_owned()))
@@ -233,6 +246,19 @@ impl Container {
         let created = hooks::state(&self.record, Status::Created)?;
         proceed(launched.report.as_fd(), creating.as_fd(), created.as_fd())
             .map_err(|source| OciError::Io { what: "letting the process go on".to_owned(), source })
+    }
+
+    /// `mounts[2]: `, where the failure is about that.
+    fn place_of(&self, failure: &Failure) -> String {
+        let mount = self.script.mount_of(failure).and_then(|mount| self.origins.get(mount));
+        mount.map_or_else(String::new, |mount| format!("mounts[{mount}]: "))
+    }
+
+    fn placed(&self, error: LaunchError) -> OciError {
+        match error {
+            LaunchError::Operation { failure, words } => OciError::Start(self.place_of(&failure) + &words),
+            error => error.into(),
+        }
     }
 
     fn listen(&self) -> Result<OwnedFd, OciError> {
@@ -309,14 +335,6 @@ pub(super) fn words(text: &str, errno: i32) -> String {
     format!("exec {}", rest.replace(cause, &cause.to_lowercase()))
 }
 
-/// What the command line knows and nothing else does.
-fn later(wish: &Create) -> Result<(), OciError> {
-    if wish.no_pivot {
-        return Err(UsageError("--no-pivot is not supported yet".to_owned()).into());
-    }
-    Ok(())
-}
-
 /// No pid namespace ends with its first process.
 fn shares_pids(config: &Config) -> bool {
     !config.linux.namespaces.iter().any(|entry| entry.kind == NamespaceKind::Pid && entry.path.is_empty())
@@ -332,7 +350,7 @@ fn namespaces(config: &Config) -> u64 {
         NamespaceKind::Uts => Namespace::Uts.bit(),
         NamespaceKind::User => Namespace::User.bit(),
         NamespaceKind::Cgroup => Namespace::Cgroup.bit(),
-        NamespaceKind::Time => 0,
+        NamespaceKind::Time => Namespace::Time.bit(),
     };
     config.linux.namespaces.iter().fold(0, |all, entry| all | bit(entry.kind))
 }

@@ -17,6 +17,17 @@ pub(super) struct Planned {
     pub scope: Option<Scope>,
 }
 
+/// What a container whose cgroup has a name is in as well.
+const NAMED: [Controller; 7] = [
+    Controller::Cpuset,
+    Controller::Io,
+    Controller::Hugetlb,
+    Controller::Freezer,
+    Controller::Cpuacct,
+    Controller::NetCls,
+    Controller::NetPrio,
+];
+
 /// Where the container's limits are, and as few other hierarchies as will do: each costs time.
 pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<Planned, OciError> {
     let given = &config.linux.cgroups_path;
@@ -49,6 +60,10 @@ pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<
         relative => format!("/plim-oci/{relative}"),
     };
     wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
+    if !given.is_empty() {
+        // Who names the cgroup looks for it in all hierarchies, for figures if not for limits.
+        wanted.extend(NAMED);
+    }
     let place = find(&path, given, &wanted)?;
     let asked =
         !given.is_empty() || *resources != (Resources { devices: resources.devices.clone(), ..Resources::default() });

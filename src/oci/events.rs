@@ -28,7 +28,8 @@ pub(super) fn events(root: &Path, wish: &Events) -> Result<(), OciError> {
     let place = record.place();
     let stats = || -> Result<(), OciError> {
         let data = describe(&place.statistics()?, record.init.as_ref());
-        print(&format!("{}\n", json!({"type": "stats", "id": wish.id, "data": data})))
+        // In this order: callers look at the beginning of the line.
+        print(&format!("{{\"type\":\"stats\",\"id\":{},\"data\":{data}}}\n", json!(wish.id)))
     };
     if wish.stats {
         return stats();
@@ -56,7 +57,7 @@ pub(super) fn events(root: &Path, wish: &Events) -> Result<(), OciError> {
             && ready > 0
             && memory.has_happened()?
         {
-            print(&format!("{}\n", json!({"type": "oom", "id": wish.id})))?;
+            print(&format!("{{\"type\":\"oom\",\"id\":{}}}\n", json!(wish.id)))?;
         }
         if ended {
             return Ok(());

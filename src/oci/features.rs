@@ -214,7 +214,7 @@ fn planned(part: Value) -> Option<Blueprint> {
     build::check(&config).ok()?;
     resources::check(&config.linux.resources, Moment::Create).ok()?;
     let place = Place::of(Vec::new());
-    build::blueprint(&config, &Context::nowhere(Path::new("/"), &place)).ok()
+    build::blueprint(&config, &Context::nowhere(Path::new("/"), &place)).ok().map(|built| built.blueprint)
 }
 
 fn takes(part: Value) -> bool {
@@ -253,7 +253,11 @@ fn takes_namespace(kind: &str) -> bool {
 /// An option that is not known is left to the file system, of which a bind mount has none.
 fn takes_option(option: &str) -> bool {
     let with = |kind: &str, options: Value| {
-        planned(json!({"mounts": [{"destination": "/x", "type": kind, "source": "/x", "options": options}]}))
+        let mut mount = json!({"destination": "/x", "type": kind, "source": "/x", "options": options});
+        if kind == "bind" {
+            merge(&mut mount, mapped());
+        }
+        planned(json!({"mounts": [mount]}))
     };
     if with("bind", json!(["bind", option])).is_some() {
         return true;
@@ -265,12 +269,14 @@ fn takes_option(option: &str) -> bool {
     with("tmpfs", json!([option])).is_some_and(|blueprint| !blueprint.mounts.iter().any(left))
 }
 
-fn takes_mapped_mount() -> bool {
+fn mapped() -> Value {
     let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
-    let mount = json!({
-        "destination": "/x", "type": "bind", "source": "/x", "options": ["bind", "idmap"],
-        "uidMappings": mapping, "gidMappings": mapping,
-    });
+    json!({"uidMappings": mapping, "gidMappings": mapping})
+}
+
+fn takes_mapped_mount() -> bool {
+    let mut mount = json!({"destination": "/x", "type": "bind", "source": "/x", "options": ["bind", "idmap"]});
+    merge(&mut mount, mapped());
     takes(json!({"mounts": [mount]}))
 }
 
@@ -304,10 +310,10 @@ mod tests {
             features.pointer(pointer).and_then(Value::as_array).is_some_and(|list| list.iter().any(|one| one == word))
         };
 
-        for namespace in ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"] {
+        for namespace in ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"] {
             assert!(has("/linux/namespaces", namespace), "{namespace}: {features:#}");
         }
-        for option in ["ro", "rbind", "rslave", "rnosuid", "nosymfollow", "strictatime"] {
+        for option in MOUNT_OPTIONS {
             assert!(has("/mountOptions", option), "{option}: {features:#}");
         }
         assert!(

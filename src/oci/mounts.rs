@@ -1,9 +1,13 @@
 //! `mounts`: from destinations and options to what is mounted how.
 
+use super::build::extents;
 use super::config::{Device, DeviceKind, Invalid, Mount};
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::Version;
-use crate::sandbox::{self, DeviceNode, MountChange, NodeKind, Propagation, PropagationKind, Tree, usual_nodes};
+use crate::sandbox::{
+    self, DeviceNode, IdExtent, IdMaps, Link, MappedBy, Mapping, MountChange, NodeKind, Propagation, PropagationKind,
+    Tree, usual_nodes,
+};
 use std::path::Path;
 
 /// What the mounts are made from, beside their own entries.
@@ -13,83 +17,161 @@ pub(super) struct Surroundings<'a> {
     pub place: &'a Place,
     /// The container has a cgroup namespace of its own.
     pub own_cgroups: bool,
-    pub user_namespace: bool,
+    /// Of the container's user namespace.
+    pub ids: Option<&'a IdMaps>,
 }
 
 pub(super) struct Planned {
     pub mounts: Vec<sandbox::Mount>,
     /// Devices that are made in the root itself.
     pub nodes: Vec<DeviceNode>,
+    /// For each of `mounts` the entry that it is for.
+    pub origins: Vec<usize>,
 }
 
 pub(super) fn plan(mounts: &[Mount], around: &Surroundings<'_>) -> Result<Planned, Invalid> {
-    let mut planned = Vec::new();
-    let mut has_devices = false;
+    let (mut planned, mut origins) = (Vec::new(), Vec::new());
+    let mut devices = Devices::InTheRoot;
     for (index, mount) in mounts.iter().enumerate() {
         let place = format!("mounts[{index}]");
-        let Mount { destination, kind, source, options, uid_mappings, gid_mappings } = mount;
-        uid_mappings.refuse(format!("{place}.uidMappings"))?;
-        gid_mappings.refuse(format!("{place}.gidMappings"))?;
+        let Mount { destination, kind, source, options, uid_mappings: _, gid_mappings: _ } = mount;
         // Relative ones were allowed in 1.0, and mean the root.
         let at = if destination.starts_with('/') { destination.clone() } else { format!("/{destination}") };
         if destination.is_empty() || at.split('/').any(|part| part == "..") || destination.contains('\0') {
             return Err(Invalid::new(format!("{place}.destination"), format!("{destination:?} is not a path inside")));
         }
-        let parsed = Options::parse(options, &place)?;
-        let Options { flags, bind, change, data } = parsed;
-        if bind.is_some() || kind == "bind" || kind == "rbind" {
-            if let Some((number, option)) = data.first() {
-                let what = format!("{option:?} is not an option of a bind mount");
+        let parsed = Options::parse(options);
+        let is_bind = parsed.bind.is_some() || kind == "bind" || kind == "rbind";
+        let mapping = parsed.mapping(mount, around, &place)?;
+        for (word, fits) in [
+            (Extra::TmpCopyUp, kind == "tmpfs" && !is_bind && (clean(&at) != "/dev" || around.ids.is_none())),
+            (Extra::CopySymlink, is_bind),
+            (Extra::SrcNoFollow, is_bind),
+        ] {
+            if let Some((number, option)) = parsed.extra(word).filter(|_| !fits) {
+                let what = format!("{option:?} is not an option of this mount");
                 return Err(Invalid::new(format!("{place}.options[{number}]"), what));
             }
-            if source.is_empty() {
-                return Err(Invalid::new(format!("{place}.source"), "a bind mount needs one"));
-            }
-            let recursive = bind == Some(Bind::Recursive) || kind == "rbind";
-            let from = around.bundle.join(source).to_string_lossy().into_owned();
-            let change = MountChange { set: flags.set_attributes(), clear: flags.clear_attributes(), ..change };
-            has_devices |= clean(&at) == "/dev";
-            let tree = Tree { path: from, recursive, change, mapped: false };
-            planned.push(sandbox::Mount::Bind { tree, at });
-            continue;
         }
-        let joined = data.iter().map(|(_, option)| option.as_str()).collect::<Vec<_>>().join(",");
-        match kind.as_str() {
-            "" | "none" => return Err(Invalid::new(format!("{place}.type"), "missing")),
-            "cgroup" | "cgroup2" => cgroups(&mut planned, &at, &flags, kind, around),
-            // A user namespace can make no devices: it gets a tmpfs that has them. Everybody else makes
-            // them where the mount is: in the kernel's list a mount that came ready-made would stand
-            // before those that are listed in front of it.
-            "tmpfs" if clean(&at) == "/dev" && around.user_namespace => {
-                has_devices = true;
-                let split = |option: &str| match option.split_once('=') {
-                    Some((name, value)) => (name.to_owned(), value.to_owned()),
-                    None => (option.to_owned(), String::new()),
-                };
-                let options = data.iter().map(|(_, option)| split(option)).collect();
-                let (at, flags) = ("/dev".to_owned(), flags.set);
-                planned.push(sandbox::Mount::Devices { at, options, flags, nodes: nodes(around) });
+        if mapping.is_some() && (!is_bind || parsed.remounts()) {
+            return Err(Invalid::new(format!("{place}.uidMappings"), "take a bind mount"));
+        }
+        let follows = parsed.extra(Extra::DestNoFollow).is_none();
+        let link = if follows { Link::Follow } else { Link::Itself };
+        if parsed.remounts() {
+            planned.push(remount(kind, source, at, &parsed, is_bind, link));
+        } else if is_bind {
+            if clean(&at) == "/dev" {
+                devices = Devices::Hosts(around.bundle.join(source));
             }
-            _ => {
-                let source = if source.is_empty() { kind.clone() } else { source.clone() };
-                let kind = kind.clone();
-                planned.push(sandbox::Mount::Fresh { kind, source, at, data: joined, flags: flags.set, change });
+            planned.push(bind(mount, at, parsed, mapping, link, around, &place)?);
+        } else {
+            let Options { flags, change, data, .. } = &parsed;
+            let split = |option: &str| match option.split_once('=') {
+                Some((name, value)) => (name.to_owned(), value.to_owned()),
+                None => (option.to_owned(), String::new()),
+            };
+            let options = || data.iter().map(|(_, option)| split(option)).collect();
+            let (flags, change) = (flags.set, change.clone());
+            match kind.as_str() {
+                "" | "none" => return Err(Invalid::new(format!("{place}.type"), "missing")),
+                "cgroup" | "cgroup2" => cgroups(&mut planned, &at, &parsed.flags, kind, around),
+                // A user namespace can make no devices: it gets a tmpfs that has them.
+                "tmpfs" if clean(&at) == "/dev" && around.ids.is_some() => {
+                    devices = Devices::Own;
+                    let (at, options) = ("/dev".to_owned(), options());
+                    planned.push(sandbox::Mount::Devices { at, options, flags, nodes: nodes(around) });
+                }
+                "tmpfs" if parsed.extra(Extra::TmpCopyUp).is_some() => {
+                    planned.push(sandbox::Mount::Copy { at, options: options(), flags, change });
+                }
+                _ => {
+                    let source = if source.is_empty() { kind.clone() } else { source.clone() };
+                    let (kind, data) = (kind.clone(), parsed.data());
+                    planned.push(sandbox::Mount::Fresh { kind, source, at, data, flags, change, link });
+                }
             }
         }
+        origins.resize(planned.len(), index);
     }
-    let elsewhere = |node: &DeviceNode| !has_devices || !node.path.starts_with("/dev/");
-    let mut nodes = if has_devices { listed(around) } else { nodes(around) };
-    nodes.retain(elsewhere);
-    let bound = planned.iter().any(|m| matches!(m, sandbox::Mount::Bind { at, .. } if clean(at) == "/dev"));
-    if bound && around.devices.iter().any(|device| clean(&device.path).starts_with("/dev/")) {
-        let what = "devices are not supported yet where /dev is bound from the host";
-        return Err(Invalid::new("linux.devices", what));
+    let nodes = match devices {
+        Devices::InTheRoot => nodes(around),
+        Devices::Own => listed(around).into_iter().filter(|node| !node.path.starts_with("/dev/")).collect(),
+        Devices::Hosts(from) => hosts(around, &from)?,
+    };
+    Ok(Planned { mounts: planned, nodes, origins })
+}
+
+/// Where the devices of the container are.
+enum Devices {
+    InTheRoot,
+    /// In a tmpfs at `/dev`.
+    Own,
+    /// In a directory of the host's that is bound to `/dev`: nothing is made in it.
+    Hosts(std::path::PathBuf),
+}
+
+/// Devices that are listed beside a `/dev` of the host's have to be there.
+fn hosts(around: &Surroundings<'_>, from: &Path) -> Result<Vec<DeviceNode>, Invalid> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let mut elsewhere = listed(around);
+    elsewhere.retain(|node| !node.path.starts_with("/dev/"));
+    for (index, device) in around.devices.iter().enumerate() {
+        let path = clean(&device.path);
+        let Some(name) = path.strip_prefix("/dev/") else { continue };
+        let is_same = std::fs::symlink_metadata(from.join(name)).is_ok_and(|file| {
+            let number = (libc::major(file.rdev()), libc::minor(file.rdev())) == (device.major, device.minor);
+            match device.kind {
+                DeviceKind::Character => file.file_type().is_char_device() && number,
+                DeviceKind::Block => file.file_type().is_block_device() && number,
+                DeviceKind::Fifo => file.file_type().is_fifo(),
+            }
+        });
+        if !is_same {
+            let what = format!("{} is bound to /dev, and has no such device", from.display());
+            return Err(Invalid::new(format!("linux.devices[{index}].path"), what));
+        }
     }
-    if around.user_namespace && !nodes.is_empty() {
-        let what = "with a user namespace devices take a tmpfs at /dev, and can be nowhere else";
-        return Err(Invalid::new(if has_devices { "linux.devices" } else { "mounts" }, what));
+    Ok(elsewhere)
+}
+
+/// What is mounted there already changes.
+fn remount(kind: &str, source: &str, at: String, parsed: &Options, is_bind: bool, link: Link) -> sandbox::Mount {
+    /// `MS_BIND`: this mount, and not its file system.
+    const BIND: u32 = 1 << 12;
+    let flags = parsed.flags.set | if is_bind { BIND } else { 0 };
+    let (kind, source, data, change) = (kind.to_owned(), source.to_owned(), parsed.data(), parsed.change.clone());
+    sandbox::Mount::Fresh { kind, source, at, data, flags, change, link }
+}
+
+fn bind(
+    mount: &Mount,
+    at: String,
+    parsed: Options,
+    mapping: Option<Mapping>,
+    link: Link,
+    around: &Surroundings<'_>,
+    place: &str,
+) -> Result<sandbox::Mount, Invalid> {
+    if let Some((number, option)) = parsed.data.first() {
+        let what = format!("{option:?} is not an option of a bind mount");
+        return Err(Invalid::new(format!("{place}.options[{number}]"), what));
     }
-    Ok(Planned { mounts: planned, nodes })
+    if mount.source.is_empty() {
+        return Err(Invalid::new(format!("{place}.source"), "a bind mount needs one"));
+    }
+    let from = around.bundle.join(&mount.source);
+    if parsed.extra(Extra::CopySymlink).is_some()
+        && let Ok(to) = std::fs::read_link(&from)
+    {
+        return Ok(sandbox::Mount::Link { at, to: to.to_string_lossy().into_owned() });
+    }
+    let link_itself = parsed.extra(Extra::SrcNoFollow).is_some();
+    let recursive = parsed.bind == Some(Bind::Recursive) || mount.kind == "rbind";
+    let change =
+        MountChange { set: parsed.flags.set_attributes(), clear: parsed.flags.clear_attributes(), ..parsed.change };
+    let tree = Tree { path: from.to_string_lossy().into_owned(), recursive, change, mapping, link_itself };
+    Ok(sandbox::Mount::Bind { tree, at, link })
 }
 
 fn clean(path: &str) -> String {
@@ -130,8 +212,9 @@ fn cgroups(planned: &mut Vec<sandbox::Mount>, at: &str, flags: &Flags, kind: &st
     let one = |directory: &Directory, at: String| {
         if !around.own_cgroups {
             let change = MountChange { set: flags.set_attributes(), ..MountChange::default() };
-            let tree = Tree { path: directory.full(), recursive: false, change, mapped: false };
-            return sandbox::Mount::Bind { tree, at };
+            let (path, mapping) = (directory.full(), None);
+            let tree = Tree { path, recursive: false, change, mapping, link_itself: false };
+            return sandbox::Mount::Bind { tree, at, link: Link::Follow };
         }
         let names: Vec<&str> = directory.controllers.iter().map(|controller| controller.name(Version::V1)).collect();
         let (kind, data) = match directory.version {
@@ -139,7 +222,8 @@ fn cgroups(planned: &mut Vec<sandbox::Mount>, at: &str, flags: &Flags, kind: &st
             Version::V1 => ("cgroup", names.join(",")),
         };
         let (source, change) = ("cgroup".to_owned(), MountChange::default());
-        sandbox::Mount::Fresh { kind: kind.to_owned(), source, at, data, flags: flags.set, change }
+        let (kind, flags, link) = (kind.to_owned(), flags.set, Link::Follow);
+        sandbox::Mount::Fresh { kind, source, at, data, flags, change, link }
     };
     let directories = around.place.directories();
     // The v2 one stands first.
@@ -157,6 +241,7 @@ fn cgroups(planned: &mut Vec<sandbox::Mount>, at: &str, flags: &Flags, kind: &st
         data: "mode=755".to_owned(),
         flags: flags.set,
         change: MountChange::default(),
+        link: Link::Follow,
     });
     for directory in directories {
         let name = directory.mount.rsplit('/').next().unwrap_or_default();
@@ -182,14 +267,34 @@ struct Options {
     flags: Flags,
     bind: Option<Bind>,
     change: MountChange,
+    /// Those that are ours alone, with their positions.
+    extra: Vec<(Extra, usize, String)>,
+    idmap: Option<(Idmapped, usize)>,
     /// What the file system itself is told, with its position.
     data: Vec<(usize, String)>,
+}
+
+/// What no flag says and no file system knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    TmpCopyUp,
+    CopySymlink,
+    SrcNoFollow,
+    DestNoFollow,
+}
+
+/// `idmap` or `ridmap`, and what is behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Idmapped {
+    recursive: bool,
+    maps: Option<String>,
 }
 
 const RDONLY: u32 = 1;
 const NOSUID: u32 = 2;
 const NODEV: u32 = 4;
 const NOEXEC: u32 = 8;
+const REMOUNT: u32 = 32;
 const NOSYMFOLLOW: u32 = 256;
 const NOATIME: u32 = 1 << 10;
 const NODIRATIME: u32 = 1 << 11;
@@ -230,7 +335,7 @@ const FLAGS: [(&str, u32, bool); 33] = [
     ("defaults", 0, true),
     ("acl", 1 << 16, true),
     ("noacl", 1 << 16, false),
-    ("remount", 1 << 5, true),
+    ("remount", REMOUNT, true),
 ];
 
 /// Of mount(2) and of mount_setattr(2).
@@ -270,20 +375,29 @@ impl Flags {
 }
 
 impl Options {
-    fn parse(options: &[String], place: &str) -> Result<Self, Invalid> {
+    fn parse(options: &[String]) -> Self {
         use PropagationKind::{Private, Shared, Slave, Unbindable};
         let mut parsed = Self::default();
         let mut all = Flags::default();
         for (number, option) in options.iter().enumerate() {
-            let refuse =
-                || Invalid::new(format!("{place}.options[{number}]"), format!("{option:?} is not supported yet"));
-            if matches!(
-                option.as_str(),
-                "remount" | "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink" | "src-nofollow" | "dest-nofollow"
-            ) || option.starts_with("idmap=")
-                || option.starts_with("ridmap=")
-            {
-                return Err(refuse());
+            let extra = match option.as_str() {
+                "tmpcopyup" => Some(Extra::TmpCopyUp),
+                "copy-symlink" => Some(Extra::CopySymlink),
+                "src-nofollow" => Some(Extra::SrcNoFollow),
+                "dest-nofollow" => Some(Extra::DestNoFollow),
+                _ => None,
+            };
+            if let Some(extra) = extra {
+                parsed.extra.push((extra, number, option.clone()));
+                continue;
+            }
+            let (word, maps) = match option.split_once('=') {
+                Some((word, maps)) => (word, Some(maps.to_owned())),
+                None => (option.as_str(), None),
+            };
+            if matches!(word, "idmap" | "ridmap") {
+                parsed.idmap = Some((Idmapped { recursive: word == "ridmap", maps }, number));
+                continue;
             }
             if let Some((_, bits, set)) = FLAGS.iter().find(|(name, _, _)| name == option) {
                 parsed.flags.take(*bits, *set);
@@ -323,8 +437,91 @@ impl Options {
         }
         parsed.change.set_all = all.set_attributes();
         parsed.change.clear_all = all.clear_attributes();
-        Ok(parsed)
+        parsed
     }
+
+    fn remounts(&self) -> bool {
+        self.flags.set & REMOUNT != 0
+    }
+
+    fn extra(&self, wanted: Extra) -> Option<(usize, &str)> {
+        let found = self.extra.iter().find(|(extra, _, _)| *extra == wanted)?;
+        Some((found.1, found.2.as_str()))
+    }
+
+    /// As mount(2) takes it.
+    fn data(&self) -> String {
+        self.data.iter().map(|(_, option)| option.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    fn mapping(&self, mount: &Mount, around: &Surroundings<'_>, place: &str) -> Result<Option<Mapping>, Invalid> {
+        let listed = match (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty()) {
+            (true, true) => None,
+            (true, false) => return Err(Invalid::new(format!("{place}.uidMappings"), "missing beside gidMappings")),
+            (false, true) => return Err(Invalid::new(format!("{place}.gidMappings"), "missing beside uidMappings")),
+            (false, false) => Some(IdMaps {
+                uids: extents(&mount.uid_mappings, &format!("{place}.uidMappings"))?,
+                gids: extents(&mount.gid_mappings, &format!("{place}.gidMappings"))?,
+            }),
+        };
+        let Some((Idmapped { recursive, maps }, number)) = &self.idmap else {
+            return Ok(listed.map(|maps| Mapping { by: MappedBy::Maps(maps), recursive: false }));
+        };
+        let invalid = |what: &str| Invalid::new(format!("{place}.options[{number}]"), what);
+        let by = match (maps, listed) {
+            (Some(_), Some(_)) => return Err(invalid("uidMappings are given, too")),
+            (Some(text), None) => MappedBy::Maps(written(text, around.ids).map_err(|what| invalid(&what))?),
+            (None, Some(maps)) => MappedBy::Maps(maps),
+            (None, None) if around.ids.is_some() => MappedBy::Container,
+            (None, None) => return Err(invalid("takes uidMappings and gidMappings, or a user namespace")),
+        };
+        Ok(Some(Mapping { by, recursive: *recursive }))
+    }
+}
+
+/// `uids=0-1-10#10-11-10;gids=0-100-10`, as crun has it: ids of the file system, ids of the host, how
+/// many. With `@` in front the second ones are those inside the container.
+fn written(text: &str, ids: Option<&IdMaps>) -> Result<IdMaps, String> {
+    let mut maps = IdMaps { uids: Vec::new(), gids: Vec::new() };
+    for part in text.split(';') {
+        let (into, of, list) = match part.split_once('=') {
+            Some(("uids", list)) => (&mut maps.uids, ids.map(|ids| &ids.uids), list),
+            Some(("gids", list)) => (&mut maps.gids, ids.map(|ids| &ids.gids), list),
+            _ => return Err(format!("{part:?} is neither uids= nor gids=")),
+        };
+        for triple in list.split('#') {
+            let (relative, numbers) = match triple.strip_prefix('@') {
+                Some(rest) => (true, rest),
+                None => (false, triple),
+            };
+            let numbers: Option<Vec<u32>> = numbers.split('-').map(|number| number.parse().ok()).collect();
+            let Some([inside, outside, size]) = numbers.as_deref() else {
+                return Err(format!("{triple:?} is not of the form FROM-TO-COUNT"));
+            };
+            let outside = if relative {
+                let within =
+                    |extent: &&IdExtent| outside.checked_sub(extent.inside).is_some_and(|above| above < extent.size);
+                let extent = of.and_then(|extents| extents.iter().find(within));
+                let extent = extent.ok_or_else(|| format!("{triple:?}: {outside} is not mapped in the container"))?;
+                extent.outside + (outside - extent.inside)
+            } else {
+                *outside
+            };
+            into.push(IdExtent { inside: *inside, outside, size: *size });
+        }
+    }
+    let fits = |extent: &IdExtent| {
+        extent.size != 0
+            && extent.inside.checked_add(extent.size).is_some()
+            && extent.outside.checked_add(extent.size).is_some()
+    };
+    if maps.uids.is_empty() || maps.gids.is_empty() {
+        return Err("takes uids and gids".to_owned());
+    }
+    if !maps.uids.iter().chain(&maps.gids).all(fits) {
+        return Err("an extent does not fit".to_owned());
+    }
+    Ok(maps)
 }
 
 const PROPAGATION: [&str; 4] = ["private", "shared", "slave", "unbindable"];
@@ -333,13 +530,13 @@ const PROPAGATION: [&str; 4] = ["private", "shared", "slave", "unbindable"];
 mod tests {
     use super::*;
 
-    fn options(list: &[&str]) -> Result<Options, Invalid> {
-        Options::parse(&list.iter().map(ToString::to_string).collect::<Vec<_>>(), "mounts[0]")
+    fn options(list: &[&str]) -> Options {
+        Options::parse(&list.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
     #[test]
     fn each_option_goes_to_the_call_that_takes_it() {
-        let parsed = options(&["rbind", "ro", "rnosuid", "rprivate", "strictatime", "size=1m"]).unwrap();
+        let parsed = options(&["rbind", "ro", "rnosuid", "rprivate", "strictatime", "size=1m"]);
 
         assert_eq!(parsed.bind, Some(Bind::Recursive));
         assert_eq!((parsed.flags.set_attributes(), parsed.flags.clear_attributes()), (0x21, ATIME));
@@ -351,15 +548,28 @@ mod tests {
 
     #[test]
     fn the_later_of_two_opposites_wins() {
-        let parsed = options(&["ro", "nodev", "rw"]).unwrap();
+        let parsed = options(&["ro", "nodev", "rw"]);
 
         assert_eq!((parsed.flags.set_attributes(), parsed.flags.clear_attributes()), (4, 1));
     }
 
     #[test]
-    fn what_is_not_there_yet_is_refused_with_its_place() {
-        let error = options(&["ro", "tmpcopyup"]).unwrap_err();
+    fn a_mapping_in_words_is_read_and_may_be_relative_to_the_container() {
+        let extent = |inside, outside, size| IdExtent { inside, outside, size };
+        let ids = IdMaps { uids: vec![extent(0, 0, 1), extent(1, 2, 1000)], gids: vec![extent(0, 50, 10)] };
 
-        assert_eq!(error.to_string(), "mounts[0].options[1]: \"tmpcopyup\" is not supported yet");
+        let maps = written("uids=0-1-10#@1-3-10;gids=0-100-10", Some(&ids)).unwrap();
+
+        assert_eq!(maps.uids, [extent(0, 1, 10), extent(1, 4, 10)]);
+        assert_eq!(maps.gids, [extent(0, 100, 10)]);
+        for (text, what) in [
+            ("uids=0-1", "\"0-1\" is not of the form FROM-TO-COUNT"),
+            ("uids=0-1-1", "takes uids and gids"),
+            ("users=0-1-1", "\"users=0-1-1\" is neither uids= nor gids="),
+            ("uids=@0-9000-1;gids=0-0-1", "\"@0-9000-1\": 9000 is not mapped in the container"),
+            ("uids=0-4294967295-2;gids=0-0-1", "an extent does not fit"),
+        ] {
+            assert_eq!(written(text, Some(&ids)).unwrap_err(), what);
+        }
     }
 }

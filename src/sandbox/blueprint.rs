@@ -4,6 +4,7 @@
 //! Both the agent (from a manifest) and the OCI command line (from a `config.json`) make one of these.
 
 pub use super::ops::NewLine;
+pub use super::path::Link;
 use super::{Attributes, Hooks};
 use crate::spec::IdRange;
 use serde::{Deserialize, Serialize};
@@ -18,16 +19,26 @@ pub struct Blueprint {
     pub read_only_root: bool,
     /// Of the root mount, once it is the root.
     pub root_propagation: Option<Propagation>,
-    /// Namespaces of its own. A mount namespace is always among them.
+    /// How the root becomes `/`.
+    pub change_root: ChangeRoot,
+    /// Namespaces of its own.
     pub own: Vec<Namespace>,
     /// Namespaces of others, by the files that stand for them.
     pub join: Vec<(Namespace, String)>,
+    /// Of the user namespace, its own or the one that it joins.
     pub ids: Option<IdMaps>,
+    /// What the clocks of a time namespace of its own are ahead, as `timens_offsets` of
+    /// time_namespaces(7) takes it.
+    pub clocks: String,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     /// In the order of mounting.
     pub mounts: Vec<Mount>,
-    /// Nodes in the root itself; those of a `/dev` of its own are in [`Mount::Devices`].
+    /// The kernel's list of mounts (`/proc/self/mountinfo`) has them in that order, too: no file system
+    /// is made before its turn, which is faster.
+    pub listed_in_order: bool,
+    /// Nodes in the root itself, where a user namespace has them bound from a tmpfs of the host's;
+    /// those of a `/dev` of its own are in [`Mount::Devices`].
     pub nodes: Vec<DeviceNode>,
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
@@ -103,10 +114,14 @@ pub struct Overlay {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mount {
     /// A tree of the host.
-    Bind { tree: Tree, at: String },
+    Bind { tree: Tree, at: String, link: Link },
+    /// A symbolic link, where there is nothing yet.
+    Link { at: String, to: String },
     /// A file system that is mounted in the container. `flags` are those of mount(2). A tmpfs
     /// becomes read-only when all is mounted: others may need their places made in it.
-    Fresh { kind: String, source: String, at: String, data: String, flags: u32, change: MountChange },
+    Fresh { kind: String, source: String, at: String, data: String, flags: u32, change: MountChange, link: Link },
+    /// A tmpfs with a copy of what the root has in its place; `options` and `flags` as in [`Self::Devices`].
+    Copy { at: String, options: Vec<(String, String)>, flags: u32, change: MountChange },
     /// A tmpfs with device nodes, made by the host, whose tmpfs can hold them, which one of a user
     /// namespace can't. `options` are those of tmpfs(5), `flags` as in [`Self::Fresh`].
     Devices { at: String, options: Vec<(String, String)>, flags: u32, nodes: Vec<DeviceNode> },
@@ -119,8 +134,34 @@ pub struct Tree {
     /// With what is mounted below it.
     pub recursive: bool,
     pub change: MountChange,
-    /// Owners are those of the host, taken for ids of the container.
-    pub mapped: bool,
+    pub mapping: Option<Mapping>,
+    /// A symbolic link at `path` is what shows, and not the file that it leads to.
+    pub link_itself: bool,
+}
+
+/// As which ids the owners of a tree's files show (`MOUNT_ATTR_IDMAP` of mount_setattr(2)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    pub by: MappedBy,
+    /// What is mounted below is mapped, too.
+    pub recursive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MappedBy {
+    /// Ids of the file system are those inside the container's user namespace.
+    Container,
+    /// Ids of the file system are `inside`, and show as `outside`, which are the host's.
+    Maps(IdMaps),
+}
+
+/// How a root becomes `/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeRoot {
+    /// The host's tree is gone (pivot_root(2)).
+    Pivot,
+    /// The host's tree stays below, where a root can't be pivoted: that of an initramfs.
+    Cover,
 }
 
 /// What changes about a mount once it is there (`mount_setattr(2)`).
@@ -178,6 +219,7 @@ pub enum Namespace {
     Ipc,
     Uts,
     Cgroup,
+    Time,
     Mount,
 }
 

@@ -6,7 +6,7 @@
 
 use super::guard::{self, Guard};
 use super::launch::{Io, Stdio};
-use super::ops::{ChildOp, Fresh, HookCall, Node, Scheduling, Slot, TreeChange};
+use super::ops::{ChildOp, Fresh, HookCall, Namespaces, Node, Scheduling, Slot, TreeChange};
 use super::{Text, hooks, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -102,9 +102,14 @@ impl Child<'_> {
             ChildOp::Loopback => sys::loopback_up(),
             ChildOp::SetHostname { name } => rustix::system::sethostname(name.as_c_str().to_bytes()),
             ChildOp::Receive { slots } => self.receive(slots),
-            ChildOp::BecomeRoot => {
+            ChildOp::BecomeRoot { uid, gid } => {
                 set_groups(&[])?;
-                set_ids(0, 0)
+                set_ids(*uid, *gid)
+            }
+            ChildOp::JoinMounts { namespace } => sys::enter_namespaces(self.slot(*namespace)?, Namespaces::MOUNT.0),
+            ChildOp::JoinNamespace { namespace, path } => {
+                let file = rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                sys::enter_namespaces(file.as_fd(), namespace.0)
             }
             ChildOp::Make { what, attributes, into } => {
                 let fd = make(*what, *attributes)?;
@@ -146,6 +151,23 @@ impl Child<'_> {
                 rustix::process::pivot_root(c".", c".")?;
                 rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
                 rustix::process::chdir(c"/")
+            }
+            ChildOp::CoverRoot { root } => {
+                rustix::process::fchdir(self.slot(*root)?)?;
+                rustix::process::chroot(c".")?;
+                rustix::process::chdir(c"/")
+            }
+            ChildOp::AttachNodes { root, nodes } => move_onto(self.slot(*nodes)?, self.slot(*root)?),
+            ChildOp::BindNode { root, nodes, name, at } => {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                let node = rustix::mount::open_tree(self.slot(*nodes)?, name.as_c_str(), flags)?;
+                // No link of the image is followed: it is what the node is mounted over.
+                let place = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::File, path::Link::Itself)?;
+                move_onto(node.as_fd(), place.as_fd())
+            }
+            ChildOp::DetachNodes { nodes } => {
+                rustix::process::fchdir(self.slot(*nodes)?)?;
+                rustix::mount::unmount(c".", UnmountFlags::DETACH)
             }
             ChildOp::NewSession => rustix::process::setsid().map(drop),
             ChildOp::OpenTerminal { rows, columns, owner, new_line } => match self.io {

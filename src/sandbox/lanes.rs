@@ -3,11 +3,12 @@
 use super::guard::{self, Guard};
 use super::hooks;
 use super::layout::{Layout, Step};
-use super::ops::{ChildOp, Fresh, HookKind, Limit, Namespaces, Node, ParentOp, Slot, TreeChange};
-use super::script::{Script, ScriptError, Slots, program};
+use super::ops::{ChildOp, Fresh, HookKind, Idmap, IdmapBy, Limit, Namespaces, Node, ParentOp, Slot, TreeChange};
+use super::script::{Lane, Script, ScriptError, Slots, program};
 use super::{
-    Blueprint, Capabilities, CgroupJoin, DeviceNode, ExecPlan, Hook, Hooks, IdExtent, IdMaps, MountChange, Namespace,
-    NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Text, Tree,
+    Blueprint, Capabilities, CgroupJoin, ChangeRoot, DeviceNode, ExecPlan, Hook, Hooks, IdExtent, IdMaps, Link,
+    MappedBy, Mapping, MountChange, Namespace, NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit,
+    Root, Text, Tree,
 };
 
 /// Turns what a container is to look like into what is to be done. Pure.
@@ -19,12 +20,15 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         root_with_mounts,
         read_only_root,
         root_propagation,
+        change_root,
         own,
         join,
         ids,
+        clocks,
         hostname,
         domainname,
         mounts,
+        listed_in_order,
         nodes,
         masked_paths,
         readonly_paths,
@@ -35,16 +39,29 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         init,
         wait,
     } = blueprint;
+    let joined = |wanted: Namespace| join.iter().find(|(namespace, _)| *namespace == wanted).map(|(_, path)| path);
+    let mut lanes = Lanes::new(ids.as_ref(), joined(Namespace::User).map(|path| text(path)).transpose()?);
+    for (namespace, path) in join {
+        // By the parent, and before there is a child: one of a new user namespace has no right to.
+        // Those that would take that right from the parent are the child's.
+        if !matches!(namespace, Namespace::User | Namespace::Mount) {
+            lanes.parent.push(ParentOp::EnterNamespace { namespace: (*namespace).into(), path: text(path)? });
+        }
+    }
+    if own.contains(&Namespace::Time) {
+        lanes.parent.push(ParentOp::NewClocks { offsets: text(clocks)? });
+    }
+    lanes.birth(own, ids.as_ref(), cgroup, process)?;
+    // Where a hook of the host that enters the mount namespace finds the root.
     let awaits = *wait_for_hooks || !create_container.is_empty() || !start_container.is_empty();
-    let mut lanes = Lanes::new(ids.as_ref());
-    lanes.birth(own, join, ids.as_ref(), cgroup, process)?;
-    // Where a hook of the host that enters the mount namespace finds it.
-    let at = match root {
+    let root_at = match root {
         Root::Directory { path } if awaits => Some(text(path)?),
         _ => None,
     };
     // What the parent makes for the child.
+    let has_mounts = own.contains(&Namespace::Mount) || joined(Namespace::Mount).is_some();
     let (root, grafts) = match root {
+        Root::Directory { path } if !has_mounts => (lanes.directory(path)?, Vec::new()),
         Root::Directory { path } => (lanes.root(path, *mapped_root, *root_with_mounts)?, Vec::new()),
         Root::Overlay { base, grafts } => {
             let root = lanes.overlay(base, *mapped_root)?;
@@ -55,8 +72,10 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
             (root, grafts.iter().map(graft).collect::<Result<Vec<_>, ScriptError>>()?)
         }
     };
-    let mut layout = Layout::of(mounts);
-    lanes.trees(&mut layout)?;
+    let mut layout = Layout::of(mounts, *listed_in_order);
+    lanes.trees(root, &mut layout)?;
+    let (bound, made) = lanes.nodes(nodes)?;
+    let others = joined(Namespace::Mount).map(|path| lanes.namespace(path)).transpose()?;
     lanes.parent.push(ParentOp::HandOver { slots: lanes.handed.clone() });
 
     // What the child does while the parent is at work.
@@ -71,8 +90,8 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     }
     lanes.kernels_own(&mut layout)?;
     lanes.child.push(ChildOp::Receive { slots: lanes.handed.clone() });
-    if ids.is_some() {
-        lanes.become_root(process);
+    if let Some(IdMaps { uids, gids }) = ids {
+        lanes.become_root(process, first(uids), first(gids));
     }
     // While `/proc` is still the host's, and as whom the new namespaces belong to.
     let settings = sysctl.iter().map(|(path, value)| Ok(ChildOp::WriteFile { path: text(path)?, value: text(value)? }));
@@ -80,14 +99,28 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     let too_late = if guard::is_out(Guard::HostsProc) { std::mem::take(&mut settings) } else { Vec::new() };
     lanes.child.append(&mut settings);
 
-    lanes.child.push(ChildOp::AttachRoot { root, at });
+    lanes.child.extend(others.map(|namespace| ChildOp::JoinMounts { namespace }));
+    if has_mounts {
+        lanes.child.push(ChildOp::AttachRoot { root, at: root_at });
+    }
     for (mount, at) in &grafts {
         let (mount, what, at) = (*mount, text("overlay")?, at.clone());
-        lanes.child.push(ChildOp::Attach { root, mount, what, at, link: super::path::Link::Follow });
+        lanes.child.push(ChildOp::Attach { root, mount, what, at, link: Link::Follow });
     }
     lanes.mount(root, &layout)?;
-    for node in nodes {
-        lanes.child.push(ChildOp::MakeNode { root, node: raw(node, (0, 0))? });
+    for node in made {
+        lanes.child.push(ChildOp::MakeNode { root, node });
+    }
+    if let Some((nodes, places)) = bound {
+        lanes.child.push(ChildOp::AttachNodes { root, nodes });
+        for (name, at) in places {
+            lanes.child.push(ChildOp::BindNode { root, nodes, name, at });
+        }
+        lanes.child.push(ChildOp::DetachNodes { nodes });
+    }
+    for at in &layout.read_only {
+        let change = TreeChange { set: READ_ONLY, ..TreeChange::NONE };
+        lanes.child.push(ChildOp::ChangeMount { root: Some(root), at: text(at)?, change });
     }
     lanes.hide(root, &layout, masked_paths, readonly_paths)?;
     if *read_only_root {
@@ -101,7 +134,10 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         lanes.child.extend(calls(HookKind::CreateContainer, create_container, creating, Some(root))?);
         own_hooks = calls(HookKind::StartContainer, start_container, created, None)?;
     }
-    lanes.child.push(ChildOp::PivotRoot { root });
+    lanes.child.push(match change_root {
+        ChangeRoot::Pivot if own.contains(&Namespace::Mount) => ChildOp::PivotRoot { root },
+        ChangeRoot::Pivot | ChangeRoot::Cover => ChildOp::CoverRoot { root },
+    });
     lanes.child.extend(too_late);
     if let Some(propagation) = root_propagation {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
@@ -113,7 +149,7 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
 /// The script of another program in a running container, for [`super::launch_exec`]. Pure.
 pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     let ExecPlan { enter, cgroup, process } = plan;
-    let mut lanes = Lanes::new(None);
+    let mut lanes = Lanes::new(None, None);
     let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
     lanes.parent.extend(process.attributes.before());
     lanes.parent.push(ParentOp::Clone { namespaces: Namespaces::NONE, cgroup: cgroup2 });
@@ -128,7 +164,7 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
         lanes.child.push(ChildOp::EnterNamespaces { namespaces });
     }
     if user_namespace {
-        lanes.become_root(process);
+        lanes.become_root(process, 0, 0);
     }
     lanes.finish(process, Ends { console: false, init: false, wait: false, scheduled: true, hooks: Vec::new() })
 }
@@ -137,12 +173,21 @@ pub(super) fn text(from: &str) -> Result<Text, ScriptError> {
     Ok(Text::try_from(from)?)
 }
 
-/// The host's id of user or group 0 inside.
-fn outside(extents: &[IdExtent]) -> u32 {
-    extents.iter().find(|extent| extent.inside == 0).map_or(0, |extent| extent.outside)
+/// The host's id of an id inside; the host's 0, who is nobody inside, for one that is not mapped.
+fn outside(extents: &[IdExtent], id: u32) -> u32 {
+    let within = |extent: &IdExtent| {
+        let above = id.checked_sub(extent.inside).filter(|above| *above < extent.size)?;
+        extent.outside.checked_add(above)
+    };
+    extents.iter().find_map(within).unwrap_or(0)
 }
 
-fn raw(node: &DeviceNode, owner: (u32, u32)) -> Result<Node, ScriptError> {
+/// The lowest id inside: 0 where that is mapped.
+fn first(extents: &[IdExtent]) -> u32 {
+    extents.iter().map(|extent| extent.inside).min().unwrap_or(0)
+}
+
+fn raw(node: &DeviceNode, ids: Option<&IdMaps>) -> Result<Node, ScriptError> {
     /// `S_IF*` of inode(7).
     const CHARACTER: u32 = 0o020_000;
     const BLOCK: u32 = 0o060_000;
@@ -154,7 +199,11 @@ fn raw(node: &DeviceNode, owner: (u32, u32)) -> Result<Node, ScriptError> {
         NodeKind::Fifo => (FIFO, 0, 0, None),
         NodeKind::Link { to } => (0, 0, 0, Some(text(to)?)),
     };
-    Ok(Node { path: text(path)?, mode: kind | mode, major, minor, link, uid: owner.0 + uid, gid: owner.1 + gid })
+    let (uid, gid) = match ids {
+        Some(ids) => (outside(&ids.uids, *uid), outside(&ids.gids, *gid)),
+        None => (*uid, *gid),
+    };
+    Ok(Node { path: text(path)?, mode: kind | mode, major, minor, link, uid, gid })
 }
 
 fn change_of(Propagation { kind, recursive }: Propagation) -> TreeChange {
@@ -173,13 +222,18 @@ struct Ends {
     hooks: Vec<ChildOp>,
 }
 
-struct Lanes {
+/// The slot of a tree of nodes, and names in it with their places in the root.
+type BoundNodes = (Slot, Vec<(Text, Text)>);
+
+struct Lanes<'a> {
     parent: Vec<ParentOp>,
     child: Vec<ChildOp>,
     slots: Slots,
     handed: Vec<Slot>,
-    /// The host's ids of the container's user and group 0.
-    owner: (u32, u32),
+    mounts: Vec<(Lane, usize, usize)>,
+    ids: Option<&'a IdMaps>,
+    /// The user namespace that the child joins.
+    joined: Option<Text>,
     /// Files that take the process's labels, and the labels.
     labels: Vec<(Slot, String)>,
 }
@@ -193,31 +247,19 @@ fn calls(kind: HookKind, list: &[Hook], state: Slot, at: Option<Slot>) -> Result
     (0..).zip(list).map(call).collect()
 }
 
-impl Lanes {
-    fn new(ids: Option<&IdMaps>) -> Self {
-        let owner = ids.map_or((0, 0), |ids| (outside(&ids.uids), outside(&ids.gids)));
-        Self {
-            parent: Vec::new(),
-            child: Vec::new(),
-            slots: Slots::new(),
-            handed: Vec::new(),
-            owner,
-            labels: Vec::new(),
-        }
+impl<'a> Lanes<'a> {
+    fn new(ids: Option<&'a IdMaps>, joined: Option<Text>) -> Self {
+        let (parent, child, handed, mounts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { parent, child, slots: Slots::new(), handed, mounts, ids, joined, labels: Vec::new() }
     }
 
     fn birth(
         &mut self,
         own: &[Namespace],
-        join: &[(Namespace, String)],
         ids: Option<&IdMaps>,
         cgroup: &CgroupJoin,
         process: &Process,
     ) -> Result<(), ScriptError> {
-        // By the parent, and before there is a child: one of a new user namespace has no right to.
-        for (namespace, path) in join {
-            self.parent.push(ParentOp::EnterNamespace { namespace: (*namespace).into(), path: text(path)? });
-        }
         let at_birth = |namespace: &&Namespace| matches!(namespace, Namespace::User | Namespace::Pid);
         let gather = |all: Namespaces, namespace: &Namespace| all.with((*namespace).into());
         let namespaces = own.iter().filter(at_birth).fold(Namespaces::NONE, gather);
@@ -227,14 +269,24 @@ impl Lanes {
         // Here rather than at the clone, so that it runs beside the parent's work: a network
         // namespace alone takes a quarter of a whole start. After the cgroups: the cgroup namespace's
         // root is where its maker is.
-        let later = own.iter().filter(|namespace| !at_birth(namespace)).fold(Namespaces::MOUNT, gather);
-        self.child.push(ChildOp::Unshare { namespaces: later });
+        let later = own.iter().filter(|namespace| !at_birth(namespace) && **namespace != Namespace::Time);
+        let later = later.fold(Namespaces::NONE, gather);
+        if let Some(path) = &self.joined {
+            self.child.push(ChildOp::JoinNamespace { namespace: Namespaces::USER, path: path.clone() });
+        }
+        if later != Namespaces::NONE {
+            self.child.push(ChildOp::Unshare { namespaces: later });
+        }
+        if ids.is_some() {
+            self.parent.extend(process.attributes.scheduling().into_iter().map(ParentOp::Schedule));
+        }
         match ids {
+            Some(_) if self.joined.is_some() => {}
             Some(IdMaps { uids, gids }) => {
                 self.parent.push(ParentOp::MapIds { uids: map(uids)?, gids: map(gids)? });
-                self.parent.extend(process.attributes.scheduling().into_iter().map(ParentOp::Schedule));
             }
-            None => self.child.push(ChildOp::StopPropagation),
+            None if own.contains(&Namespace::Mount) => self.child.push(ChildOp::StopPropagation),
+            None => {}
         }
         Ok(())
     }
@@ -260,11 +312,11 @@ impl Lanes {
         Ok(())
     }
 
-    fn become_root(&mut self, process: &Process) {
+    fn become_root(&mut self, process: &Process, uid: u32, gid: u32) {
         self.child.push(if process.attributes.keep_groups {
-            ChildOp::SetUser { uid: 0, gid: 0, groups: None }
+            ChildOp::SetUser { uid, gid, groups: None }
         } else {
-            ChildOp::BecomeRoot
+            ChildOp::BecomeRoot { uid, gid }
         });
     }
 
@@ -280,22 +332,51 @@ impl Lanes {
         let kind = if with_mounts { PropagationKind::Slave } else { PropagationKind::Private };
         let propagation = vec![Propagation { kind, recursive: with_mounts }];
         let change = MountChange { propagation, ..MountChange::default() };
-        let tree = Tree { path: path.to_owned(), recursive: with_mounts, change, mapped };
+        let mapping = mapped.then_some(Mapping { by: MappedBy::Container, recursive: with_mounts });
+        let tree = Tree { path: path.to_owned(), recursive: with_mounts, change, mapping, link_itself: false };
         let into = self.tree(&tree)?;
         self.handed.push(into);
         Ok(into)
     }
 
+    fn namespace(&mut self, path: &str) -> Result<Slot, ScriptError> {
+        let into = self.slots.take()?;
+        self.parent.push(ParentOp::Namespace { path: text(path)?, into });
+        self.handed.push(into);
+        Ok(into)
+    }
+
+    /// Where there are no mounts to take it into.
+    fn directory(&mut self, path: &str) -> Result<Slot, ScriptError> {
+        let into = self.slots.take()?;
+        self.parent.push(ParentOp::Directory { path: text(path)?, into });
+        self.handed.push(into);
+        Ok(into)
+    }
+
     fn tree(&mut self, tree: &Tree) -> Result<Slot, ScriptError> {
-        let Tree { path, recursive, change, mapped } = tree;
+        let Tree { path, recursive, change, mapping, link_itself } = tree;
         let into = self.slots.take()?;
         let mut changes = change.changes();
         if change.propagation.is_empty() {
             // A copy of a shared mount is its peer: what the child mounts in it would show on the host.
             changes.insert(0, change_of(Propagation { kind: PropagationKind::Slave, recursive: true }));
         }
-        let (path, recursive, idmap) = (text(path)?, *recursive, *mapped);
-        self.parent.push(ParentOp::Tree { path, recursive, changes, idmap, into });
+        let idmap = match mapping {
+            None => None,
+            Some(Mapping { by, recursive }) => {
+                let by = match by {
+                    MappedBy::Maps(IdMaps { uids, gids }) => IdmapBy::Maps { uids: map(uids)?, gids: map(gids)? },
+                    MappedBy::Container => match &self.joined {
+                        Some(path) => IdmapBy::Namespace { path: path.clone() },
+                        None => IdmapBy::Child,
+                    },
+                };
+                Some(Idmap { by, recursive: *recursive })
+            }
+        };
+        let (path, recursive, link_itself) = (text(path)?, *recursive, *link_itself);
+        self.parent.push(ParentOp::Tree { path, recursive, changes, idmap, link_itself, into });
         Ok(into)
     }
 
@@ -305,7 +386,9 @@ impl Lanes {
         for path in lower {
             let propagation = vec![Propagation { kind: PropagationKind::Private, recursive: false }];
             let change = MountChange { propagation, ..MountChange::default() };
-            layers.push(self.tree(&Tree { path: path.clone(), recursive: false, change, mapped })?);
+            let mapping = mapped.then_some(Mapping { by: MappedBy::Container, recursive: false });
+            let path = path.clone();
+            layers.push(self.tree(&Tree { path, recursive: false, change, mapping, link_itself: false })?);
         }
         let into = self.slots.take()?;
         self.parent.push(ParentOp::Overlay { lower: layers, upper: text(upper)?, work: text(work)?, into });
@@ -314,24 +397,17 @@ impl Lanes {
     }
 
     /// What is mounted and made by the parent.
-    fn trees(&mut self, layout: &mut Layout<'_>) -> Result<(), ScriptError> {
-        for (step, slot) in &mut layout.steps {
+    fn trees(&mut self, root: Slot, layout: &mut Layout<'_>) -> Result<(), ScriptError> {
+        for (index, (step, slot)) in layout.steps.iter_mut().enumerate() {
             let into = match step {
                 Step::Tree { tree, .. } => self.tree(tree)?,
                 Step::Devices { at, options, flags, nodes, directories } => {
                     let into = self.slots.take()?;
-                    let mut given = vec![(text("source")?, text("tmpfs")?)];
-                    for (name, value) in *options {
-                        given.push((text(name)?, text(value)?));
-                    }
-                    if self.owner != (0, 0) {
-                        given.push((text("uid")?, text(&self.owner.0.to_string())?));
-                        given.push((text("gid")?, text(&self.owner.1.to_string())?));
-                    }
+                    let given = self.options(options)?;
                     let mut inside = Vec::new();
                     for node in *nodes {
                         let path = node.path.strip_prefix(at.as_str()).unwrap_or(&node.path).trim_start_matches('/');
-                        inside.push(raw(&DeviceNode { path: path.to_owned(), ..node.clone() }, self.owner)?);
+                        inside.push(raw(&DeviceNode { path: path.to_owned(), ..node.clone() }, self.ids)?);
                     }
                     let directories = directories.iter().map(|name| text(name)).collect::<Result<_, _>>()?;
                     self.parent.push(ParentOp::DeviceTree {
@@ -343,21 +419,70 @@ impl Lanes {
                     });
                     into
                 }
-                Step::Kernel { .. } | Step::Inside { .. } | Step::Mount { .. } => continue,
+                Step::Copy { at, options, flags, .. } => {
+                    let into = self.slots.take()?;
+                    let (options, at, flags) = (self.options(options)?, text(at)?, *flags);
+                    self.parent.push(ParentOp::Copy { options, flags, root, at, into });
+                    into
+                }
+                Step::Link { .. } | Step::Kernel { .. } | Step::Inside { .. } | Step::Mount { .. } => continue,
             };
+            self.mounts.push((Lane::Parent, self.parent.len() - 1, index));
             self.handed.push(into);
             *slot = Some(into);
         }
         Ok(())
     }
 
+    /// Those of a tmpfs that is the host's, with ids of the host.
+    fn options(&self, options: &[(String, String)]) -> Result<Vec<(Text, Text)>, ScriptError> {
+        let mut given = vec![(text("source")?, text("tmpfs")?)];
+        let ids = self.ids.map(|ids| [("uid", &ids.uids), ("gid", &ids.gids)]).into_iter().flatten();
+        let mut ids: Vec<_> = ids.map(|(name, extents)| (name, outside(extents, 0), extents)).collect();
+        for (name, value) in options {
+            let inside = value.parse().ok().filter(|_| matches!(name.as_str(), "uid" | "gid"));
+            match (inside, ids.iter_mut().find(|(of, ..)| of == name)) {
+                (Some(inside), Some((_, id, extents))) => *id = outside(extents, inside),
+                _ => given.push((text(name)?, text(value)?)),
+            }
+        }
+        for (name, id, _) in ids.iter().filter(|(_, id, _)| *id != 0) {
+            given.push((text(name)?, text(&id.to_string())?));
+        }
+        Ok(given)
+    }
+
+    /// Nodes in the root: those that are bound and those that are made.
+    fn nodes(&mut self, nodes: &[DeviceNode]) -> Result<(Option<BoundNodes>, Vec<Node>), ScriptError> {
+        // A user namespace can't make devices.
+        let device = |node: &&DeviceNode| matches!(node.kind, NodeKind::Character { .. } | NodeKind::Block { .. });
+        let (devices, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| self.ids.is_some() && device(node));
+        let own = others.into_iter().map(|node| raw(node, None)).collect::<Result<Vec<_>, _>>()?;
+        if devices.is_empty() {
+            return Ok((None, own));
+        }
+        let into = self.slots.take()?;
+        let (mut inside, mut places) = (Vec::new(), Vec::new());
+        for (number, node) in devices.into_iter().enumerate() {
+            let name = number.to_string();
+            places.push((text(&name)?, text(&node.path)?));
+            inside.push(raw(&DeviceNode { path: name, ..node.clone() }, self.ids)?);
+        }
+        // nosuid and noexec.
+        let (options, flags, directories) = (Vec::new(), 0xa, Vec::new());
+        self.parent.push(ParentOp::DeviceTree { options, flags, nodes: inside, directories, into });
+        self.handed.push(into);
+        Ok((Some((into, places)), own))
+    }
+
     /// Has to come before the pivot: a user namespace is refused a fresh proc or sysfs unless it still
     /// sees one that hides nothing.
     fn kernels_own(&mut self, layout: &mut Layout<'_>) -> Result<(), ScriptError> {
-        for (step, slot) in &mut layout.steps {
+        for (index, (step, slot)) in layout.steps.iter_mut().enumerate() {
             if let Step::Kernel { what, flags, .. } = step {
                 let into = self.slots.take()?;
                 *slot = Some(into);
+                self.mounts.push((Lane::Child, self.child.len(), index));
                 self.child.push(ChildOp::Make { what: *what, attributes: u64::from(*flags), into });
             }
         }
@@ -365,20 +490,36 @@ impl Lanes {
     }
 
     fn mount(&mut self, root: Slot, layout: &Layout<'_>) -> Result<(), ScriptError> {
-        use super::path::Link;
         let mut here = None;
-        for (step, slot) in &layout.steps {
+        for (index, (step, slot)) in layout.steps.iter().enumerate() {
+            let first = self.child.len();
             let what = match step {
                 Step::Tree { tree, .. } => &tree.path,
                 Step::Devices { .. } => "devices",
+                Step::Copy { .. } => "tmpfs",
+                Step::Link { to, .. } => to,
                 Step::Kernel { what: Fresh::Proc, .. } => "proc",
                 Step::Kernel { what: Fresh::Sysfs, .. } => "sysfs",
                 Step::Inside { kind, .. } | Step::Mount { kind, .. } => kind,
             };
             let (what, slot) = (text(what)?, *slot);
             match (step, slot) {
-                (Step::Tree { at, .. } | Step::Devices { at, .. }, Some(mount)) => {
+                (Step::Tree { at, link, .. }, Some(mount)) => {
+                    self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: *link });
+                }
+                (Step::Devices { at, .. }, Some(mount)) => {
                     self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Follow });
+                }
+                (Step::Copy { at, change, .. }, Some(mount)) => {
+                    self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Follow });
+                    for change in change.changes() {
+                        self.child.push(ChildOp::ChangeMount { root: Some(root), at: text(at)?, change });
+                    }
+                }
+                (Step::Link { at, .. }, _) => {
+                    let (mode, major, minor, uid, gid) = (0, 0, 0, 0, 0);
+                    let node = Node { path: text(at)?, mode, major, minor, link: Some(what), uid, gid };
+                    self.child.push(ChildOp::MakeNode { root, node });
                 }
                 // Its place must be no link, or what is mounted over `/proc` would be somewhere else
                 // (CVE-2019-19921).
@@ -403,12 +544,9 @@ impl Lanes {
                     }
                 }
                 // Each of these has its slot by now.
-                (Step::Tree { .. } | Step::Devices { .. } | Step::Kernel { .. }, None) => {}
+                (Step::Tree { .. } | Step::Copy { .. } | Step::Devices { .. } | Step::Kernel { .. }, None) => {}
             }
-        }
-        for at in &layout.read_only {
-            let change = TreeChange { set: READ_ONLY, ..TreeChange::NONE };
-            self.child.push(ChildOp::ChangeMount { root: Some(root), at: text(at)?, change });
+            self.mounts.extend((first..self.child.len()).map(|at| (Lane::Child, at, index)));
         }
         Ok(())
     }
@@ -469,7 +607,7 @@ impl Lanes {
         }
         self.child.push(ChildOp::SetUmask { mask: process.umask });
         self.child.push(ChildOp::WorkingDirectory { path: text(&process.cwd)? });
-        if !self.child.iter().any(|op| matches!(op, ChildOp::BecomeRoot | ChildOp::SetUser { .. })) {
+        if !self.child.iter().any(|op| matches!(op, ChildOp::BecomeRoot { .. } | ChildOp::SetUser { .. })) {
             self.limits(process);
         }
         if let Some(personality) = process.attributes.personality {
@@ -495,7 +633,7 @@ impl Lanes {
             self.child.push(ChildOp::BecomeInit);
         }
         self.child.push(ChildOp::Execute(program));
-        Ok(Script { parent: self.parent, child: self.child })
+        Ok(Script { parent: self.parent, child: self.child, mounts: self.mounts })
     }
 
     /// The last steps, in the only order in which each may still be done. `last` comes as late as it
@@ -557,6 +695,7 @@ impl From<Namespace> for Namespaces {
             Namespace::Ipc => Self::IPC,
             Namespace::Uts => Self::UTS,
             Namespace::Cgroup => Self::CGROUP,
+            Namespace::Time => Self::TIME,
             Namespace::Mount => Self::MOUNT,
         }
     }

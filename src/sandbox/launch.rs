@@ -1,7 +1,7 @@
 //! Runs a script: the parent's lane here, the child's lane in the child.
 
 use super::child::{Child, Table};
-use super::ops::{ChildOp, ParentOp, Slot};
+use super::ops::{ChildOp, Namespaces, ParentOp, Slot};
 use super::overlay::Way;
 use super::parent::Parent;
 use super::script::{Failure, Lane, Report, Script};
@@ -98,10 +98,10 @@ pub(super) struct Means<'a> {
 
 pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchError> {
     let Means { io, target, listener, seccomp, way } = means;
-    let born = script
-        .parent
-        .iter()
-        .position(|op| !matches!(op, ParentOp::EnterNamespace { .. } | ParentOp::SetAffinity { .. }));
+    let early = |op: &ParentOp| {
+        matches!(op, ParentOp::EnterNamespace { .. } | ParentOp::NewClocks { .. } | ParentOp::SetAffinity { .. })
+    };
+    let born = script.parent.iter().position(|op| !early(op));
     let born = born.unwrap_or(script.parent.len());
     let (before, after) = script.parent.split_at(born);
     let Some((ParentOp::Clone { namespaces, cgroup }, rest)) = after.split_first() else {
@@ -185,16 +185,26 @@ fn explained(script: &Script, failure: Failure) -> LaunchError {
     LaunchError::Operation { failure, words: script.explain(&failure) }
 }
 
-/// What the child is to be born with. A namespace is entered by a file that stands for it; one of another
+/// What comes before the clone. A namespace is entered by a file that stands for it; one of another
 /// kind is refused (setns(2)).
 fn enter(op: &ParentOp) -> Result<(), Errno> {
-    let (namespace, path) = match op {
-        ParentOp::EnterNamespace { namespace, path } => (namespace, path),
-        ParentOp::SetAffinity { cpus } => return sys::set_affinity(cpus),
-        _ => return Err(Errno::INVAL),
-    };
-    let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    sys::enter_namespaces(file.as_fd(), namespace.0)
+    match op {
+        ParentOp::EnterNamespace { namespace, path } => {
+            let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            sys::enter_namespaces(file.as_fd(), namespace.0)
+        }
+        ParentOp::NewClocks { offsets } => {
+            sys::unshare_namespaces(Namespaces::TIME.0)?;
+            if offsets.as_str().is_empty() {
+                return Ok(());
+            }
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(CWD, c"/proc/self/timens_offsets", flags, Mode::empty())?;
+            rustix::io::write(&file, offsets.as_str().as_bytes()).map(drop)
+        }
+        ParentOp::SetAffinity { cpus } => sys::set_affinity(cpus),
+        _ => Err(Errno::INVAL),
+    }
 }
 
 fn directory(path: &Text) -> Result<OwnedFd, Errno> {

@@ -5,8 +5,7 @@
 //! needs no look-up, for nobody else can have changed it.
 
 use super::ops::{Fresh, Slot};
-use super::path::Link;
-use super::{DeviceNode, Mount, MountChange, Tree};
+use super::{DeviceNode, Link, Mount, MountChange, Tree};
 
 pub(super) struct Layout<'a> {
     /// With the place of what is made before it is mounted.
@@ -15,11 +14,17 @@ pub(super) struct Layout<'a> {
     pub(super) read_only: Vec<String>,
     /// Steps whose trees nobody else has mounted anything in.
     ours: Vec<usize>,
+    /// Nothing is made before its turn.
+    listed_in_order: bool,
 }
 
 pub(super) enum Step<'a> {
     /// The parent's copy of a tree of the host.
-    Tree { tree: &'a Tree, at: String },
+    Tree { tree: &'a Tree, at: String, link: Link },
+    /// A symbolic link.
+    Link { at: String, to: &'a str },
+    /// The parent's tmpfs with a copy of what is there.
+    Copy { at: String, options: &'a [(String, String)], flags: u32, change: &'a MountChange },
     /// The parent's tmpfs; `directories` are made in it for what follows.
     Devices {
         at: String,
@@ -39,7 +44,12 @@ pub(super) enum Step<'a> {
 impl Step<'_> {
     pub(super) fn at(&self) -> &str {
         match self {
-            Self::Tree { at, .. } | Self::Devices { at, .. } | Self::Kernel { at, .. } | Self::Mount { at, .. } => at,
+            Self::Tree { at, .. }
+            | Self::Link { at, .. }
+            | Self::Copy { at, .. }
+            | Self::Devices { at, .. }
+            | Self::Kernel { at, .. }
+            | Self::Mount { at, .. } => at,
             Self::Inside { path, .. } => path,
         }
     }
@@ -48,19 +58,29 @@ impl Step<'_> {
 /// Bits of mount(2) that are attributes of a mount, with the same values in `fsmount(2)`.
 const ATTRIBUTES: u32 = 0xf;
 const RDONLY: u32 = 1;
+const REMOUNT: u32 = 1 << 5;
 
 impl<'a> Layout<'a> {
-    pub(super) fn of(mounts: &'a [Mount]) -> Self {
-        let mut layout = Self { steps: Vec::new(), read_only: Vec::new(), ours: Vec::new() };
+    pub(super) fn of(mounts: &'a [Mount], listed_in_order: bool) -> Self {
+        let mut layout = Self { steps: Vec::new(), read_only: Vec::new(), ours: Vec::new(), listed_in_order };
         for mount in mounts {
             let step = match mount {
-                Mount::Bind { tree, at } => {
+                Mount::Bind { tree, at, link } => {
                     let at = clean(at);
                     layout.cover(&at);
                     if tree.path == "/sys" && at == "/sys" && !tree.recursive {
                         layout.ours.push(layout.steps.len());
                     }
-                    Step::Tree { tree, at }
+                    Step::Tree { tree, at, link: *link }
+                }
+                Mount::Link { at, to } => Step::Link { at: clean(at), to },
+                Mount::Copy { at, options, flags, change } => {
+                    let at = clean(at);
+                    layout.cover(&at);
+                    if flags & RDONLY != 0 {
+                        layout.read_only.push(at.clone());
+                    }
+                    Step::Copy { at, options, flags: flags & !RDONLY, change }
                 }
                 Mount::Devices { at, options, flags, nodes } => {
                     let at = clean(at);
@@ -71,36 +91,32 @@ impl<'a> Layout<'a> {
                     }
                     Step::Devices { at, options, flags: flags & !RDONLY, nodes, directories: Vec::new() }
                 }
-                Mount::Fresh { kind, source, at, data, flags, change } => {
-                    layout.fresh(kind, source, clean(at), data, *flags, change)
-                }
+                Mount::Fresh { .. } => match layout.fresh(mount) {
+                    Some(step) => step,
+                    None => continue,
+                },
             };
             layout.steps.push((step, None));
         }
         layout
     }
 
-    fn fresh(
-        &mut self,
-        kind: &'a str,
-        source: &'a str,
-        at: String,
-        data: &'a str,
-        flags: u32,
-        change: &'a MountChange,
-    ) -> Step<'a> {
+    fn fresh(&mut self, mount: &'a Mount) -> Option<Step<'a>> {
+        let Mount::Fresh { kind, source, at, data, flags, change, link } = mount else { return None };
+        let (kind, at, flags) = (kind.as_str(), clean(at), *flags);
         let what = match (kind, at.as_str()) {
+            _ if self.listed_in_order => None,
             ("proc", "/proc") => Some(Fresh::Proc),
             ("sysfs", "/sys") => Some(Fresh::Sysfs),
             _ => None,
         };
-        let plain = *change == MountChange::default();
+        let plain = *change == MountChange::default() && flags & REMOUNT == 0 && *link == Link::Follow;
         if let Some(what) = what.filter(|_| plain && data.is_empty() && flags & !ATTRIBUTES == 0) {
             self.cover(&at);
             self.ours.push(self.steps.len());
-            return Step::Kernel { what, at, flags };
+            return Some(Step::Kernel { what, at, flags });
         }
-        let read_only = kind == "tmpfs" && flags & RDONLY != 0;
+        let read_only = kind == "tmpfs" && flags & RDONLY != 0 && flags & REMOUNT == 0;
         if read_only {
             self.read_only.push(at.clone());
         }
@@ -109,12 +125,12 @@ impl<'a> Layout<'a> {
             if let Some((Step::Devices { directories, .. }, _)) = self.steps.get_mut(tree) {
                 directories.push(path.clone());
             }
-            return Step::Inside { tree, path, make, kind, source, data, flags };
+            return Some(Step::Inside { tree, path, make, kind, source, data, flags });
         }
         self.cover(&at);
         // Their places must be no links (CVE-2019-19921).
-        let link = if matches!(kind, "proc" | "sysfs") { Link::Refuse } else { Link::Follow };
-        Step::Mount { at, kind, source, data, flags, change, link }
+        let link = if matches!(kind, "proc" | "sysfs") { Link::Refuse } else { *link };
+        Some(Step::Mount { at, kind, source, data, flags, change, link })
     }
 
     /// Something of somebody else's comes to `at`: the trees that it covers or changes are ours no more.

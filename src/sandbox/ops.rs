@@ -23,6 +23,7 @@ impl Namespaces {
     pub(super) const IPC: Self = Self(0x0800_0000);
     pub(super) const USER: Self = Self(0x1000_0000);
     pub(super) const PID: Self = Self(0x2000_0000);
+    pub(super) const TIME: Self = Self(0x80);
     pub(super) const NET: Self = Self(0x4000_0000);
 
     pub(super) const fn with(self, other: Self) -> Self {
@@ -59,6 +60,23 @@ pub(super) struct Node {
     pub(super) gid: u32,
 }
 
+/// Whose ids a tree's owners are mapped by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Idmap {
+    pub(super) by: IdmapBy,
+    pub(super) recursive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum IdmapBy {
+    /// The child's user namespace.
+    Child,
+    /// The user namespace that a file stands for.
+    Namespace { path: Text },
+    /// One that is made for it, with these texts for `uid_map` and `gid_map`.
+    Maps { uids: Text, gids: Text },
+}
+
 /// A limit of setrlimit(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Limit {
@@ -74,15 +92,23 @@ pub(super) enum ParentOp {
     EnterNamespace { namespace: Namespaces, path: Text },
     /// Before the clone, as above: the child is born with it.
     SetAffinity { cpus: Vec<u64> },
-    /// The child exists from here on. Nothing but [`Self::EnterNamespace`] comes before.
+    /// Makes a time namespace, before the clone: it is the children's, and its clocks can be set only
+    /// until the first of them is there (time_namespaces(7)).
+    NewClocks { offsets: Text },
+    /// The child exists from here on. Nothing but the operations above comes before.
     Clone { namespaces: Namespaces, cgroup: Option<Text> },
     /// Writes `uid_map` and `gid_map`: the texts of the two files.
     MapIds { uids: Text, gids: Text },
-    /// A detached copy of a tree of the host, with the changes made to it one after the other, and
-    /// mapped by the child's user namespace or not.
-    Tree { path: Text, recursive: bool, changes: Vec<TreeChange>, idmap: bool, into: Slot },
+    /// A detached copy of a tree of the host, with the changes made to it one after the other.
+    Tree { path: Text, recursive: bool, changes: Vec<TreeChange>, idmap: Option<Idmap>, link_itself: bool, into: Slot },
+    /// The file that stands for a namespace.
+    Namespace { path: Text, into: Slot },
+    /// The directory itself, which is mounted nowhere.
+    Directory { path: Text, into: Slot },
     /// A detached tmpfs with nodes and directories in it; `flags` are those of mount(2).
     DeviceTree { options: Vec<(Text, Text)>, flags: u32, nodes: Vec<Node>, directories: Vec<Text>, into: Slot },
+    /// A detached tmpfs with a copy of what is at `at` in a tree.
+    Copy { options: Vec<(Text, Text)>, flags: u32, root: Slot, at: Text, into: Slot },
     /// A detached overlay; `lower` are trees made before, the topmost first.
     Overlay { lower: Vec<Slot>, upper: Text, work: Text, into: Slot },
     /// Of the child, where that takes a right over the host that it does not have.
@@ -147,8 +173,20 @@ pub(super) enum ChildOp {
     Receive {
         slots: Vec<Slot>,
     },
-    /// User and group 0 of the user namespace.
-    BecomeRoot,
+    /// A user and a group that the user namespace has, 0 if it has that.
+    BecomeRoot {
+        uid: u32,
+        gid: u32,
+    },
+    /// The mount namespace of others; nobody of ours who is not the host's root could open its file.
+    JoinMounts {
+        namespace: Slot,
+    },
+    /// A namespace by the file that stands for it.
+    JoinNamespace {
+        namespace: Namespaces,
+        path: Text,
+    },
     /// Makes a detached file system. Has to come before [`Self::PivotRoot`]: a user namespace is
     /// refused a fresh proc or sysfs unless it still sees one that hides nothing.
     Make {
@@ -209,6 +247,26 @@ pub(super) enum ChildOp {
     /// The root becomes `/`, and the host's tree is gone.
     PivotRoot {
         root: Slot,
+    },
+    /// The root becomes `/`, over the host's tree.
+    CoverRoot {
+        root: Slot,
+    },
+    /// A tree of nodes over the root, for the operations that follow.
+    AttachNodes {
+        root: Slot,
+        nodes: Slot,
+    },
+    /// Binds the node `name` of that tree to `at` in the root.
+    BindNode {
+        root: Slot,
+        nodes: Slot,
+        name: Text,
+        at: Text,
+    },
+    /// The tree of nodes is taken away again.
+    DetachNodes {
+        nodes: Slot,
     },
     NewSession,
     /// A terminal of the container's becomes standard input, output, error and the controlling one.
@@ -402,6 +460,7 @@ impl fmt::Display for Namespaces {
             (Self::UTS, "uts"),
             (Self::IPC, "ipc"),
             (Self::CGROUP, "cgroup"),
+            (Self::TIME, "time"),
         ];
         let mut separator = "";
         for (_, name) in names.iter().filter(|(bit, _)| self.has(*bit)) {
@@ -433,12 +492,27 @@ impl fmt::Display for ParentOp {
                 let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
                 write!(f, "mapping users {} and groups {}", lines(uids), lines(gids))
             }
-            Self::Tree { path, recursive, changes, idmap, into } => {
+            Self::NewClocks { offsets } => {
+                write!(f, "making a time namespace with {}", offsets.as_str().trim_end().replace('\n', ", "))
+            }
+            Self::Namespace { path, into } => write!(f, "opening the namespace {path} as {into}"),
+            Self::Directory { path, into } => write!(f, "opening {path} as {into}"),
+            Self::Copy { at, into, .. } => write!(f, "copying {at} to a tmpfs as {into}"),
+            Self::Tree { path, recursive, changes, idmap, link_itself: _, into } => {
                 write!(f, "taking {path}{}", if *recursive { ", recursive" } else { "" })?;
                 for change in changes {
                     write!(f, ", {}", TreeChange { recursive: change.recursive && !recursive, ..*change })?;
                 }
-                write!(f, "{} as {into}", if *idmap { ", id-mapped" } else { "" })
+                match idmap {
+                    None => {}
+                    Some(Idmap { by: IdmapBy::Child, .. }) => f.write_str(", id-mapped")?,
+                    Some(Idmap { by: IdmapBy::Namespace { path }, .. }) => write!(f, ", id-mapped by {path}")?,
+                    Some(Idmap { by: IdmapBy::Maps { uids, gids }, .. }) => {
+                        let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
+                        write!(f, ", id-mapped with users {} and groups {}", lines(uids), lines(gids))?;
+                    }
+                }
+                write!(f, " as {into}")
             }
             Self::DeviceTree { nodes, into, .. } => write!(f, "making {} devices and links as {into}", nodes.len()),
             Self::Overlay { lower, upper, work, into } => {
@@ -524,7 +598,13 @@ impl fmt::Display for ChildOp {
             Self::SetHostname { name } => write!(f, "setting the hostname {name}"),
             Self::Receive { slots } if slots.is_empty() => f.write_str("waiting for the parent"),
             Self::Receive { slots } => write!(f, "waiting for the parent's {}", list(slots)),
-            Self::BecomeRoot => f.write_str("becoming user 0 of the container"),
+            Self::BecomeRoot { uid, .. } => write!(f, "becoming user {uid} of the container"),
+            Self::JoinMounts { namespace } => write!(f, "entering the mount namespace {namespace}"),
+            Self::JoinNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
+            Self::CoverRoot { root } => write!(f, "changing to the root {root}"),
+            Self::AttachNodes { nodes, .. } => write!(f, "mounting the devices {nodes}"),
+            Self::BindNode { at, .. } => write!(f, "binding the node {at}"),
+            Self::DetachNodes { nodes } => write!(f, "taking the devices {nodes} away"),
             Self::Make { what, attributes, into } => {
                 write!(f, "making {what}{} as {into}", if attributes & 1 == 0 { "" } else { ", read-only" })
             }

@@ -1,10 +1,10 @@
 //! The parent's lane: what takes the host's privileges, done from outside of the child.
 
-use super::Text;
 use super::child::Table;
 use super::launch::lookup;
-use super::ops::{Node, ParentOp, Slot, TreeChange};
+use super::ops::{Idmap, IdmapBy, Namespaces, Node, ParentOp, Slot, TreeChange};
 use super::overlay::{self, Layers, Way, Writable};
+use super::{Text, copy, path};
 use crate::sys::{self, Errno, MountChange};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::IoSlice;
@@ -37,14 +37,29 @@ impl<'a> Parent<'a> {
     pub(super) fn perform(&mut self, op: &ParentOp) -> Result<(), Errno> {
         match op {
             // The first operations, done by the caller; a second clone would be a second child.
-            ParentOp::EnterNamespace { .. } | ParentOp::SetAffinity { .. } | ParentOp::Clone { .. } => {
-                Err(Errno::INVAL)
-            }
+            ParentOp::EnterNamespace { .. }
+            | ParentOp::SetAffinity { .. }
+            | ParentOp::NewClocks { .. }
+            | ParentOp::Clone { .. } => Err(Errno::INVAL),
             ParentOp::Schedule(scheduling) => super::child::schedule(Some(self.pid), *scheduling),
-            ParentOp::MapIds { uids, gids } => self.map_ids(uids.as_str(), gids.as_str()),
-            ParentOp::Tree { path, recursive, changes, idmap, into } => {
-                let tree = self.tree(path, *recursive, changes, *idmap)?;
+            ParentOp::MapIds { uids, gids } => map_ids(self.pid, uids.as_str(), gids.as_str()),
+            ParentOp::Tree { path, recursive, changes, idmap, link_itself, into } => {
+                let tree = self.tree(clone_of(path, *recursive, *link_itself)?, *recursive, changes, idmap.as_ref())?;
                 self.keep(*into, tree)
+            }
+            ParentOp::Namespace { path, into } => {
+                let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                self.keep(*into, file)
+            }
+            ParentOp::Directory { path, into } => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let directory = rustix::fs::openat(CWD, path.as_c_str(), flags, Mode::empty())?;
+                self.keep(*into, directory)
+            }
+            ParentOp::Copy { options, flags, root, at, into } => {
+                let mount = device_tree(options, *flags, &[], &[])?;
+                copy::contents(path::resolve(lookup(&self.table, *root)?, at.as_c_str()), mount.as_fd())?;
+                self.keep(*into, mount)
             }
             ParentOp::DeviceTree { options, flags, nodes, directories, into } => {
                 let mount = device_tree(options, *flags, nodes, directories)?;
@@ -58,42 +73,42 @@ impl<'a> Parent<'a> {
         }
     }
 
-    fn map_ids(&mut self, uids: &str, gids: &str) -> Result<(), Errno> {
-        // The pid is our own child's, which nobody but us can reap: it means no other process.
-        for (file, lines) in [("uid_map", uids), ("gid_map", gids)] {
-            let path = format!("/proc/{}/{file}", self.pid);
-            let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-            rustix::io::write(&file, lines.as_bytes())?;
-        }
-        Ok(())
-    }
-
     fn user_namespace(&mut self) -> Result<&OwnedFd, Errno> {
         if self.user_namespace.is_none() {
-            let namespace = match sys::user_namespace_of(self.pidfd) {
-                // Before Linux 6.11.
-                Err(Errno::NOTTY | Errno::INVAL) => {
-                    let path = format!("/proc/{}/ns/user", self.pid);
-                    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                }
-                result => result,
-            };
-            self.user_namespace = Some(namespace?);
+            self.user_namespace = Some(user_namespace(self.pid, self.pidfd)?);
         }
         self.user_namespace.as_ref().ok_or(Errno::BADF)
     }
 
-    fn tree(&mut self, path: &Text, recursive: bool, changes: &[TreeChange], mapped: bool) -> Result<OwnedFd, Errno> {
-        let tree = clone_of(path, recursive)?;
-        let mut idmap = if mapped { Some(self.user_namespace()?.as_fd()) } else { None };
+    fn tree(
+        &mut self,
+        tree: OwnedFd,
+        recursive: bool,
+        changes: &[TreeChange],
+        idmap: Option<&Idmap>,
+    ) -> Result<OwnedFd, Errno> {
+        let made;
+        let mut mapping = match idmap {
+            None => None,
+            Some(Idmap { by: IdmapBy::Child, recursive }) => Some((self.user_namespace()?.as_fd(), *recursive)),
+            Some(Idmap { by: IdmapBy::Namespace { path }, recursive }) => {
+                made = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                Some((made.as_fd(), *recursive))
+            }
+            Some(Idmap { by: IdmapBy::Maps { uids, gids }, recursive }) => {
+                made = mapped_namespace(uids.as_str(), gids.as_str())?;
+                Some((made.as_fd(), *recursive))
+            }
+        };
         for TreeChange { set, clear, propagation, recursive: throughout } in changes.iter().copied() {
             // In one call, where that reaches as far.
-            let idmap = idmap.take_if(|_| throughout == recursive);
+            let idmap = mapping.take_if(|(_, all)| throughout == (*all && recursive)).map(|(namespace, _)| namespace);
             let change =
                 MountChange { set, clear, propagation, idmap, recursive: throughout, ..MountChange::default() };
             sys::mount_setattr(tree.as_fd(), change)?;
         }
-        if idmap.is_some() {
+        if let Some((namespace, recursive)) = mapping {
+            let idmap = Some(namespace);
             sys::mount_setattr(tree.as_fd(), MountChange { idmap, recursive, ..MountChange::default() })?;
         }
         Ok(tree)
@@ -115,11 +130,56 @@ impl<'a> Parent<'a> {
     }
 }
 
-fn clone_of(path: &Text, recursive: bool) -> Result<OwnedFd, Errno> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
+/// Of our own child, which nobody but us can reap: the number means no other process.
+fn map_ids(child: Pid, uids: &str, gids: &str) -> Result<(), Errno> {
+    for (file, lines) in [("uid_map", uids), ("gid_map", gids)] {
+        let path = format!("/proc/{child}/{file}");
+        let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, lines.as_bytes())?;
     }
+    Ok(())
+}
+
+fn user_namespace(child: Pid, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    match sys::user_namespace_of(pidfd) {
+        // Before Linux 6.11.
+        Err(Errno::NOTTY | Errno::INVAL) => {
+            rustix::fs::open(format!("/proc/{child}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        }
+        result => result,
+    }
+}
+
+/// A user namespace that nobody is in: of a child that lives until it has been opened.
+fn mapped_namespace(uids: &str, gids: &str) -> Result<OwnedFd, Errno> {
+    let (ours, theirs) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let request = sys::Request { namespaces: Namespaces::USER.0, cgroup: None };
+    let child = sys::clone3(request, || {
+        // Its copy of our end would keep it waiting for itself.
+        sys::close_copy(ours.as_fd());
+        let _ = rustix::net::recv(&theirs, &mut [0], rustix::net::RecvFlags::empty());
+        sys::exit(0);
+    })?;
+    let namespace = map_ids(child.pid, uids, gids).and_then(|()| user_namespace(child.pid, child.pidfd.as_fd()));
+    drop(ours);
+    rustix::io::retry_on_intr(|| {
+        rustix::process::waitid(
+            rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        )
+    })?;
+    namespace
+}
+
+fn clone_of(path: &Text, recursive: bool, link_itself: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    flags.set(OpenTreeFlags::AT_SYMLINK_NOFOLLOW, link_itself);
     rustix::mount::open_tree(CWD, path.as_c_str(), flags)
 }
 

@@ -13,6 +13,9 @@ use std::fmt;
 pub struct Script {
     pub(super) parent: Vec<ParentOp>,
     pub(super) child: Vec<ChildOp>,
+    /// For which mount of the blueprint an operation is; for who has made the script, and stays.
+    #[serde(skip)]
+    pub(super) mounts: Vec<(Lane, usize, usize)>,
 }
 
 /// Why a blueprint can't become a script.
@@ -130,7 +133,7 @@ impl Script {
         let words = words.unwrap_or_else(|| format!("operation {position}, which this script does not have"));
         let error = super::reason(failure.errno);
         let error = error.as_str();
-        if let (Lane::Parent, Some(ParentOp::Tree { idmap: true, .. }), libc::EINVAL) =
+        if let (Lane::Parent, Some(ParentOp::Tree { idmap: Some(_), .. }), libc::EINVAL) =
             (failure.lane, self.parent.get(position), failure.errno)
         {
             return format!("{words}: this kernel has no id-mapped mounts of its file system");
@@ -147,6 +150,13 @@ impl Script {
             }
             _ => format!("{words}: {error}"),
         }
+    }
+
+    /// The mount of the blueprint that the failure is about.
+    pub fn mount_of(&self, failure: &Failure) -> Option<usize> {
+        let position = usize::try_from(failure.operation).unwrap_or(usize::MAX);
+        let (_, _, mount) = self.mounts.iter().find(|(lane, at, _)| (*lane, *at) == (failure.lane, position))?;
+        Some(*mount)
     }
 
     /// Words for what the child does once it has been started: position and operation, for who

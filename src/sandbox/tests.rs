@@ -62,12 +62,15 @@ impl Ground {
             root_with_mounts: false,
             read_only_root: false,
             root_propagation: None,
+            change_root: ChangeRoot::Pivot,
+            clocks: String::new(),
             own: namespaces(ids),
             join: Vec::new(),
             ids: ids.map(Into::into),
             hostname: Some("hold".to_owned()),
             domainname: None,
             mounts: usual_mounts(SysView::Own, &CgroupView::Nothing),
+            listed_in_order: false,
             nodes: Vec::new(),
             masked_paths: strings(&["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/sys/firmware"]),
             readonly_paths: strings(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
@@ -191,6 +194,8 @@ fn a_script_reads_as_what_will_happen() {
         root_with_mounts: false,
         read_only_root: true,
         root_propagation: None,
+        change_root: ChangeRoot::Pivot,
+        clocks: String::new(),
         own: namespaces(Some(ids)),
         join: Vec::new(),
         ids: Some(ids.into()),
@@ -200,6 +205,7 @@ fn a_script_reads_as_what_will_happen() {
             .into_iter()
             .chain([bound("/srv", "/data", true, true), scratch("/tmp", 4096, 0o1777, false)])
             .collect(),
+        listed_in_order: false,
         nodes: Vec::new(),
         masked_paths: vec!["/proc/kcore".to_owned(), "/etc/secret".to_owned()],
         readonly_paths: vec!["/proc/sys".to_owned()],
@@ -229,7 +235,8 @@ fn a_script_reads_as_what_will_happen() {
 
     assert_eq!(script.to_string(), include_str!("tests/script.txt"));
     let json = serde_json::to_string(&script).unwrap();
-    assert_eq!(serde_json::from_str::<Script>(&json).unwrap(), script);
+    let read: Script = serde_json::from_str(&json).unwrap();
+    assert_eq!((read.parent, read.child), (script.parent, script.child));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The mounts that every container of ours has before anything is asked for.
 
-use super::{DeviceNode, Mount, MountChange, NodeKind, Propagation, PropagationKind, Tree};
+use super::{DeviceNode, Link, MappedBy, Mapping, Mount, MountChange, NodeKind, Propagation, PropagationKind, Tree};
 
 /// What shows at `/sys`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,9 @@ pub fn usual_mounts(sys: SysView, cgroups: &CgroupView) -> Vec<Mount> {
                 let private = Propagation { kind: PropagationKind::Private, recursive: false };
                 let change =
                     MountChange { set: u64::from(RDONLY), propagation: vec![private], ..MountChange::default() };
-                let tree = Tree { path: "/sys".to_owned(), recursive: false, change, mapped: false };
-                Mount::Bind { tree, at: "/sys".to_owned() }
+                let (mapping, link_itself) = (None, false);
+                let tree = Tree { path: "/sys".to_owned(), recursive: false, change, mapping, link_itself };
+                Mount::Bind { tree, at: "/sys".to_owned(), link: Link::Follow }
             }
         },
         Mount::Devices {
@@ -76,7 +77,9 @@ pub fn bound(from: &str, at: &str, read_only: bool, mapped: bool) -> Mount {
     let private = Propagation { kind: PropagationKind::Private, recursive: true };
     let set_all = if read_only { u64::from(RDONLY) } else { 0 };
     let change = MountChange { set_all, propagation: vec![private], ..MountChange::default() };
-    Mount::Bind { tree: Tree { path: from.to_owned(), recursive: true, change, mapped }, at: at.to_owned() }
+    let mapping = mapped.then_some(Mapping { by: MappedBy::Container, recursive: true });
+    let tree = Tree { path: from.to_owned(), recursive: true, change, mapping, link_itself: false };
+    Mount::Bind { tree, at: at.to_owned(), link: Link::Follow }
 }
 
 /// A tmpfs at `at`; `mode` are the permission bits of its root.
@@ -87,7 +90,7 @@ pub fn scratch(at: &str, size_bytes: u64, mode: u32, read_only: bool) -> Mount {
 
 fn fresh(kind: &str, at: &str, data: &str, flags: u32) -> Mount {
     let (kind, at, data) = (kind.to_owned(), at.to_owned(), data.to_owned());
-    Mount::Fresh { source: kind.clone(), kind, at, data, flags, change: MountChange::default() }
+    Mount::Fresh { source: kind.clone(), kind, at, data, flags, change: MountChange::default(), link: Link::Follow }
 }
 
 /// What every container has in `/dev`: devices that give nothing away (devices.txt of the kernel), and

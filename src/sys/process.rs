@@ -217,6 +217,14 @@ pub fn user_namespace_of(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The `CLONE_NEW*` bit of the namespace that a file stands for (`NS_GET_NSTYPE` of ioctl_ns(2)).
+pub fn namespace_kind(namespace: BorrowedFd<'_>) -> Result<u64, Errno> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: this request takes no argument and returns a number.
+    let kind = unsafe { libc::syscall(libc::SYS_ioctl, namespace.as_raw_fd(), NS_GET_NSTYPE, 0) };
+    if kind < 0 { Err(last_error()) } else { u64::try_from(kind).map_err(|_| Errno::INVAL) }
+}
+
 /// Enters new namespaces, without the user namespace and without sharing tables of descriptors
 /// (`unshare(2)` with `CLONE_NEW*`).
 pub fn unshare_namespaces(flags: u64) -> Result<(), Errno> {

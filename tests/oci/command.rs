@@ -200,5 +200,5 @@ fn capabilities_that_cannot_be_given_are_told_and_left_out() {
 
     assert_eq!(answer.out, "CapBnd:\t0000000000000020\nCapAmb:\t0000000000000000", "{answer:?}");
     assert!(answer.err.contains("process.capabilities.bounding[1]: \"CAP_FLY\" is not a capability"), "{answer:?}");
-    assert!(answer.err.contains("CAP_KILL is not both permitted and inheritable"), "{answer:?}");
+    assert!(answer.err.contains("CAP_KILL: it is not both permitted and inheritable"), "{answer:?}");
 }

@@ -75,8 +75,13 @@ impl Bundle {
     }
 
     pub fn run(&self) -> Answer {
+        self.run_with(&[])
+    }
+
+    pub fn run_with(&self, options: &[&str]) -> Answer {
         self.write();
-        self.call(&["run", "--bundle", self.path("").to_str().unwrap(), &self.id()])
+        let (bundle, id) = (self.path(""), self.id());
+        self.call(&[&["run", "--bundle", bundle.to_str().unwrap()], options, &[id.as_str()]].concat())
     }
 
     /// Output goes to the file `out`, as the one who creates is not there any more when it comes.
@@ -102,11 +107,11 @@ impl Bundle {
         state["status"].as_str().unwrap().to_owned()
     }
 
-    /// Until `is_so`, for at most ten seconds.
+    /// Until `is_so`, for at most a minute: a machine may be very busy.
     pub fn wait(&self, what: &str, is_so: impl Fn() -> bool) {
         let started = std::time::Instant::now();
         while !is_so() {
-            assert!(started.elapsed().as_secs() < 10, "{what} did not come true");
+            assert!(started.elapsed().as_secs() < 60, "{what} did not come true");
             std::thread::yield_now();
         }
     }
@@ -122,6 +127,20 @@ impl Bundle {
 impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = self.on(&["delete", "--force"]);
+    }
+}
+
+/// Runs `test` where its mounts are nobody else's: a thread takes its mount namespace along, and to
+/// what it starts.
+pub fn in_mounts_of_its_own(test: impl FnOnce() + Send + 'static) {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    let outer = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(outer).join() {
+        std::panic::resume_unwind(panic);
     }
 }
 

@@ -9,6 +9,8 @@ mod fixture;
 mod hooks;
 mod knobs;
 mod lifecycle;
+mod mounts;
+mod namespaces;
 mod scopes;
 mod symbols;
 mod watch;

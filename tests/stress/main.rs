@@ -8,6 +8,7 @@
 #[path = "../oci/fixture.rs"]
 #[allow(dead_code, reason = "the tests of the command line use the rest")]
 mod fixture;
+mod mutated;
 
 use fixture::Bundle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -116,7 +117,7 @@ fn nothing_hangs_and_nothing_is_left() {
         for thread in 1..=4u64 {
             let done = &done;
             scope.spawn(move || {
-                let mut random = Random(thread * 0x9e37_79b9_7f4a_7c15);
+                let mut random = Random(thread.wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let bundle = Bundle::new("true");
                 bundle.write();
                 loop {

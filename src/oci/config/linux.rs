@@ -28,7 +28,8 @@ pub struct Linux {
     pub masked_paths: Vec<String>,
     #[serde(deserialize_with = "or_null")]
     pub readonly_paths: Vec<String>,
-    pub time_offsets: Later,
+    #[serde(deserialize_with = "or_null")]
+    pub time_offsets: BTreeMap<Clock, ClockOffset>,
     pub intel_rdt: Option<IntelRdt>,
     #[serde(deserialize_with = "or_null")]
     pub mount_label: String,
@@ -123,6 +124,21 @@ pub enum NamespaceKind {
     User,
     Cgroup,
     Time,
+}
+
+/// Those that differ from one time namespace to the other (time_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    Monotonic,
+    Boottime,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ClockOffset {
+    pub secs: i64,
+    pub nanosecs: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -11,8 +11,8 @@ mod resources;
 
 pub use hooks::{Hook, Hooks};
 pub use linux::{
-    Arch, Device, DeviceKind, IdMapping, IntelRdt, Linux, MemoryFlag, MemoryMode, MemoryPolicy, NamespaceEntry,
-    NamespaceKind, Personality, PersonalityDomain, RootPropagation, Seccomp,
+    Arch, Clock, ClockOffset, Device, DeviceKind, IdMapping, IntelRdt, Linux, MemoryFlag, MemoryMode, MemoryPolicy,
+    NamespaceEntry, NamespaceKind, Personality, PersonalityDomain, RootPropagation, Seccomp,
 };
 pub use process::{
     Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, Process, Rlimit, Scheduler, SchedulerFlag,
@@ -85,10 +85,10 @@ pub struct Mount {
     pub source: String,
     #[serde(default, deserialize_with = "or_null")]
     pub options: Vec<String>,
-    #[serde(default)]
-    pub uid_mappings: Later,
-    #[serde(default)]
-    pub gid_mappings: Later,
+    #[serde(default, deserialize_with = "or_null")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[serde(default, deserialize_with = "or_null")]
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 /// A part of the specification that is refused until it is supported, unless it asks for nothing.

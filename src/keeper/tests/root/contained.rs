@@ -4,8 +4,8 @@ use super::super::process::{Place, instance, wait_until};
 use super::daemon::options;
 use crate::keeper::{Client, Event, ExecRequest, ExecStreams, StartRequest, spawn};
 use crate::sandbox::{
-    self, Blueprint, CgroupJoin, CgroupView, ExecPlan, Namespace, Overlay, Process, Root, Stdio, SysView, exec_script,
-    script, seccomp, usual_mounts,
+    self, Blueprint, CgroupJoin, CgroupView, ChangeRoot, ExecPlan, Namespace, Overlay, Process, Root, Stdio, SysView,
+    exec_script, script, seccomp, usual_mounts,
 };
 use crate::spec::{Capabilities, IdRange};
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
@@ -71,12 +71,15 @@ fn blueprint(directory: &Path, command: &str) -> Blueprint {
         root_with_mounts: false,
         read_only_root: false,
         root_propagation: None,
+        change_root: ChangeRoot::Pivot,
+        clocks: String::new(),
         own: NAMESPACES.to_vec(),
         join: Vec::new(),
         ids: Some(IDS.into()),
         hostname: Some("kept".to_owned()),
         domainname: None,
         mounts: usual_mounts(SysView::Own, &CgroupView::Nothing),
+        listed_in_order: false,
         nodes: Vec::new(),
         masked_paths: strings(&["/proc/kcore"]),
         readonly_paths: strings(&["/proc/sys"]),

@@ -1,0 +1,214 @@
+//! Namespaces: own ones, those of others, those of the host.
+
+use crate::fixture::{Answer, Bundle};
+use serde_json::{Value, json};
+use std::fs;
+
+fn well(answer: &Answer) -> &str {
+    assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""), "{answer:?}");
+    &answer.out
+}
+
+fn namespaces(bundle: &mut Bundle) -> &mut Vec<Value> {
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap()
+}
+
+fn mapped(bundle: &mut Bundle, uids: &Value, gids: &Value) {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    namespaces(bundle).push(json!({"type": "user"}));
+    bundle.config["linux"]["uidMappings"] = uids.clone();
+    bundle.config["linux"]["gidMappings"] = gids.clone();
+    let (uid, gid) = (uids[0]["hostID"].as_u64().unwrap(), gids[0]["hostID"].as_u64().unwrap());
+    // The template's group of terminals may not be mapped.
+    for mount in bundle.config["mounts"].as_array_mut().unwrap() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    fs::set_permissions(bundle.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["", "dev", "proc", "sys", "tmp", "etc", "usr"] {
+        let path = bundle.path("rootfs").join(name);
+        chown(path, Some(u32::try_from(uid).unwrap()), Some(u32::try_from(gid).unwrap())).unwrap();
+    }
+}
+
+fn pid(bundle: &Bundle) -> u64 {
+    let state: Value = serde_json::from_str(&bundle.on(&["state"]).out).unwrap();
+    state["pid"].as_u64().unwrap()
+}
+
+const FILES: [(&str, &str); 8] = [
+    ("user", "user"),
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("cgroup", "cgroup"),
+    ("time", "time"),
+    ("mount", "mnt"),
+];
+
+#[test]
+#[ignore = "needs root"]
+fn each_namespace_of_another_container_is_joined_by_its_path() {
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    let mut first = Bundle::new("exec sleep 1000");
+    namespaces(&mut first).extend([json!({"type": "time"}), json!({"type": "cgroup"})]);
+    mapped(&mut first, &mapping, &mapping);
+    let answer = first.create();
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    let number = pid(&first);
+
+    // One alone where that is possible, and all of them together.
+    let all: Vec<&str> = FILES.iter().map(|(kind, _)| *kind).collect();
+    let sets: [&[&str]; 6] =
+        [&["ipc"], &["uts", "cgroup"], &["time"], &["user", "pid"], &["user", "pid", "network"], &all];
+    for joined in sets {
+        let mut second = Bundle::new(
+            "for file in user pid net ipc uts cgroup time mnt; do readlink /proc/self/ns/$file; done; id -u",
+        );
+        namespaces(&mut second).extend([json!({"type": "time"}), json!({"type": "cgroup"})]);
+        if joined.contains(&"user") {
+            mapped(&mut second, &mapping, &mapping);
+            for field in ["uidMappings", "gidMappings"] {
+                second.config["linux"].as_object_mut().unwrap().remove(field);
+            }
+        }
+        second.config["linux"].as_object_mut().unwrap().remove("readonlyPaths");
+        for entry in namespaces(&mut second) {
+            let kind = entry["type"].as_str().unwrap().to_owned();
+            if joined.contains(&kind.as_str()) {
+                let (_, file) = FILES.iter().find(|(name, _)| *name == kind).unwrap();
+                entry["path"] = json!(format!("/proc/{number}/ns/{file}"));
+            }
+        }
+
+        let answer = second.run();
+
+        let mut seen = well(&answer).lines();
+        for (kind, file) in FILES {
+            let theirs = fs::read_link(format!("/proc/{number}/ns/{file}")).unwrap();
+            let ours = seen.next().unwrap();
+            assert_eq!(theirs.to_str() == Some(ours), joined.contains(&kind), "{kind} of {joined:?}: {answer:?}");
+        }
+        assert_eq!(seen.next(), Some("0"));
+    }
+    first.on(&["delete", "--force"]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn clocks_of_a_time_namespace_are_ahead_as_said() {
+    let mut bundle = Bundle::new("cat /proc/self/timens_offsets; read -r up rest < /proc/uptime; echo ${up%%.*}");
+    namespaces(&mut bundle).push(json!({"type": "time"}));
+    bundle.config["linux"]["timeOffsets"] =
+        json!({"monotonic": {"secs": 1000, "nanosecs": 7}, "boottime": {"secs": 86_400_000}});
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let before: u64 = uptime.split('.').next().unwrap().parse().unwrap();
+
+    let answer = bundle.run();
+
+    let words: Vec<&str> = well(&answer).split_whitespace().collect();
+    assert_eq!(words[..6], ["monotonic", "1000", "7", "boottime", "86400000", "0"]);
+    assert!(words[6].parse::<u64>().unwrap() >= before + 86_400_000, "{answer:?}");
+
+    // Before the machine's own beginning.
+    bundle.config["linux"]["timeOffsets"] = json!({"boottime": {"secs": -4_000_000_000_i64}});
+    let answer = bundle.run();
+    assert!(answer.err.contains("making a time namespace with boottime -4000000000 0: "), "{answer:?}");
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_user_namespace_has_many_extents_and_needs_no_user_0() {
+    let extent = |inside: u32, outside: u32, size: u32| json!({"containerID": inside, "hostID": outside, "size": size});
+    let many = json!((0..200).map(|number| extent(number * 2, 100_000 + number * 3, 1)).collect::<Vec<_>>());
+    let mut bundle = Bundle::new("wc -l < /proc/self/uid_map; id -u");
+    mapped(&mut bundle, &many, &many);
+    assert_eq!(well(&bundle.run()), "200\n0");
+
+    let mut bundle = Bundle::new("id -u; id -g; id -G");
+    mapped(&mut bundle, &json!([extent(5, 100_000, 10)]), &json!([extent(7, 100_000, 10)]));
+    bundle.config["process"]["user"] = json!({"uid": 6, "gid": 8, "additionalGids": [9]});
+    assert_eq!(well(&bundle.run()), "6\n8\n8 9");
+
+    for (user, expected) in [
+        (json!({"uid": 0, "gid": 8}), "process.user.uid: 0 is not mapped in the container's user namespace"),
+        (json!({"uid": 6, "gid": 1}), "process.user.gid: 1 is not mapped"),
+        (json!({"uid": 6, "gid": 8, "additionalGids": [7, 99]}), "process.user.additionalGids[1]: 99 is not mapped"),
+    ] {
+        bundle.config["process"]["user"] = user;
+        let answer = bundle.run();
+        assert!(answer.code == Some(1) && answer.err.contains(expected), "{answer:?}");
+    }
+    bundle.config["linux"]["uidMappings"] = json!([extent(0, 100_000, 10), extent(20, 100_005, 10)]);
+    assert!(bundle.run().err.contains("linux.uidMappings[1]: has ids of another extent"));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn settings_are_those_of_its_own_namespaces() {
+    let mut bundle = Bundle::new(
+        "cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/conf/lo/forwarding kernel/msgmax kernel/shm_rmid_forced \
+         fs/mqueue/queues_max kernel/hostname kernel/domainname user/max_user_namespaces",
+    );
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    mapped(&mut bundle, &mapping, &mapping);
+    bundle.config.as_object_mut().unwrap().remove("hostname");
+    bundle.config["linux"]["sysctl"] = json!({
+        "net.ipv4.ip_forward": "1",
+        "net/ipv4/conf/lo/forwarding": "0",
+        "kernel.msgmax": "4242",
+        "kernel.shm_rmid_forced": "1",
+        "fs.mqueue.queues_max": "77",
+        "kernel.hostname": "named",
+        "kernel.domainname": "example",
+        "user.max_user_namespaces": "3",
+    });
+
+    assert_eq!(well(&bundle.run()), "1\n0\n4242\n1\n77\nnamed\nexample\n3");
+    let hosts = fs::read_to_string("/proc/sys/kernel/msgmax").unwrap();
+    assert_ne!(hosts.trim(), "4242");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn without_a_mount_namespace_there_is_a_root_and_nothing_is_mounted() {
+    let mut bundle = Bundle::new("");
+    bundle.config["process"]["args"] = json!(["/busy", "1000"]);
+    fs::copy("/bin/sleep", bundle.path("rootfs/busy")).unwrap();
+    namespaces(&mut bundle).retain(|entry| entry["type"] != "mount");
+    let answer = bundle.create();
+    assert!(answer.err.contains("mounts: takes a mount namespace: it would change the host's mounts"), "{answer:?}");
+
+    bundle.config["mounts"] = json!([]);
+    for field in ["maskedPaths", "readonlyPaths"] {
+        bundle.config["linux"].as_object_mut().unwrap().remove(field);
+    }
+    bundle.config["root"]["readonly"] = json!(false);
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let answer = bundle.create();
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    let number = pid(&bundle);
+
+    assert_eq!(fs::read_link(format!("/proc/{number}/root")).unwrap(), bundle.path("rootfs"));
+    assert_eq!(fs::read_link(format!("/proc/{number}/ns/mnt")).unwrap(), fs::read_link("/proc/self/ns/mnt").unwrap());
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    bundle.on(&["delete", "--force"]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_container_in_all_of_the_hosts_namespaces_runs() {
+    let mut bundle = Bundle::new("readlink /proc/self/ns/net /proc/self/ns/pid /proc/self/ns/uts");
+    namespaces(&mut bundle).retain(|entry| entry["type"] == "mount");
+    bundle.config.as_object_mut().unwrap().remove("hostname");
+
+    let answer = bundle.run();
+
+    let hosts: Vec<String> = ["net", "pid", "uts"]
+        .map(|file| fs::read_link(format!("/proc/self/ns/{file}")).unwrap().to_str().unwrap().to_owned())
+        .to_vec();
+    assert_eq!(well(&answer), hosts.join("\n"));
+}
