@@ -64,24 +64,71 @@ pub fn lines(
     let recent = &recent[recent.len().saturating_sub(EVENTS)..];
     let events: String = recent.iter().map(|event| events::line(event, paint)).collect();
 
-    let mut lines: Vec<&str> = table.lines().chain(attention.lines()).collect();
     let below = if events.is_empty() { 0 } else { events.lines().count() + 1 };
     let most = room.saturating_sub(below).max(3);
-    let hidden = (lines.len() > most).then(|| lines.len() - most + 1);
-    let more = hidden.map(|hidden| paint.tone(Tone::Faint, &format!("… {hidden} more lines: plim get -A")));
-    if let Some(more) = &more {
-        lines.truncate(most - 1);
-        lines.push(more);
-    }
+    // What needs a person is not pushed out by what does not.
+    let attention: Vec<String> = attention.lines().flat_map(|line| wrapped(line, columns)).collect();
+    let attention = shortened(attention, most / 2, paint);
+    let table = table.lines().map(str::to_owned).collect();
+    let mut lines = shortened(table, most - attention.len(), paint);
+    lines.extend(attention);
     if view.items.is_empty() {
-        lines = vec!["no containers yet"];
+        lines = vec!["no containers yet".to_owned()];
     }
     if below > 0 {
-        lines.push("");
-        lines.extend(events.lines());
+        lines.push(String::new());
+        lines.extend(events.lines().map(str::to_owned));
     }
     lines.truncate(room);
-    lines.into_iter().map(|line| clip(line, columns)).collect()
+    lines.iter().map(|line| clip(line, columns)).collect()
+}
+
+/// At most so many lines, the last of which counts the others.
+fn shortened(mut lines: Vec<String>, most: usize, paint: Paint) -> Vec<String> {
+    if lines.len() > most {
+        let kept = most.saturating_sub(1);
+        let more = format!("… {} more lines: plim get -A", lines.len() - kept);
+        lines.truncate(kept);
+        lines.push(paint.tone(Tone::Faint, &more));
+        lines.truncate(most);
+    }
+    lines
+}
+
+/// A line in as many as its words need; none of its lines is longer unless a word is.
+fn wrapped(line: &str, columns: usize) -> Vec<String> {
+    const INDENT: &str = "    ";
+    let mut lines = vec![String::new()];
+    let (mut width, mut empty) = (0, true);
+    for word in line.split(' ') {
+        let long = visible(word);
+        if !empty && width + 1 + long > columns {
+            lines.push(INDENT.to_owned());
+            (width, empty) = (INDENT.len(), true);
+        }
+        if let Some(last) = lines.last_mut() {
+            if !empty {
+                last.push(' ');
+                width += 1;
+            }
+            last.push_str(word);
+        }
+        width += long;
+        empty = false;
+    }
+    lines
+}
+
+/// How many columns a text takes, escape sequences for colours not counted.
+fn visible(text: &str) -> usize {
+    clip(text, usize::MAX)
+        .chars()
+        .fold((0, false), |(width, in_escape), c| match (in_escape, c) {
+            (true, c) => (width, c != 'm'),
+            (false, '\x1b') => (width, true),
+            (false, _) => (width + 1, false),
+        })
+        .0
 }
 
 /// The beginning of a line that fits, escape sequences for colours not counted.
@@ -154,7 +201,18 @@ mod tests {
             assert!(lines.iter().all(|line| line.chars().count() <= size.1), "{size:?}: {lines:?}");
         }
         let cut = lines(&samples::view(), &events, (14, 80), samples::NOW, Paint(false));
-        assert_eq!(cut[3], "… 5 more lines: plim get -A");
+        assert!(cut.iter().any(|line| line.ends_with("more lines: plim get -A")), "{cut:?}");
+        assert!(cut.iter().any(|line| line.starts_with("! ")), "{cut:?}");
+    }
+
+    #[test]
+    fn what_needs_a_person_is_wrapped_and_not_cut() {
+        assert_eq!(wrapped("! web: a b", 80), ["! web: a b"]);
+        assert_eq!(
+            wrapped("\x1b[31m!\x1b[0m web: one two three", 11),
+            ["\x1b[31m!\x1b[0m web: one", "    two", "    three"]
+        );
+        assert_eq!(wrapped("! averylongwordindeed x", 8), ["!", "    averylongwordindeed", "    x"]);
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
 }
 
 pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> {
+    if wish.print_script {
+        super::show::print(&Scripted::of(global, wish, Waits::Not)?.script.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
     signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
@@ -84,11 +88,18 @@ fn io(what: impl Into<String>, errno: Errno) -> OciError {
     OciError::Io { what: what.into(), source: errno.into() }
 }
 
-impl Container {
-    /// Everything that can be known to be wrong is found here, with nothing made on the host yet but,
-    /// at the end, the directory that reserves the id.
-    fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
-        let root = &global.root;
+/// What a configuration comes to, with nothing made on the host.
+struct Scripted {
+    bundle: PathBuf,
+    config: Config,
+    planned: Planned,
+    blueprint: Blueprint,
+    origins: Vec<usize>,
+    script: Script,
+}
+
+impl Scripted {
+    fn of(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
         let listening = listening_descriptors();
         let keep_descriptors = descriptors(wish.preserve_fds, listening);
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
@@ -128,6 +139,16 @@ impl Container {
             Context { bundle: &bundle, place, wait, keep_descriptors, common: common_here, modules, change_root };
         let Built { blueprint, origins } = build::blueprint(&config, &context)?;
         let script = crate::sandbox::script(&blueprint)?;
+        Ok(Self { bundle, config, planned, blueprint, origins, script })
+    }
+}
+
+impl Container {
+    /// Everything that can be known to be wrong is found here, with nothing made on the host yet but,
+    /// at the end, the directory that reserves the id.
+    fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
+        let root = &global.root;
+        let Scripted { bundle, config, planned, blueprint, origins, script } = Scripted::of(global, wish, waits)?;
         log::debug(global, || script.to_string());
         let filter = match &config.linux.seccomp {
             Some(profile) => {
@@ -152,9 +173,9 @@ impl Container {
             made: Vec::new(),
             init: None,
         };
-        record.put_place(place);
+        record.put_place(&planned.place);
         let terminal = config.process.as_ref().is_some_and(|process| process.terminal);
-        let stay = if wait || wish.detach { Stay::Detached } else { Stay::Foreground };
+        let stay = if waits == Waits::ForStart || wish.detach { Stay::Detached } else { Stay::Foreground };
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
         let container = Self { home, planned, record, config, script, origins, filter, waits, console, common };

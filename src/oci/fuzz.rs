@@ -120,9 +120,7 @@ fn changes() -> impl Strategy<Value = Vec<(prop::sample::Index, Change)>> {
 fn mutated(changes: &[(prop::sample::Index, Change)]) -> Value {
     let mut config = full();
     // What is refused as a whole would hide all that comes behind it.
-    for refused in ["hooks"] {
-        config[refused] = Value::Null;
-    }
+    config["hooks"] = Value::Null;
     for (index, change) in changes {
         let mut all = Vec::new();
         places(&config, "", &mut all);

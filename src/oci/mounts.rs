@@ -153,9 +153,9 @@ fn bind(
     around: &Surroundings<'_>,
     place: &str,
 ) -> Result<sandbox::Mount, Invalid> {
-    if let Some((number, option)) = parsed.data.first() {
-        let what = format!("{option:?} is not an option of a bind mount");
-        return Err(Invalid::new(format!("{place}.options[{number}]"), what));
+    for (number, option) in &parsed.data {
+        // They are a file system's own, and this one has been mounted before.
+        super::log::warn(&format!("{place}.options[{number}]: {option:?} is not an option of a bind mount"));
     }
     if mount.source.is_empty() {
         return Err(Invalid::new(format!("{place}.source"), "a bind mount needs one"));

@@ -334,7 +334,8 @@ fn after_a_lost_database_what_runs_is_kept_and_what_was_edited_meanwhile_is_repl
 
     host.kill_agent();
     fs::remove_dir_all(host.root().join("lib/db")).unwrap();
-    host.write("edited.yaml", &sleeper("edited", "  env: {NEW: \"1\"}\n"));
+    // Its command is PID 1, of which the environment can be read.
+    host.write("edited.yaml", &sleeper("edited", "  env: {NEW: \"1\"}\n").replace("  init: true\n", ""));
     host.start();
 
     let item = host.wait("edited", "a new process", |item| item["status"]["sync"] == "synced" && pid(item) != edited);

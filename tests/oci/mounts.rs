@@ -469,3 +469,18 @@ fn cgroups_show_as_the_container_is_in_them() {
         }
     }
 }
+
+#[test]
+fn a_script_is_printed_and_nothing_is_made() {
+    let mut bundle = Bundle::new("true");
+    bundle.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["size=4k"]}));
+
+    let answer = bundle.run_with(&["--print-script"]);
+
+    let lines: Vec<&str> = well(&answer).lines().map(|line| line.split("  ").last().unwrap()).collect();
+    let position =
+        |what: &str| lines.iter().position(|line| *line == what).unwrap_or_else(|| panic!("{what}: {answer:?}"));
+    let order = ["sealing the process", "mounting proc at /proc", "mounting tmpfs at /data (size=4k)"].map(position);
+    assert!(order.is_sorted() && lines.last() == Some(&"executing /bin/sh"), "{answer:?}");
+    assert!(bundle.is_gone());
+}

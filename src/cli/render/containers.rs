@@ -6,6 +6,7 @@ use crate::agent::{ContainerStatus, Item};
 use crate::cli::screen::{Paint, Tone, one_line};
 use crate::plan::OverrideState;
 use crate::spec::{Bytes, Timestamp};
+use std::collections::BTreeMap;
 
 /// How much of each container is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +49,36 @@ pub fn watched(items: &[Item], width: Width, heading: bool, now: Timestamp, pain
     }
 }
 
-/// One line, beginning with `!`, for everything that a person should know of.
+/// One line, beginning with `!`, for everything that a person should know of. What is the same of many,
+/// as when their source has gone, is said once.
 pub fn attention(items: &[Item], now: Timestamp, paint: Paint) -> String {
-    let mut text = String::new();
+    let mut concerns: Vec<(Tone, String, Vec<String>)> = Vec::new();
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for item in items {
-        if let Some(words) = concern(item, now) {
-            let (tone, _) = sync_tone(&item.status.sync);
-            text.push_str(&paint.tone(tone, "!"));
-            text.push_str(&format!(" {}: {}\n", short_name(item), one_line(&words)));
-        }
+        let Some(words) = concern(item, now) else { continue };
+        let words = one_line(&words);
+        let at = *known.entry(words.clone()).or_insert_with(|| {
+            concerns.push((sync_tone(&item.status.sync).0, words, Vec::new()));
+            concerns.len() - 1
+        });
+        concerns[at].2.push(short_name(item));
+    }
+    let mut text = String::new();
+    for (tone, words, names) in concerns {
+        text.push_str(&paint.tone(tone, "!"));
+        text.push_str(&format!(" {}: {words}\n", listed(&names)));
     }
     text
+}
+
+/// How many names are listed before the rest is counted.
+const LISTED: usize = 4;
+
+fn listed(names: &[String]) -> String {
+    match names.get(..LISTED) {
+        Some(first) if names.len() > LISTED => format!("{} and {} more", first.join(", "), names.len() - LISTED),
+        _ => names.join(", "),
+    }
 }
 
 /// The name as a person would type it.

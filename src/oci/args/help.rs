@@ -23,6 +23,7 @@ const RUN: &[&str] = &[
     "--config FILE, -f FILE   in place of the bundle's config.json",
     "--detach, -d             do not wait for its end",
     "--keep                   do not delete it at its end",
+    "--print-script           say what it would go through, and do nothing of it",
     "--pid-file FILE          gets the number of the process",
     "--console-socket PATH    the unix socket that gets the terminal",
     "--pidfd-socket PATH      the unix socket that gets a pidfd of the process",

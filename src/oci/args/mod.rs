@@ -76,6 +76,8 @@ pub struct Create {
     pub keep: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    /// Print what the container would go through, and make nothing.
+    pub print_script: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -274,6 +276,7 @@ fn create(words: &mut Words, verb: Verb) -> Result<Create, UsageError> {
             "--detach" | "-d" if verb == Verb::Run => wish.detach = words.flag(name, inline.as_deref())?,
             "--keep" if verb == Verb::Run => wish.keep = words.flag(name, inline.as_deref())?,
             "--no-pivot" => wish.no_pivot = words.flag(name, inline.as_deref())?,
+            "--print-script" if verb == Verb::Run => wish.print_script = words.flag(name, inline.as_deref())?,
             "--no-new-keyring" => wish.no_new_keyring = words.flag(name, inline.as_deref())?,
             // We are never one: who waits for the process is its parent, or whose it becomes.
             "--no-subreaper" => drop(words.flag(name, inline.as_deref())?),
