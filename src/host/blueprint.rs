@@ -122,6 +122,7 @@ pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str, all
         capabilities: Capabilities::of(allowed.capabilities, ambient(spec, user.uid)),
         no_new_privileges: spec.security.no_new_privileges,
         seccomp: allowed.seccomp,
+        seccomp_flags: 0,
         oom_score_adj: Some(0),
         nice: Some(0),
         terminal: None,

@@ -265,6 +265,9 @@ fn began(report: &OwnedFd, script: &Script, child: &Child) -> Began {
         Ok(Report::Executed) => Began::Executed,
         Ok(Report::Failed(failure)) => Began::Failed(Refused(fault(script, &failure), script.explain(&failure))),
         Ok(Report::Waiting) => Began::Failed(not_started("it waits for a start, and the keeper knows of none")),
+        Ok(Report::Listener(_)) => {
+            Began::Failed(not_started("its filter has a listener, and the keeper knows of none"))
+        }
         Ok(Report::Ended) => Began::Failed(not_started(UNREPORTED)),
         Err(error) => Began::Failed(not_started(format!("reading how the start went: {error}"))),
     }

@@ -6,8 +6,8 @@ use super::config::{self, Config, Invalid, NamespaceKind, RootPropagation};
 use super::hooks;
 use super::log;
 use super::mounts::{self, Surroundings};
+use super::seccomp;
 use crate::cgroup::place::Place;
-use crate::sandbox::seccomp::{self, Profile};
 use crate::sandbox::{
     self, Blueprint, CgroupJoin, ChangeRoot, IdExtent, IdMaps, Namespace, NewLine, Process, Propagation,
     PropagationKind, ResourceLimit, Root,
@@ -90,7 +90,7 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules)?;
     let path = context.bundle.join(&root.path);
     let given = Given {
-        seccomp: linux.seccomp.is_some(),
+        seccomp: linux.seccomp.as_ref().map(seccomp::flags),
         user_namespace: ids.is_some(),
         keep_descriptors: context.keep_descriptors.clone(),
         common: &context.common,
@@ -192,16 +192,15 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     let linux = &config.linux;
     linux.net_devices.refuse("linux.netDevices")?;
     if let Some(profile) = &linux.seccomp {
-        profile.flags.refuse("linux.seccomp.flags")?;
-        profile.listener_path.refuse("linux.seccomp.listenerPath")?;
-        profile.listener_metadata.refuse("linux.seccomp.listenerMetadata")?;
+        seccomp::check(profile)?;
     }
     Ok(())
 }
 
 /// What a process has beside its own entry.
 pub(super) struct Given<'a> {
-    pub seccomp: bool,
+    /// The flags of its filter.
+    pub seccomp: Option<u32>,
     pub user_namespace: bool,
     pub keep_descriptors: Vec<u32>,
     pub common: &'a Common,
@@ -261,7 +260,8 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given<'_>) ->
         limits: limits(rlimits, place)?,
         capabilities: capability_sets(capabilities.as_ref(), place, given.user_namespace),
         no_new_privileges: *no_new_privileges,
-        seccomp: given.seccomp,
+        seccomp: given.seccomp.is_some(),
+        seccomp_flags: given.seccomp.unwrap_or_default(),
         oom_score_adj: *oom_score_adj,
         nice: None,
         terminal: terminal.then_some((size.height, size.width)),
@@ -573,23 +573,4 @@ struct Settings {
     writes: Vec<(String, String)>,
     hostname: Option<String>,
     domainname: Option<String>,
-}
-
-/// The profile as the compiler takes it.
-pub(super) fn profile(from: &config::Seccomp) -> Profile {
-    let arch = |arch: &config::Arch| match arch {
-        config::Arch::X8664 => seccomp::Arch::X8664,
-        config::Arch::X86 => seccomp::Arch::X86,
-        config::Arch::X32 => seccomp::Arch::X32,
-        config::Arch::Aarch64 => seccomp::Arch::Aarch64,
-        config::Arch::Arm => seccomp::Arch::Arm,
-        config::Arch::Other => seccomp::Arch::Other,
-    };
-    Profile {
-        default_action: from.default_action,
-        default_errno_ret: from.default_errno_ret,
-        architectures: from.architectures.iter().map(arch).collect(),
-        arch_map: Vec::new(),
-        syscalls: from.syscalls.clone(),
-    }
 }

@@ -13,12 +13,13 @@ use super::log;
 use super::passwd;
 use super::rdt::{self, Group};
 use super::resources::{self, Moment};
+use super::seccomp;
+use super::service;
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
 use crate::sandbox::{
-    Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch, proceed,
-    read_report,
+    self, Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch, proceed,
 };
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
@@ -78,7 +79,7 @@ struct Container {
     script: Script,
     /// Which mount of the configuration each of the script's is for.
     origins: Vec<usize>,
-    filter: Option<(String, std::fs::File)>,
+    filter: Option<std::fs::File>,
     waits: Waits,
     console: Console,
     common: Common,
@@ -96,11 +97,12 @@ struct Scripted {
     blueprint: Blueprint,
     origins: Vec<usize>,
     script: Script,
+    common: Common,
 }
 
 impl Scripted {
     fn of(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
-        let listening = listening_descriptors();
+        let listening = service::listening()?;
         let keep_descriptors = descriptors(wish.preserve_fds, listening);
         let failed = |source| OciError::Io { what: format!("opening the bundle {}", wish.bundle.display()), source };
         let bundle = wish.bundle.canonicalize().map_err(failed)?;
@@ -108,10 +110,7 @@ impl Scripted {
         let mut config = Config::read(&file)?;
         build::check(&config)?;
         resources::check(&config.linux.resources, Moment::Create)?;
-        if let (Some(process), 1..) = (&mut config.process, listening) {
-            process.env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
-            process.env.extend([format!("LISTEN_FDS={listening}"), "LISTEN_PID=1".to_owned()]);
-        }
+        service::pass_on(&mut config, listening);
         if let (Some(process), Some(place)) = (&mut config.process, &config.root) {
             passwd::give_home(process, &bundle.join(&place.path));
         }
@@ -134,12 +133,11 @@ impl Scripted {
         let common = Common::new(&config.linux, &config.annotations, keyring);
         let modules = Modules::of_this_host();
         let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
-        let common_here = common.clone();
-        let context =
-            Context { bundle: &bundle, place, wait, keep_descriptors, common: common_here, modules, change_root };
+        let context = Context { bundle: &bundle, place, wait, keep_descriptors, common, modules, change_root };
         let Built { blueprint, origins } = build::blueprint(&config, &context)?;
         let script = crate::sandbox::script(&blueprint)?;
-        Ok(Self { bundle, config, planned, blueprint, origins, script })
+        let common = context.common;
+        Ok(Self { bundle, config, planned, blueprint, origins, script, common })
     }
 }
 
@@ -148,14 +146,16 @@ impl Container {
     /// at the end, the directory that reserves the id.
     fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
         let root = &global.root;
-        let Scripted { bundle, config, planned, blueprint, origins, script } = Scripted::of(global, wish, waits)?;
+        let Scripted { bundle, config, planned, blueprint, origins, script, common } =
+            Scripted::of(global, wish, waits)?;
         log::debug(global, || script.to_string());
+        if let Some(profile) = &config.linux.seccomp {
+            log::debug(global, || {
+                format!("seccomp filter flags: {}", seccomp::flags(profile) & !crate::sys::NEW_LISTENER)
+            });
+        }
         let filter = match &config.linux.seccomp {
-            Some(profile) => {
-                let name = filter::compiled(root, profile, blueprint.process.capabilities.bounding)?;
-                let file = filter::open(root, &name)?;
-                Some((name, file))
-            }
+            Some(profile) => Some(filter::compiled(root, profile, blueprint.process.capabilities.bounding)?),
             None => None,
         };
         let mut record = Record {
@@ -179,7 +179,8 @@ impl Container {
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
         let container = Self { home, planned, record, config, script, origins, filter, waits, console, common };
-        container.home.save(&container.record).inspect_err(|_| container.undo())?;
+        let kept = container.filter.as_ref().map_or(Ok(()), |file| filter::keep(file, &container.home.path));
+        kept.and_then(|()| container.home.save(&container.record)).inspect_err(|_| container.undo())?;
         Ok(container)
     }
 
@@ -203,7 +204,7 @@ impl Container {
             Waits::Not => None,
         };
         let listener = listener.as_ref().map(AsFd::as_fd);
-        let filter = self.filter.as_ref().map(|(_, file)| file.as_fd());
+        let filter = self.filter.as_ref().map(AsFd::as_fd);
         let group = self.record.rdt.as_ref();
         group.map_or(Ok(()), Group::enter)?;
         let launched = launch(&self.script, self.console.io(), listener, filter).map_err(|error| self.placed(error))?;
@@ -231,7 +232,8 @@ impl Container {
             shares_pids: shares_pids(&self.config),
             process: self.config.process.clone().unwrap_or_default(),
             common: self.common.clone(),
-            filter: self.filter.as_ref().map(|(name, _)| name.clone()),
+            filter: self.config.linux.seccomp.as_ref().map(seccomp::flags),
+            listener: self.config.linux.seccomp.as_ref().and_then(seccomp::listener),
             after_start: self.script.after_start(),
         });
         self.home.save(&self.record)?;
@@ -241,20 +243,27 @@ impl Container {
         if let Some(path) = &wish.pidfd_socket {
             foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
-        let mut told = report(launched)?;
-        if self.record.creating && told == Report::Waiting {
+        let listener = self.record.init.as_ref().and_then(|init| init.listener.as_ref());
+        let listen = || {
+            hear(launched, |fd| match listener {
+                Some(listener) => listener.hand_over(&fd, &self.home, &self.record, pid),
+                None => Ok(()),
+            })
+        };
+        let mut heard = listen()?;
+        if self.record.creating && heard == Report::Waiting {
             self.hooks(launched)?;
-            told = report(launched)?;
+            heard = listen()?;
             self.record.creating = false;
             self.home.save(&self.record)?;
         }
-        match (told, self.waits) {
+        match (heard, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
             (Report::Failed(failure), _) => {
                 Err(OciError::Start(self.place_of(&failure) + &words(&self.script.explain(&failure), failure.errno)))
             }
             (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
-            (Report::Executed | Report::Waiting, _) => {
+            (Report::Executed | Report::Waiting | Report::Listener(_), _) => {
                 Err(OciError::Start("the process did not do as its script says".to_owned()))
             }
         }
@@ -376,11 +385,6 @@ fn namespaces(config: &Config) -> u64 {
     config.linux.namespaces.iter().fold(0, |all, entry| all | bit(entry.kind))
 }
 
-/// Sockets that a service manager has passed (sd_listen_fds(3)).
-fn listening_descriptors() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
-}
-
 fn rootfs(blueprint: &Blueprint) -> String {
     match &blueprint.root {
         Root::Directory { path } => path.clone(),
@@ -410,10 +414,21 @@ pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
     std::fs::rename(&new, path).map_err(failed)
 }
 
-/// What became of the child.
-pub(super) fn report(launched: &Launched) -> Result<Report, OciError> {
-    read_report(launched.report.as_fd(), launched.pid)
-        .map_err(|source| OciError::Io { what: "hearing of the process".to_owned(), source })
+/// What became of the child; who asks for the listener of its filter gets it before it goes on.
+pub(super) fn hear(
+    launched: &Launched,
+    mut give: impl FnMut(OwnedFd) -> Result<(), OciError>,
+) -> Result<Report, OciError> {
+    let mut failed = None;
+    let child = (launched.pid, launched.pidfd.as_fd());
+    let heard = sandbox::hear(launched.report.as_fd(), child, |fd| {
+        give(fd).map_err(|error| {
+            failed = Some(error);
+            std::io::ErrorKind::Other.into()
+        })
+    });
+    let unheard = |source| OciError::Io { what: "hearing of the process".to_owned(), source };
+    heard.map_err(|source| failed.unwrap_or_else(|| unheard(source)))
 }
 
 /// Kills and reaps a child that is not to be.

@@ -5,11 +5,12 @@ use super::args::{Exec, Global, UsageError};
 use super::attributes::{Modules, Moment};
 use super::build::{self, Given};
 use super::config::{self, Capabilities, Process};
-use super::create::{descriptors, end, report, words, write_pid};
+use super::create::{descriptors, end, hear, words, write_pid};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
 use super::passwd;
+use super::service;
 use super::state::{Home, Status};
 use crate::sandbox::{CgroupJoin, ExecPlan, Namespace, Report, exec_script, launch_exec};
 use nix::sys::signal::SigSet;
@@ -51,7 +52,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     ];
     let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
     let given = Given {
-        seccomp: init.filter.is_some(),
+        seccomp: init.filter,
         user_namespace: enter.contains(&Namespace::User),
         keep_descriptors,
         common: &init.common,
@@ -66,7 +67,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     };
     let script = exec_script(&plan)?;
     log::debug(global, || script.to_string());
-    let filter = init.filter.as_deref().map(|name| filter::open(root, name)).transpose()?;
+    let filter = init.filter.map(|_| filter::kept(&home.path)).transpose()?;
     let stay = if wish.detach { Stay::Detached } else { Stay::Foreground };
     let console = Console::open(process.terminal, wish.console_socket.as_deref(), stay)?;
     let seccomp = filter.as_ref().map(AsFd::as_fd);
@@ -78,11 +79,16 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         if let Some(path) = &wish.pidfd_socket {
             foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
-        match report(&launched)? {
+        let pid = launched.pid.as_raw_nonzero().get();
+        let heard = hear(&launched, |fd| match &init.listener {
+            Some(listener) => listener.hand_over(&fd, &home, &record, pid),
+            None => Ok(()),
+        })?;
+        match heard {
             Report::Executed => Ok(()),
             Report::Failed(failure) => Err(OciError::Start(words(&script.explain(&failure), failure.errno))),
             Report::Ended => Err(OciError::Start("the process was killed on its way".to_owned())),
-            Report::Waiting => Err(OciError::Start("the process waits for nobody".to_owned())),
+            Report::Waiting | Report::Listener(_) => Err(OciError::Start("the process waits for nobody".to_owned())),
         }
     };
     finish().inspect_err(|_| end(&launched))?;
@@ -99,6 +105,7 @@ fn process(own: &Process, wish: &Exec) -> Result<Process, OciError> {
         return Ok(config::read_process(path)?);
     }
     let mut process = Process { args: wish.args.clone(), terminal: wish.terminal, ..own.clone() };
+    service::forget(&mut process.env);
     if let Some(cwd) = &wish.cwd {
         process.cwd.clone_from(cwd);
     }

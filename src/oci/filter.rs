@@ -1,51 +1,104 @@
 //! Compiled seccomp filters, kept by what they were compiled from.
 //!
 //! Compiling takes some 20 ms, several times what a whole start does. The result depends on the
-//! profile, the capabilities, this program and the kernel, and all four are in the name of its file.
+//! profile, the capabilities, this program, its library and the kernel, and all five are in the name of
+//! its file. A file that others could have written is not believed: it is made anew.
 
 use super::OciError;
-use super::build;
 use super::config::Seccomp;
 use crate::sandbox::seccomp;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
 
 /// Begins with a dot, which no container's id does.
 const DIRECTORY: &str = ".seccomp";
+/// In a container's own directory: what `exec` takes, whatever becomes of the others.
+const OWN: &str = "seccomp.bpf";
 
-fn path(root: &Path, name: &str) -> PathBuf {
-    root.join(DIRECTORY).join(name)
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> OciError + '_ {
+    move |source| OciError::Io { what: format!("writing {}", path.display()), source }
 }
 
-/// The name of the profile's filter, which is compiled if there is none yet.
-pub(super) fn compiled(root: &Path, profile: &Seccomp, capabilities: u64) -> Result<String, OciError> {
-    let profile = build::profile(profile);
+/// The profile's filter, which is compiled if there is none yet.
+pub(super) fn compiled(root: &Path, profile: &Seccomp, capabilities: u64) -> Result<File, OciError> {
+    let profile = super::seccomp::profile(profile);
     let mut hash = Sha256::new();
     // Debug output names every field, which is all that a key has to do.
     hash.update(format!("{profile:?}"));
     hash.update(capabilities.to_ne_bytes());
     hash.update(env!("CARGO_PKG_VERSION"));
+    hash.update(seccomp::library());
     // What stands in the place of what the library writes.
     hash.update("shortened");
     hash.update(rustix::system::uname().release().to_bytes());
-    let name = hex::encode(hash.finalize());
-    let file = path(root, &name);
-    if file.exists() {
-        return Ok(name);
+    let directory = root.join(DIRECTORY);
+    let path = directory.join(hex::encode(hash.finalize()));
+    if let Some(file) = ours(&path) {
+        return Ok(file);
     }
     let filter = seccomp::compile(&profile, capabilities).map_err(OciError::Seccomp)?;
-    let failed = |source| OciError::Io { what: format!("writing {}", file.display()), source };
-    let directory = root.join(DIRECTORY);
-    std::fs::create_dir_all(&directory).map_err(failed)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed(&directory))?;
     // By a name of our own first: another start may write the same at the same time.
-    let new = directory.join(format!(".{}", std::process::id()));
-    std::fs::write(&new, filter).map_err(failed)?;
-    std::fs::rename(&new, &file).map_err(failed)?;
-    Ok(name)
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+    let new = directory.join(format!(".{}.{now}", std::process::id()));
+    write(&new, &filter)
+        .and_then(|file| std::fs::rename(&new, &path).map(|()| file))
+        .inspect_err(|_| drop(std::fs::remove_file(&new)))
+        .map_err(failed(&path))
 }
 
-pub(super) fn open(root: &Path, name: &str) -> Result<File, OciError> {
-    let file = path(root, name);
-    File::open(&file).map_err(|source| OciError::Io { what: format!("opening {}", file.display()), source })
+fn write(path: &Path, filter: &[u8]) -> std::io::Result<File> {
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(filter)?;
+    // Or a name might outlive what it stands for when the host loses its power.
+    file.sync_data()?;
+    Ok(file)
+}
+
+/// The file, if nobody but us can have written it.
+fn ours(path: &Path) -> Option<File> {
+    let open = |path: &Path, flags: OFlags| -> Option<(OwnedFd, rustix::fs::Stat)> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0;
+        is_ours.then_some((file, stat))
+    };
+    open(path.parent()?, OFlags::PATH | OFlags::DIRECTORY)?;
+    let (file, stat) = open(path, OFlags::RDONLY)?;
+    let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    // As the kernel takes it; 8 bytes are one instruction.
+    let is_whole = stat.st_size > 0 && stat.st_size % 8 == 0;
+    (is_regular && is_whole).then(|| File::from(file))
+}
+
+/// Keeps a filter for who enters the container later.
+pub(super) fn keep(filter: &File, home: &Path) -> Result<(), OciError> {
+    let own = home.join(OWN);
+    // The file that was looked at, whatever its name stands for by now.
+    let path = format!("/proc/self/fd/{}", filter.as_raw_fd());
+    match rustix::fs::linkat(CWD, path, CWD, &own, AtFlags::SYMLINK_FOLLOW) {
+        // Its name stands for another start's, or for none.
+        Err(Errno::NOENT) => copy(filter, &own).map_err(failed(&own)),
+        result => result.map_err(|errno| failed(&own)(errno.into())),
+    }
+}
+
+fn copy(filter: &File, to: &Path) -> std::io::Result<()> {
+    let length = usize::try_from(filter.metadata()?.len()).map_err(|_| std::io::ErrorKind::InvalidData)?;
+    let mut bytes = vec![0; length];
+    filter.read_exact_at(&mut bytes, 0)?;
+    write(to, &bytes).map(drop)
+}
+
+/// What [`keep`] has kept.
+pub(super) fn kept(home: &Path) -> Result<File, OciError> {
+    let path = home.join(OWN);
+    File::open(&path).map_err(|source| OciError::Io { what: format!("opening {}", path.display()), source })
 }

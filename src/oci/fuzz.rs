@@ -155,7 +155,7 @@ fn build(text: &[u8]) -> Result<Script, String> {
     let context = Context { wait: true, ..Context::nowhere(Path::new("/bundle"), &place) };
     let blueprint = build::blueprint(&config, &context).map_err(|error| error.to_string())?.blueprint;
     if let Some(profile) = &config.linux.seccomp {
-        seccomp::compile(&build::profile(profile), blueprint.process.capabilities.bounding)
+        seccomp::compile(&crate::oci::seccomp::profile(profile), blueprint.process.capabilities.bounding)
             .map_err(|error| error.to_string())?;
     }
     script(&blueprint).map_err(|error| error.to_string())

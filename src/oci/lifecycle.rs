@@ -53,13 +53,18 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
     let Some(pid) = rustix::process::Pid::from_raw(init.pid) else {
         return refuse(id, Status::Stopped, "only a created one can be started");
     };
-    match sandbox::start(socket.as_fd(), pid) {
+    let Some(pidfd) = running(&record) else {
+        return refuse(id, Status::Stopped, "only a created one can be started");
+    };
+    let give = |fd: OwnedFd| match &init.listener {
+        Some(listener) => listener.hand_over(&fd, &home, &record, init.pid).map_err(std::io::Error::other),
+        None => Ok(()),
+    };
+    match sandbox::start(socket.as_fd(), (pid, pidfd.as_fd()), give) {
         Ok(()) => hooks::after_start(&record).inspect_err(|_| {
             // What is left of it is for who deletes it. It may have ended already.
-            if let Some(pidfd) = running(&record) {
-                let _ = crate::sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL);
-                let _ = state::wait_for_end(&pidfd);
-            }
+            let _ = crate::sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL);
+            let _ = state::wait_for_end(&pidfd);
         }),
         Err(StartError::Failed(failure)) => {
             let position = init.after_start.iter().find(|(position, _)| *position == failure.operation);
@@ -67,7 +72,10 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
             let error = sandbox::reason(failure.errno);
             Err(OciError::Start(words(&format!("{what}: {error}"), failure.errno)))
         }
-        Err(error) => Err(OciError::Start(error.to_string())),
+        // A child that still waits for us ends with the connection.
+        Err(error) => {
+            Err(OciError::Io { what: "starting the container".to_owned(), source: std::io::Error::other(error) })
+        }
     }
 }
 

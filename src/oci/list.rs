@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 /// The specification's state, and beside it what other runtimes tell; in the order that they have.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct State<'a> {
+pub(super) struct State<'a> {
     oci_version: &'a str,
     id: &'a str,
     /// 0 when it has ended.
@@ -25,7 +25,7 @@ struct State<'a> {
     owner: String,
 }
 
-fn describe<'a>(home: &Home, record: &'a Record) -> State<'a> {
+pub(super) fn describe<'a>(home: &Home, record: &'a Record) -> State<'a> {
     let Record { id, oci_version, bundle, rootfs, annotations, created, init, .. } = record;
     let created = SystemTime::UNIX_EPOCH + Duration::from_secs(*created);
     State {

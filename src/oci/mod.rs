@@ -6,8 +6,9 @@
 //!
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
 //! - `attributes`: how the kernel is to treat a process; `hooks`: programs of others on the way.
-//! - `state`: what is known of a container; `filter`: compiled seccomp filters.
+//! - `state`: what is known of a container; `seccomp`: its profile; `filter`: compiled ones.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
+//! - `service`: what a service manager gives.
 //! - `create`, `lifecycle`, `exec`, `events`, `features`, `list`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
@@ -34,6 +35,8 @@ mod rdt;
 mod relay;
 mod resources;
 mod rows;
+mod seccomp;
+mod service;
 mod show;
 mod spec;
 mod state;

@@ -10,6 +10,7 @@ use super::attributes::Common;
 use super::config::Process;
 use super::hooks;
 use super::rdt::Group;
+use super::seccomp::Listener;
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
 use rustix::event::{PollFd, PollFlags};
@@ -63,8 +64,10 @@ pub(super) struct Init {
     /// What `exec` has in common with it.
     #[serde(default)]
     pub common: Common,
-    /// The name of the compiled filter.
-    pub filter: Option<String>,
+    /// The flags of its filter.
+    pub filter: Option<u32>,
+    #[serde(default)]
+    pub listener: Option<Listener>,
     /// Words for what the process does once it is started.
     pub after_start: Vec<(u32, String)>,
 }

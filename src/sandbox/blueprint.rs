@@ -81,6 +81,9 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// A compiled filter comes with the script as a descriptor.
     pub seccomp: bool,
+    /// `SECCOMP_FILTER_FLAG_*` of seccomp(2) that it is loaded with. Its listener, if one is asked for,
+    /// is told of by [`super::Report::Listener`].
+    pub seccomp_flags: u32,
     /// `None` keeps that of who starts it.
     pub oom_score_adj: Option<i32>,
     /// `None` keeps that of who starts it.

@@ -5,7 +5,7 @@
 //! position and an errno; the words are the parent's to find.
 
 use super::guard::{self, Guard};
-use super::launch::{Io, Stdio};
+use super::launch::{Io, LISTENER, Stdio};
 use super::ops::{ChildOp, Fresh, HookCall, Namespaces, Node, Scheduling, Slot, TreeChange};
 use super::{Text, hooks, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
@@ -18,7 +18,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use rustix::process::{Gid, Uid};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 /// One descriptor per [`Slot`].
 pub(super) type Table = [Option<OwnedFd>; 256];
@@ -47,6 +47,8 @@ pub(super) struct Child<'a> {
     pub(super) table: Table,
     /// An empty read-only directory, made when the first directory is masked.
     pub(super) empty: Option<OwnedFd>,
+    /// From here on calls may be refused.
+    pub(super) filtered: bool,
 }
 
 impl Child<'_> {
@@ -71,7 +73,13 @@ impl Child<'_> {
     }
 
     fn report(&self, position: usize, errno: i32) {
-        tell(self.channel(), u32::try_from(position).unwrap_or(u32::MAX - 1), errno);
+        let position = u32::try_from(position).unwrap_or(u32::MAX - 1);
+        if self.filtered {
+            // What hardly any filter is without.
+            let _ = rustix::io::write(self.channel(), &record(position, errno));
+        } else {
+            tell(self.channel(), position, errno);
+        }
     }
 
     fn channel(&self) -> BorrowedFd<'_> {
@@ -249,10 +257,13 @@ impl Child<'_> {
             ChildOp::AwaitHooks { slots } => self.receive(slots),
             // Done by the caller, as it fails in more ways than system calls do.
             ChildOp::RunHook { .. } => Err(Errno::INVAL),
-            ChildOp::Filter => sys::set_seccomp_filter(self.filter),
+            ChildOp::LetGo { keep, slot } => self.let_go(keep, *slot),
+            ChildOp::Filter { flags } => self.filter(*flags),
             ChildOp::BecomeInit => init::stay(self.channel),
             ChildOp::Execute(program) => {
-                self.parent_is_there()?;
+                if !self.filtered {
+                    self.parent_is_there()?;
+                }
                 let mut failure = Errno::NOENT;
                 for candidate in &program.candidates {
                     match sys::execve(candidate.as_c_str(), self.argv, self.env) {
@@ -350,6 +361,41 @@ impl Child<'_> {
         Ok(())
     }
 
+    fn let_go(&mut self, keep: &[u32], slot: Option<Slot>) -> Result<(), Errno> {
+        let kept = slot.map(|Slot(index)| usize::from(index));
+        for (index, slot) in self.table.iter_mut().enumerate() {
+            if Some(index) != kept {
+                *slot = None;
+            }
+        }
+        self.empty = None;
+        let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).unwrap_or(0);
+        let state = slot.map_or(Ok(0), |slot| self.slot(slot).map(number))?;
+        let ours = [number(self.channel), self.listener.map_or(0, number), state];
+        let mut from = 3;
+        while let Some(kept) = keep.iter().chain(&ours).copied().filter(|fd| *fd >= from).min() {
+            sys::close_between(from, kept)?;
+            from = kept.checked_add(1).ok_or(Errno::BADF)?;
+        }
+        sys::close_from(from)
+    }
+
+    fn filter(&mut self, flags: u32) -> Result<(), Errno> {
+        // Once more, and while it is a call that nobody can refuse.
+        self.parent_is_there()?;
+        let listener = sys::set_seccomp_filter(self.filter, flags)?;
+        self.filtered = true;
+        let Some(listener) = listener else { return Ok(()) };
+        // It closes at `execve`: nothing is called for it but what has to be.
+        let number = listener.into_raw_fd();
+        let record = record(u32::try_from(number).map_err(|_| Errno::BADF)?, LISTENER);
+        rustix::io::write(self.channel(), &record)?;
+        match rustix::io::read(self.channel(), &mut [0])? {
+            1 => Ok(()),
+            _ => sys::exit(ABANDONED),
+        }
+    }
+
     fn mask_here(&mut self, path: &CStr) -> Result<(), Errno> {
         // Until the pivot, `/dev/null` is the host's: nothing of the image can stand in for it.
         match rustix::mount::mount(c"/dev/null", path, c"", MountFlags::BIND, None) {
@@ -414,12 +460,16 @@ const TITLE: &CStr = c"plim-init";
 
 /// Sends a record to the parent.
 pub(super) fn tell(channel: BorrowedFd<'_>, position: u32, errno: i32) {
+    // When nobody listens any more, ending is all that is left to do.
+    let _ = rustix::net::send(channel, &record(position, errno), SendFlags::NOSIGNAL);
+}
+
+fn record(position: u32, errno: i32) -> [u8; 8] {
     let mut record = [0; 8];
     for (to, from) in record.iter_mut().zip(position.to_ne_bytes().into_iter().chain(errno.to_ne_bytes())) {
         *to = from;
     }
-    // When nobody listens any more, ending is all that is left to do.
-    let _ = rustix::net::send(channel, &record, SendFlags::NOSIGNAL);
+    record
 }
 
 /// Ended because the parent has.

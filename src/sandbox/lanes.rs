@@ -625,6 +625,11 @@ impl<'a> Lanes<'a> {
         if ends.wait {
             // Who creates the container wants to hear of it, not who starts it.
             last.push(ChildOp::FindProgram { candidates: program.candidates.clone() });
+            let slot = ends.hooks.iter().find_map(|op| match op {
+                ChildOp::RunHook { state, .. } => Some(*state),
+                _ => None,
+            });
+            last.push(ChildOp::LetGo { keep: process.keep_descriptors.clone(), slot });
             last.push(ChildOp::AwaitStart);
         }
         self.restrict(process, last);
@@ -640,7 +645,7 @@ impl<'a> Lanes<'a> {
     /// can without having to be allowed by the filter.
     fn restrict(&mut self, process: &Process, last: Vec<ChildOp>) {
         let Capabilities { bounding, effective, permitted, inheritable, ambient } = process.capabilities;
-        let Process { no_new_privileges, seccomp, ref attributes, .. } = *process;
+        let Process { no_new_privileges, seccomp, seccomp_flags: flags, ref attributes, .. } = *process;
         // Needs SETPCAP, which a user other than 0 no longer has.
         self.child.push(ChildOp::DropBounding { keep: bounding });
         let user = ChildOp::SetUser {
@@ -652,7 +657,7 @@ impl<'a> Lanes<'a> {
         if seccomp && !no_new_privileges {
             // Without no_new_privs a filter takes SYS_ADMIN (seccomp(2)), so it has to be loaded before.
             self.child.extend(last);
-            self.child.extend([ChildOp::Filter, user, set]);
+            self.child.extend([ChildOp::Filter { flags }, user, set]);
             return;
         }
         self.child.extend([user, set]);
@@ -661,7 +666,7 @@ impl<'a> Lanes<'a> {
             self.child.push(ChildOp::NoNewPrivileges);
         }
         if seccomp {
-            self.child.push(ChildOp::Filter);
+            self.child.push(ChildOp::Filter { flags });
         }
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
     let Some(ChildOp::Execute(program)) = script.child.last() else {
         return Err(LaunchError::Script("it does not end with a program"));
     };
-    let wants_filter = script.child.contains(&ChildOp::Filter);
+    let wants_filter = script.child.iter().any(|op| matches!(op, ChildOp::Filter { .. }));
     let filter = match seccomp {
         Some(memory) if wants_filter => read_filter(memory).map_err(prepare("reading the seccomp filter"))?,
         None if wants_filter => return Err(LaunchError::Script("it needs a seccomp filter, and none is given")),
@@ -142,7 +142,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
             let table: Table = [const { None }; 256];
             let (argv, env, filter) = (&argv, &env, filter.as_slice());
             let ops = script.child.as_slice();
-            let (starter, empty) = (None, None);
+            let (starter, empty, filtered) = (None, None, false);
             Child {
                 ops,
                 argv,
@@ -158,6 +158,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
                 starter,
                 table,
                 empty,
+                filtered,
             }
             .run();
         })
@@ -258,6 +259,9 @@ fn decode(record: [u8; RECORD]) -> Failure {
     Failure { lane: Lane::Child, operation: u32::from_ne_bytes([a, b, c, d]), errno: i32::from_ne_bytes([e, f, g, h]) }
 }
 
+/// In place of an error: the position is the number of the listener of the child's filter.
+pub(super) const LISTENER: i32 = -1;
+
 /// The position in the record of an init whose command has executed its program.
 pub(super) const EXECUTED: u32 = u32::MAX;
 
@@ -273,6 +277,7 @@ pub fn read_report(report: BorrowedFd<'_>, pid: Pid) -> io::Result<Report> {
         Ok(RECORD) => match decode(record) {
             Failure { operation: EXECUTED, .. } => Ok(Report::Executed),
             Failure { errno: 0, .. } => Ok(Report::Waiting),
+            Failure { errno: LISTENER, operation, .. } => Ok(Report::Listener(operation)),
             failure => Ok(Report::Failed(failure)),
         },
         // It ended with what we have handed over unread.

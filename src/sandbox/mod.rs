@@ -53,7 +53,7 @@ pub use launch::{Io, LaunchError, Launched, Stdio, launch, read_report};
 pub use namespace::{kind_of, maps_of};
 pub use probe::{Found, Probe, probe};
 pub use script::{Failure, Lane, Report, Script, ScriptError, Unfit};
-pub use start::{StartError, start};
+pub use start::{StartError, hear, start};
 pub use text::Text;
 pub use usual::{CgroupView, SysView, bound, scratch, usual_mounts, usual_nodes};
 

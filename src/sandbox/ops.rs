@@ -385,8 +385,17 @@ pub(super) enum ChildOp {
         state: Slot,
         at: Option<Slot>,
     },
-    /// The filter that came with the script.
-    Filter,
+    /// Nothing stays open but standard input, output and error, the descriptors `keep`, the socket to
+    /// the parent, the one to listen on and what hooks read: a process that waits may be looked at.
+    LetGo {
+        keep: Vec<u32>,
+        slot: Option<Slot>,
+    },
+    /// The filter that came with the script; `flags` as in seccomp(2). With a listener it goes on when
+    /// the parent has taken that.
+    Filter {
+        flags: u32,
+    },
     /// Stays here as PID 1 and goes on in a child.
     BecomeInit,
     Execute(Program),
@@ -682,7 +691,9 @@ impl fmt::Display for ChildOp {
             Self::WriteAttribute { file, value } => write!(f, "writing {value:?} to {file}", value = value.as_str()),
             Self::AwaitHooks { .. } => f.write_str("waiting for the hooks of the host"),
             Self::RunHook { kind, number, call, .. } => write!(f, "running {kind} hook #{number}: {}", call.path),
-            Self::Filter => f.write_str("loading the seccomp filter"),
+            Self::LetGo { .. } => f.write_str("closing all descriptors that are not needed any more"),
+            Self::Filter { flags: 0 } => f.write_str("loading the seccomp filter"),
+            Self::Filter { flags } => write!(f, "loading the seccomp filter (flags {flags:#x})"),
             Self::BecomeInit => f.write_str("staying as init"),
             Self::Execute(program) => f.write_str("executing ").and_then(|()| match program.candidates.as_slice() {
                 [path] => write!(f, "{path}"),

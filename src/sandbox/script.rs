@@ -76,6 +76,8 @@ pub enum Report {
     Executed,
     /// It is ready and waits for its start.
     Waiting,
+    /// Its filter has a listener, which is its descriptor of this number; see [`super::hear`].
+    Listener(u32),
     /// It ended before, and says why.
     Failed(Failure),
     /// It ended before, and could not say why: somebody killed it.

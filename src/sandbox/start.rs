@@ -7,9 +7,9 @@
 use super::{Failure, Report, read_report};
 use crate::sys::Errno;
 use rustix::net::SendFlags;
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdGetfdFlags};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Why a child that waited did not become its program.
 #[derive(Debug, thiserror::Error)]
@@ -22,18 +22,48 @@ pub enum StartError {
     Socket(#[source] io::Error),
 }
 
-/// Lets the child `pid` go on; `connection` is one to its socket. Returns when it is its program.
-pub fn start(connection: BorrowedFd<'_>, pid: Pid) -> Result<(), StartError> {
+/// Lets the child go on; `connection` is one to its socket. Returns when it is its program. `listener`
+/// as in [`hear`].
+pub fn start(
+    connection: BorrowedFd<'_>,
+    child: (Pid, BorrowedFd<'_>),
+    listener: impl FnMut(OwnedFd) -> io::Result<()>,
+) -> Result<(), StartError> {
     match rustix::net::send(connection, &[1], SendFlags::NOSIGNAL) {
         Ok(_) => {}
         Err(Errno::PIPE | Errno::CONNRESET) => return Err(StartError::Gone),
         Err(errno) => return Err(StartError::Socket(errno.into())),
     }
-    match read_report(connection, pid) {
+    match hear(connection, child, listener) {
         Ok(Report::Executed) => Ok(()),
         Ok(Report::Ended) => Err(StartError::Gone),
         Ok(Report::Failed(failure)) => Err(StartError::Failed(failure)),
-        Ok(Report::Waiting) => Err(StartError::Socket(io::ErrorKind::InvalidData.into())),
+        Ok(Report::Waiting | Report::Listener(_)) => Err(StartError::Socket(io::ErrorKind::InvalidData.into())),
         Err(error) => Err(StartError::Socket(error)),
+    }
+}
+
+/// As [`super::read_report`], and gives the listener of the child's filter away before the child goes
+/// on, which does not end here. `child` is its number and a pidfd.
+///
+/// When `listener` fails, the child still stands before its program: its end is the caller's affair.
+pub fn hear(
+    report: BorrowedFd<'_>,
+    (pid, pidfd): (Pid, BorrowedFd<'_>),
+    mut listener: impl FnMut(OwnedFd) -> io::Result<()>,
+) -> io::Result<Report> {
+    loop {
+        let number = match read_report(report, pid)? {
+            Report::Listener(number) => number,
+            other => return Ok(other),
+        };
+        // Taken rather than sent: the child can do with read(2) and write(2), as it is under the filter.
+        let number = number.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+        listener(rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())?)?;
+        match rustix::net::send(report, &[1], SendFlags::NOSIGNAL) {
+            // It has ended meanwhile, which the next look tells.
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }

@@ -85,6 +85,7 @@ impl Ground {
                 capabilities: Capabilities::of(crate::spec::Capabilities::DEFAULT, 0),
                 no_new_privileges: true,
                 seccomp: true,
+                seccomp_flags: 0,
                 oom_score_adj: Some(0),
                 nice: Some(0),
                 ..Process::default()
@@ -221,6 +222,7 @@ fn a_script_reads_as_what_will_happen() {
             capabilities: Capabilities::of(0x400, 0x400),
             no_new_privileges: true,
             seccomp: true,
+            seccomp_flags: 0,
             oom_score_adj: Some(0),
             nice: Some(0),
             ..Process::default()

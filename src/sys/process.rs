@@ -48,6 +48,13 @@ pub fn close_from(first: u32) -> Result<(), Errno> {
     done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 
+/// Closes the descriptors from `first` to before `end`, as [`close_from`] does and for the same.
+pub fn close_between(first: u32, end: u32) -> Result<(), Errno> {
+    let Some(last) = end.checked_sub(1).filter(|last| *last >= first) else { return Ok(()) };
+    // SAFETY: integers alone. The caller is a child that never returns to code that owns one.
+    done(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+}
+
 /// Nobody without privileges over us may trace us or look into `/proc/PID` (`PR_SET_DUMPABLE`).
 pub fn set_not_dumpable() -> Result<(), Errno> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0)
@@ -170,12 +177,26 @@ pub fn kill(pid: Pid, signal: i32) -> Result<(), Errno> {
 /// One instruction of a filter.
 pub type Instruction = libc::sock_filter;
 
-/// Filters the system calls of the calling thread and its children from here on (`seccomp(2)`).
-pub fn set_seccomp_filter(program: &[Instruction]) -> Result<(), Errno> {
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER` (Linux 5.0).
+pub const NEW_LISTENER: u32 = 8;
+
+/// Filters the system calls of the calling thread and its children from here on (`seccomp(2)`);
+/// `flags` are `SECCOMP_FILTER_FLAG_*`. With [`NEW_LISTENER`] it gives the listener.
+pub fn set_seccomp_filter(program: &[Instruction], flags: u32) -> Result<Option<OwnedFd>, Errno> {
     let len = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: `program` points to `len` instructions, which the kernel copies and never writes.
-    done(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if result < 0 {
+        return Err(last_error());
+    }
+    if flags & NEW_LISTENER == 0 {
+        return Ok(None);
+    }
+    let fd = i32::try_from(result).map_err(|_| Errno::BADF)?;
+    // SAFETY: with this flag the call returns a descriptor that the kernel has just made, and nothing
+    // else knows of it.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// The working directory as the kernel names it, without the zero byte (`getcwd(2)`).

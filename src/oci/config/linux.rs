@@ -197,14 +197,25 @@ pub struct Seccomp {
     pub default_errno_ret: Option<u32>,
     #[serde(default, deserialize_with = "or_null")]
     pub architectures: Vec<Arch>,
-    #[serde(default)]
-    pub flags: Later,
-    #[serde(default)]
-    pub listener_path: Later,
-    #[serde(default)]
-    pub listener_metadata: Later,
+    pub flags: Option<Vec<SeccompFlag>>,
+    #[serde(default, deserialize_with = "or_null")]
+    pub listener_path: String,
+    #[serde(default, deserialize_with = "or_null")]
+    pub listener_metadata: String,
     #[serde(default, deserialize_with = "or_null")]
     pub syscalls: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum SeccompFlag {
+    #[serde(rename = "SECCOMP_FILTER_FLAG_TSYNC")]
+    Tsync,
+    #[serde(rename = "SECCOMP_FILTER_FLAG_LOG")]
+    Log,
+    #[serde(rename = "SECCOMP_FILTER_FLAG_SPEC_ALLOW")]
+    SpecAllow,
+    #[serde(rename = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")]
+    WaitKillableRecv,
 }
 
 /// Those of the specification. What a machine other than this one may call does not matter here.

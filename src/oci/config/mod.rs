@@ -12,7 +12,7 @@ mod resources;
 pub use hooks::{Hook, Hooks};
 pub use linux::{
     Arch, Clock, ClockOffset, Device, DeviceKind, IdMapping, IntelRdt, Linux, MemoryFlag, MemoryMode, MemoryPolicy,
-    NamespaceEntry, NamespaceKind, Personality, PersonalityDomain, RootPropagation, Seccomp,
+    NamespaceEntry, NamespaceKind, Personality, PersonalityDomain, RootPropagation, Seccomp, SeccompFlag,
 };
 pub use process::{
     Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, Process, Rlimit, Scheduler, SchedulerFlag,

@@ -12,14 +12,14 @@ pub use default::default_profile;
 pub use profile::{Action, Arch, ArchMap, Comparison, Condition, Operator, Profile, Rule, SeccompError};
 
 use crate::spec::Capability;
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, ScmpVersion};
 use std::io::{Read, Seek};
 
 /// Compiles a profile for a container with these capabilities into raw BPF.
 ///
-/// Names that the library does not know are skipped, as they can't be called by programs that were
-/// made with it either, except those that [`preamble`] has the numbers of. Numbers above the newest
-/// known one answer ENOSYS: libc then falls back to the older call, which it would not do for EPERM.
+/// Names that the library does not know are skipped, except those that [`preamble`] has the numbers
+/// of. Where not all is allowed, numbers above the newest known one answer ENOSYS: libc then falls
+/// back to the older call, which it would not do for EPERM.
 pub fn compile(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, SeccompError> {
     let filter = shorten::shorten(compile_long(profile, capabilities)?);
     let length = filter.len() / preamble::INSTRUCTION;
@@ -47,14 +47,17 @@ fn compile_long(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, Seccomp
         if !applies(rule, &arches, capabilities) {
             continue;
         }
-        let answer = action(rule.action, rule.errno_ret.or(profile.default_errno_ret));
+        let answer = action(rule.action, rule.errno_ret);
         if answer == default {
             continue;
         }
         for name in rule.names.iter().chain(&rule.name) {
             let Ok(call) = ScmpSyscall::from_name(name) else {
-                if answer == ScmpAction::Allow && rule.args.is_empty() {
-                    newer.extend(preamble::newer(name));
+                // Arguments are not looked at: a rule that lets pass does not count then, and one that
+                // does not counts for all.
+                if rule.args.is_empty() || !lets_pass(rule.action) {
+                    let answer = preamble::answer(rule.action, errno(rule.errno_ret));
+                    newer.extend(preamble::newer(name).map(|number| (number, answer)));
                 }
                 continue;
             };
@@ -62,11 +65,16 @@ fn compile_long(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, Seccomp
         }
     }
     let body = export(&filter)?;
-    let lets_all_pass = matches!(default, ScmpAction::Allow | ScmpAction::Log);
     let broad = default_profile();
+    let known = |arch| known(&[profile, &broad], arch);
     // Where all is allowed, so is what is yet to come.
-    let known = |arch| if lets_all_pass { None } else { known(&[profile, &broad], arch) };
-    Ok(preamble::prepend(&arches, known, &mut newer, &body))
+    let open = lets_pass(profile.default_action);
+    Ok(preamble::prepend(&arches, known, &mut newer, open, &body))
+}
+
+/// The version of the library that compiles.
+pub fn library() -> String {
+    ScmpVersion::current().map_or_else(|_| String::new(), |version| version.to_string())
 }
 
 fn add(
@@ -104,8 +112,17 @@ fn comparison(comparison: &Comparison) -> ScmpArgCompare {
     ScmpArgCompare::new(index, op, datum)
 }
 
+fn lets_pass(action: Action) -> bool {
+    matches!(action, Action::Allow | Action::Log)
+}
+
+/// EPERM where nothing else is said.
+fn errno(given: Option<u32>) -> u16 {
+    given.and_then(|errno| u16::try_from(errno).ok()).unwrap_or(1)
+}
+
 fn action(action: Action, errno: Option<u32>) -> ScmpAction {
-    let number = errno.and_then(|errno| u16::try_from(errno).ok()).unwrap_or(1);
+    let number = self::errno(errno);
     match action {
         Action::Allow => ScmpAction::Allow,
         Action::Errno => ScmpAction::Errno(number.into()),
@@ -114,6 +131,7 @@ fn action(action: Action, errno: Option<u32>) -> ScmpAction {
         Action::Trap => ScmpAction::Trap,
         Action::Trace => ScmpAction::Trace(number),
         Action::Log => ScmpAction::Log,
+        Action::Notify => ScmpAction::Notify,
     }
 }
 
@@ -289,6 +307,53 @@ mod tests {
 
     #[test]
     #[cfg(target_arch = "x86_64")]
+    fn a_call_that_the_library_does_not_know_gets_the_answer_of_its_rule() {
+        let profile = |default: &str| -> Profile {
+            serde_json::from_value(serde_json::json!({"defaultAction": default, "syscalls": [
+                {"names": ["mseal"], "action": "SCMP_ACT_KILL_PROCESS"},
+                {"names": ["statmount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7,
+                    "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]},
+                {"names": ["listmount"], "action": "SCMP_ACT_ALLOW"},
+                {"names": ["cachestat"], "action": "SCMP_ACT_LOG"}]}))
+            .unwrap()
+        };
+        let (kill, errno, log) = (0x8000_0000, 0x0005_0007, 0x7ffc_0000);
+        for (default, others) in [("SCMP_ACT_ALLOW", ALLOW), ("SCMP_ACT_TRAP", ENOSYS)] {
+            let filter = compile(&profile(default), 0).unwrap();
+            for (number, expected) in
+                [(462, kill), (457, errno), (458, ALLOW), (451, log), (452, others), (900, others)]
+            {
+                let got = answer(&filter, X86_64, number, 0);
+                assert_eq!(got, expected, "{default} {number}: {got:#x}");
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn each_action_becomes_the_kernels() {
+        let cases = [
+            ("KILL", 0),
+            ("KILL_THREAD", 0),
+            ("KILL_PROCESS", 0x8000_0000),
+            ("TRAP", 0x0003_0000),
+            ("ERRNO", 0x0005_0001),
+            ("TRACE", 0x7ff0_0001),
+            ("LOG", 0x7ffc_0000),
+            ("NOTIFY", 0x7fc0_0000),
+        ];
+        for (name, expected) in cases {
+            // One number that the library knows, and one that it does not.
+            let profile = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir", "mseal"], "action": format!("SCMP_ACT_{name}")}]});
+            let filter = compile(&serde_json::from_value(profile).unwrap(), 0).unwrap();
+            let got = [libc::SYS_mkdir, 462].map(|number| answer(&filter, X86_64, u32::try_from(number).unwrap(), 0));
+            assert_eq!(got, [expected; 2], "{name}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
     fn a_profile_in_the_form_of_the_oci_is_taken() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": null},
@@ -302,6 +367,9 @@ mod tests {
         assert_eq!(answer(&filter, X86_64, 0, 0), ALLOW);
         assert_eq!(answer(&filter, X86_64, 5000, 0), ALLOW);
 
+        let asks = text.replace("SCMP_ACT_ERRNO\", \"errnoRet\": 38", "SCMP_ACT_NOTIFY\"");
+        std::fs::write(file.path(), asks).unwrap();
+        assert!(Profile::from_file(file.path()).unwrap_err().to_string().contains("nobody to listen"));
         std::fs::write(file.path(), "{}").unwrap();
         let error = Profile::from_file(file.path()).unwrap_err();
         assert!(error.to_string().contains("is not in the OCI's form"), "{error}");

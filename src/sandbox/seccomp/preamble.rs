@@ -1,6 +1,6 @@
 //! What comes before the library's filter: system calls that are newer than the library.
 
-use super::Arch;
+use super::{Action, Arch};
 
 /// The size of one instruction (`struct sock_filter`).
 pub(super) const INSTRUCTION: usize = 8;
@@ -43,8 +43,21 @@ const RETURN: u16 = 0x06;
 const NUMBER: u32 = 0;
 const MACHINE: u32 = 4;
 
-const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
+
+/// `SECCOMP_RET_*` (linux/seccomp.h).
+pub(super) fn answer(action: Action, errno: u16) -> u32 {
+    match action {
+        Action::Allow => 0x7fff_0000,
+        Action::Errno => ERRNO | u32::from(errno),
+        Action::KillThread => 0,
+        Action::KillProcess => 0x8000_0000,
+        Action::Trap => 0x0003_0000,
+        Action::Trace => 0x7ff0_0000 | u32::from(errno),
+        Action::Log => 0x7ffc_0000,
+        Action::Notify => 0x7fc0_0000,
+    }
+}
 
 /// x32 shares its machine with x86-64 and has this bit in its numbers.
 const X32_BIT: u32 = 0x4000_0000;
@@ -68,22 +81,28 @@ fn machine(arch: Arch) -> Option<(u32, u32)> {
     }
 }
 
-/// Puts the newer system calls before `body`: `allowed` ones are allowed, others above the newest
-/// known one of their architecture answer ENOSYS, and all else goes on to `body`.
+/// Puts the newer system calls before `body`: `listed` ones have their own answer, as the kernel takes
+/// it. Others above the newest known one of their architecture answer ENOSYS, or go on to `body` as all
+/// else does where `open`.
 pub(super) fn prepend(
     arches: &[Arch],
     known: impl Fn(Arch) -> Option<u32>,
-    allowed: &mut Vec<u32>,
+    listed: &mut Vec<(u32, u32)>,
+    open: bool,
     body: &[u8],
 ) -> Vec<u8> {
-    allowed.sort_unstable();
-    allowed.dedup();
+    // What was said first counts, as in the library.
+    listed.sort_by_key(|(number, _)| *number);
+    listed.dedup_by_key(|(number, _)| *number);
     let mut program: Vec<[u8; INSTRUCTION]> = Vec::new();
     for arch in arches {
         let (Some((machine, first)), Some(known)) = (machine(*arch), known(*arch)) else { continue };
         // Numbers of x32 carry the bit already where the library gives them.
         let newest = if known >= first { known } else { known + first };
-        let block = block(newest, first, allowed);
+        let block = block(newest, first, listed, open);
+        if block.is_empty() {
+            continue;
+        }
         // What does not concern this block jumps over it. Arm has calls of its own far above the others.
         let over = |from: usize| u8::try_from(block.len() + from).unwrap_or(u8::MAX);
         program.push(instruction(LOAD, 0, 0, MACHINE));
@@ -99,9 +118,9 @@ pub(super) fn prepend(
 }
 
 /// For numbers above `newest`.
-fn block(newest: u32, first: u32, allowed: &[u32]) -> Vec<[u8; INSTRUCTION]> {
+fn block(newest: u32, first: u32, listed: &[(u32, u32)], open: bool) -> Vec<[u8; INSTRUCTION]> {
     let mut program = Vec::new();
-    for (from, to) in ranges(allowed) {
+    for (from, to, answer) in ranges(listed) {
         let (from, to) = (from + first, to + first);
         if to <= newest {
             continue;
@@ -109,18 +128,20 @@ fn block(newest: u32, first: u32, allowed: &[u32]) -> Vec<[u8; INSTRUCTION]> {
         // Below the range: on to the next comparison, which will not match either.
         program.push(instruction(JUMP_AT_LEAST, 0, 2, from));
         program.push(instruction(JUMP_GREATER, 1, 0, to));
-        program.push(instruction(RETURN, 0, 0, ALLOW));
+        program.push(instruction(RETURN, 0, 0, answer));
     }
-    program.push(instruction(RETURN, 0, 0, ERRNO | libc::ENOSYS.cast_unsigned()));
+    if !open {
+        program.push(instruction(RETURN, 0, 0, ERRNO | libc::ENOSYS.cast_unsigned()));
+    }
     program
 }
 
-fn ranges(numbers: &[u32]) -> Vec<(u32, u32)> {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for number in numbers {
+fn ranges(listed: &[(u32, u32)]) -> Vec<(u32, u32, u32)> {
+    let mut ranges: Vec<(u32, u32, u32)> = Vec::new();
+    for (number, answer) in listed {
         match ranges.last_mut() {
-            Some((_, to)) if *to + 1 == *number => *to = *number,
-            _ => ranges.push((*number, *number)),
+            Some((_, to, same)) if *to + 1 == *number && same == answer => *to = *number,
+            _ => ranges.push((*number, *number, *answer)),
         }
     }
     ranges

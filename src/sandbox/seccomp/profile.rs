@@ -88,6 +88,9 @@ pub enum Action {
     Trace,
     #[serde(rename = "SCMP_ACT_LOG")]
     Log,
+    /// A listener decides (seccomp_unotify(2)).
+    #[serde(rename = "SCMP_ACT_NOTIFY")]
+    Notify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -181,6 +184,8 @@ pub enum SeccompError {
         #[source]
         source: serde_json::Error,
     },
+    #[error("the seccomp profile {} has SCMP_ACT_NOTIFY, and there is nobody to listen", .0.display())]
+    Listener(PathBuf),
     #[error("compiling the seccomp filter: {what}")]
     Compile {
         what: String,
@@ -197,6 +202,12 @@ impl Profile {
     /// Reads a profile in JSON.
     pub fn from_file(path: &Path) -> Result<Self, SeccompError> {
         let text = std::fs::read(path).map_err(|source| SeccompError::Read { path: path.to_owned(), source })?;
-        serde_json::from_slice(&text).map_err(|source| SeccompError::Parse { path: path.to_owned(), source })
+        let profile: Self =
+            serde_json::from_slice(&text).map_err(|source| SeccompError::Parse { path: path.to_owned(), source })?;
+        let mut actions = profile.syscalls.iter().map(|rule| rule.action).chain([profile.default_action]);
+        if actions.any(|action| action == Action::Notify) {
+            return Err(SeccompError::Listener(path.to_owned()));
+        }
+        Ok(profile)
     }
 }

@@ -1,0 +1,122 @@
+//! What a container's process has open, and what a service manager passes.
+
+use crate::fixture::{Answer, Bundle};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// Through a shell, which passes descriptors as callers do; `$0` is the runtime's own command line up to
+/// its command.
+fn by_shell(bundle: &Bundle, script: &str) -> Answer {
+    bundle.write();
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(crate::fixture::runtime()).arg(bundle.path("")).arg(bundle.id());
+    command.env("ROOT", bundle.path("state")).output().unwrap().into()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_process_that_waits_for_its_start_has_only_what_it_needs() {
+    for (preserve, words) in [(0, ""), (2, "--preserve-fds 2")] {
+        let bundle = Bundle::new("ls /proc/self/fd | wc -l; readlink /proc/self/fd/3; true");
+        let create = format!(
+            "exec 3</etc/passwd 4</etc/group 8</etc 9</etc; \"$0\" --root \"$ROOT\" create {words} --bundle \"$1\" \"$2\" >$1/out 2>$1/err"
+        );
+        let answer = by_shell(&bundle, &create);
+        assert_eq!(answer.code, Some(0), "{answer:?}");
+        let state: Value = serde_json::from_str(&bundle.on(&["state"]).out).unwrap();
+        let mut files = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{}/fd", state["pid"])).unwrap() {
+            let entry = entry.unwrap();
+            let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
+            let to = fs::read_link(entry.path()).unwrap().to_str().unwrap().to_owned();
+            if number > 2 {
+                files.push((number, to));
+            }
+        }
+        files.sort();
+        let kept: Vec<_> = files.iter().filter(|(_, to)| !to.starts_with("socket:")).collect();
+        let given = [(3, "/etc/passwd".to_owned()), (4, "/etc/group".to_owned())];
+        assert_eq!(kept, given.iter().take(preserve).collect::<Vec<_>>(), "{files:?}");
+        // What it is started by, and what it reports to.
+        assert_eq!(files.len() - kept.len(), 2, "{files:?}");
+
+        assert_eq!(bundle.on(&["start"]).code, Some(0));
+        // The three, and the directory that is read.
+        let expected = if preserve == 0 { "4\n" } else { "6\n/etc/passwd\n" };
+        bundle.wait("its output", || fs::read_to_string(bundle.path("out")).unwrap() == expected);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn sockets_of_a_service_manager_are_passed_on() {
+    let bundle = Bundle::new("echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES $(readlink /proc/self/fd/3)");
+    let run = |settings: &str| {
+        let script = format!(
+            "exec 3</etc/passwd 4</etc/group; export LISTEN_FDNAMES=web:more; {settings}; exec \"$0\" --root \"$ROOT\" run --bundle \"$1\" \"$2\""
+        );
+        let answer = by_shell(&bundle, &script);
+        assert!(bundle.is_gone());
+        answer
+    };
+
+    assert_eq!(run("export LISTEN_FDS=2 LISTEN_PID=$$").out, "2 1 web:more /etc/passwd");
+    assert_eq!(run("export LISTEN_FDS=2").out, "2 1 web:more /etc/passwd");
+    // For somebody else (sd_listen_fds(3)).
+    assert_eq!(run("export LISTEN_FDS=2 LISTEN_PID=1").out, "");
+    for wrong in ["x", "-1", "99999999999"] {
+        let answer = run(&format!("export LISTEN_FDS={wrong}"));
+        assert!(answer.code == Some(1) && answer.err.contains("LISTEN_FDS"), "{answer:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn ready_is_told_to_the_service_manager() {
+    let ready = "use IO::Socket::UNIX; use Socket; \
+        IO::Socket::UNIX->new(Type => SOCK_DGRAM, Peer => $ENV{NOTIFY_SOCKET})->send('READY=1') or die $!; print $ENV{NOTIFY_SOCKET}";
+    let mut bundle = Bundle::new("");
+    bundle.config["process"]["args"] = json!(["/usr/bin/perl", "-e", ready]);
+    let manager = UnixDatagram::bind(bundle.path("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    bundle.write();
+    let run = |bundle: &Bundle, socket: &Path| -> Answer {
+        let mut command = bundle.command(&["run", "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()]);
+        command.env("NOTIFY_SOCKET", socket).output().unwrap().into()
+    };
+
+    let answer = run(&bundle, &bundle.path("notify"));
+
+    assert_eq!((answer.out.as_str(), answer.code), ("/run/notify/notify.sock", Some(0)), "{answer:?}");
+    let mut text = [0; 64];
+    let length = manager.recv(&mut text).unwrap();
+    assert_eq!(&text[..length], b"READY=1");
+    assert!(fs::metadata(bundle.path("notify")).unwrap().file_type().is_socket());
+
+    // An abstract one has no file that a container could have, and one may have been left behind.
+    bundle.config["process"]["args"] = json!(["/bin/sh", "-c", "echo ${NOTIFY_SOCKET-none}"]);
+    bundle.write();
+    for socket in ["@plimsoll-nobody".into(), bundle.path("nobody")] {
+        let answer = run(&bundle, &socket);
+        assert_eq!((answer.out.as_str(), answer.code), ("none", Some(0)), "{answer:?}");
+        assert!(answer.err.contains(&format!("NOTIFY_SOCKET: {}", socket.display())), "{answer:?}");
+    }
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn nothing_of_ours_shows_in_a_program() {
+    let bundle = Bundle::new("ls /proc/self/fd | tr '\\n' ' '; exec 7</etc; echo; ls /proc/self/fd | wc -l");
+    let file: OwnedFd = fs::File::open("/etc").unwrap().into();
+    // One that is inherited by everybody.
+    rustix::io::fcntl_setfd(file.as_fd(), rustix::io::FdFlags::empty()).unwrap();
+
+    assert_eq!(bundle.run().out, "0 1 2 3 \n5");
+}
