@@ -12,7 +12,9 @@ use super::log;
 use super::passwd;
 use super::service;
 use super::state::{Home, Status};
-use crate::sandbox::{CgroupJoin, ExecPlan, Namespace, Report, exec_script, launch_exec};
+use crate::cgroup::place::{Directory, Place};
+use crate::cgroup::table::{Controller, Version};
+use crate::sandbox::{CgroupJoin, ExecPlan, LaunchError, Namespace, Report, exec_script, launch_exec};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -20,9 +22,6 @@ use std::process::ExitCode;
 
 pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     let root = &global.root;
-    if !wish.cgroups.is_empty() {
-        return Err(UsageError("exec: --cgroup is not supported yet".to_owned()).into());
-    }
     let keep_descriptors = descriptors(wish.preserve_fds, 0);
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
@@ -33,8 +32,9 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     let record = home.load(&wish.id)?;
     let status = home.status(&record);
     let refuse = |what| Err(OciError::State { id: wish.id.clone(), status: status.word(), what });
-    let Some(init) = &record.init else { return refuse("there is no process to enter") };
-    let Some(target) = init.alive() else { return refuse("there is no process to enter") };
+    let gone = "cannot exec in a container without a process";
+    let Some(init) = &record.init else { return refuse(gone) };
+    let Some(target) = init.alive() else { return refuse(gone) };
     if status == Status::Paused && !wish.ignore_paused {
         return refuse("cannot exec in a paused container, where a program would stand still; --ignore-paused does");
     }
@@ -59,19 +59,28 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         modules: Modules::of_this_host(),
         moment: Moment::Exec,
     };
-    let join = record.place().join();
-    let plan = ExecPlan {
+    let place = within(&record.place(), &wish.cgroups)?;
+    let join = place.join();
+    let mut plan = ExecPlan {
         enter,
         cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
         process: build::process(&process, "process", &given)?,
     };
-    let script = exec_script(&plan)?;
+    let mut script = exec_script(&plan)?;
     log::debug(global, || script.to_string());
     let filter = init.filter.map(|_| filter::kept(&home.path)).transpose()?;
     let stay = if wish.detach { Stay::Detached } else { Stay::Foreground };
     let console = Console::open(process.terminal, wish.console_socket.as_deref(), stay)?;
     let seccomp = filter.as_ref().map(AsFd::as_fd);
-    let launched = launch_exec(&script, target.as_fd(), console.io(), seccomp)?;
+    let launched = match launch_exec(&script, target.as_fd(), console.io(), seccomp) {
+        // One of its own has made groups below and gone into one: beside them there is no place for us.
+        Err(LaunchError::Operation { failure, .. }) if failure.errno == libc::EBUSY && wish.cgroups.is_empty() => {
+            plan.cgroup.unified = beside(&place, init.pid).or(plan.cgroup.unified);
+            script = exec_script(&plan)?;
+            launch_exec(&script, target.as_fd(), console.io(), seccomp)?
+        }
+        result => result?,
+    };
     let finish = || {
         if let Some(path) = &wish.pid_file {
             write_pid(path, launched.pid.as_raw_nonzero().get())?;
@@ -97,6 +106,54 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     }
     let terminal = console.relay().inspect_err(|_| end(&launched))?;
     Ok(ExitCode::from(supervise(&launched, &signals, terminal)?))
+}
+
+/// `PATH`s below the container's cgroup, each for all hierarchies or, as `CONTROLLER[,CONTROLLER]:PATH`,
+/// for those of v1 that are named.
+fn within(place: &Place, wishes: &[String]) -> Result<Place, OciError> {
+    let wrong = |wish: &str, what: &str| UsageError(format!("exec: --cgroup: {wish:?} {what}"));
+    let mut directories = place.directories().to_vec();
+    for wish in wishes {
+        let (names, path) = match wish.split_once(':') {
+            Some((names, path)) => (Some(names.split(',').collect::<Vec<_>>()), path),
+            None => (None, wish.as_str()),
+        };
+        if path.split('/').any(|part| part == "." || part == "..") {
+            return Err(wrong(wish, "leads elsewhere").into());
+        }
+        let path = path.trim_matches('/');
+        if names.is_none() && wishes.len() > 1 {
+            return Err(wrong(wish, "names no controller, and is not the only one").into());
+        }
+        for name in names.iter().flatten() {
+            if !directories.iter().any(|directory| has(directory, name)) {
+                return Err(wrong(wish, "names a controller that the container has no v1 hierarchy of").into());
+            }
+        }
+        for directory in &mut directories {
+            if names.as_ref().is_none_or(|names| names.iter().any(|name| has(directory, name))) && !path.is_empty() {
+                directory.path = format!("{}/{path}", directory.path.trim_end_matches('/'));
+                if !Path::new(&directory.full()).is_dir() {
+                    return Err(wrong(wish, &format!("is not there: {}", directory.full())).into());
+                }
+            }
+        }
+    }
+    Ok(Place::of(directories))
+}
+
+fn has(directory: &Directory, controller: &str) -> bool {
+    let is = |one: &Controller| one.name(Version::V1) == controller;
+    directory.version == Version::V1 && directory.controllers.iter().any(is)
+}
+
+/// The group of the v2 hierarchy that the container's first process is in by now (cgroups(7)).
+fn beside(place: &Place, pid: i32) -> Option<String> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let own = place.unified()?;
+    // Below the container's, as it can't be elsewhere by its own doing.
+    path.starts_with(&own.path).then(|| format!("{}{path}", own.mount))
 }
 
 /// A whole process from a file, or the container's own with what the options change.

@@ -3,6 +3,7 @@
 
 use super::OciError;
 use super::config::Invalid;
+use super::log;
 use super::relay::{self, Relay};
 use crate::sandbox::{Io, Launched, Stdio};
 use nix::sys::signal::{SigSet, Signal};
@@ -108,9 +109,12 @@ pub(super) fn supervise(launched: &Launched, signals: &SigSet, mut terminal: Opt
         }
         let is_ready = |index: usize| wait.get(index).is_some_and(|fd| !fd.revents().is_empty());
         let (ended, signalled, input) = (is_ready(0), is_ready(1), is_ready(3));
-        if let Some(terminal) = &mut terminal {
-            // Also when the process has ended: what it wrote last is still there.
-            terminal.carry(input)?;
+        // Also when the process has ended: what it wrote last is still there.
+        if let Some(Err(error)) = terminal.as_mut().map(|terminal| terminal.carry(input)) {
+            // For the program its terminal hangs up, as it would for one that ran without us. Its end is
+            // still ours to wait for.
+            log::say(&error.to_string());
+            terminal = None;
         }
         if signalled {
             while let Ok(Some(info)) = incoming.read_signal() {
