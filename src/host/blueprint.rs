@@ -65,6 +65,7 @@ pub(super) fn blueprint(spec: &Container, prepared: Prepared<'_>) -> Blueprint {
         hostname: Some(hostname),
         domainname: None,
         init: spec.init,
+        hooks: sandbox::Hooks::default(),
         wait: false,
         cgroup,
     }
@@ -127,6 +128,7 @@ pub(super) fn process(spec: &Container, user: &ResolvedUser, hostname: &str, all
         terminal: None,
         new_line: NewLine::WithReturn,
         keep_descriptors: Vec::new(),
+        attributes: sandbox::Attributes::default(),
     }
 }
 

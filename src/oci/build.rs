@@ -1,7 +1,9 @@
 //! From a `config.json` to what the sandbox is to build. Nothing is touched; asked is which capabilities
 //! there are to give, and what the files are that it names: namespaces, and sources of mounts.
 
+use super::attributes::{self, Common, Modules, Moment};
 use super::config::{self, Config, Invalid, NamespaceKind, RootPropagation};
+use super::hooks;
 use super::log;
 use super::mounts::{self, Surroundings};
 use super::seccomp;
@@ -18,6 +20,8 @@ pub(super) struct Context<'a> {
     pub place: &'a Place,
     pub wait: bool,
     pub keep_descriptors: Vec<u32>,
+    pub common: Common,
+    pub modules: Modules,
     pub change_root: ChangeRoot,
 }
 
@@ -31,14 +35,21 @@ pub(super) struct Built {
 impl<'a> Context<'a> {
     /// For who only asks whether a configuration is taken.
     pub(super) fn nowhere(bundle: &'a Path, place: &'a Place) -> Self {
-        Self { bundle, place, wait: false, keep_descriptors: Default::default(), change_root: ChangeRoot::Pivot }
+        Self {
+            bundle,
+            place,
+            wait: false,
+            keep_descriptors: Default::default(),
+            common: Common::default(),
+            modules: Modules::BOTH,
+            change_root: ChangeRoot::Pivot,
+        }
     }
 }
 
 /// What a container with a configuration is.
 pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built, Invalid> {
-    let Config { oci_version: _, root, mounts, process, hostname, domainname, annotations: _, linux, hooks: _ } =
-        config;
+    let Config { oci_version: _, root, mounts, process, hostname, domainname, annotations: _, linux, hooks } = config;
     let (own, join) = namespaces(&linux.namespaces)?;
     let root = root.as_ref().ok_or_else(|| Invalid::new("root", "missing"))?;
     let process = process.as_ref().ok_or_else(|| Invalid::new("process", "missing"))?;
@@ -75,8 +86,18 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
             return Err(Invalid::new(format!("linux.devices[{index}].path"), "not an absolute path"));
         }
     }
-    let mounts::Planned { mounts, nodes, origins } = mounts::plan(mounts, &around)?;
+    let mounts::Planned { mut mounts, nodes, origins } = mounts::plan(mounts, &around)?;
+    attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules)?;
     let path = context.bundle.join(&root.path);
+    let given = Given {
+        seccomp: linux.seccomp.as_ref().map(seccomp::flags),
+        user_namespace: ids.is_some(),
+        keep_descriptors: context.keep_descriptors.clone(),
+        common: &context.common,
+        modules: context.modules,
+        moment: Moment::Create,
+    };
+    let process = self::process(process, "process", &given)?;
     let join_paths = context.place.join();
     let blueprint = Blueprint {
         root: Root::Directory { path: path.to_string_lossy().into_owned() },
@@ -96,15 +117,8 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
         masked_paths: absolute(&linux.masked_paths, "linux.maskedPaths")?,
         readonly_paths: absolute(&linux.readonly_paths, "linux.readonlyPaths")?,
         cgroup: CgroupJoin { unified: join_paths.unified, v1: join_paths.v1 },
-        process: self::process(
-            process,
-            "process",
-            &Given {
-                seccomp: linux.seccomp.as_ref().map(seccomp::flags),
-                user_namespace: ids.is_some(),
-                keep_descriptors: context.keep_descriptors.clone(),
-            },
-        )?,
+        hooks: hooks::inside(hooks, &process.env),
+        process,
         ids,
         clocks,
         init: false,
@@ -174,12 +188,9 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
         let what = format!("{:?} is not one of 1.0.0 to 1.3.x", config.oci_version);
         return Err(Invalid::new("ociVersion", what));
     }
-    config.hooks.refuse("hooks")?;
+    hooks::check(&config.hooks)?;
     let linux = &config.linux;
-    linux.mount_label.refuse("linux.mountLabel")?;
-    linux.personality.refuse("linux.personality")?;
     linux.net_devices.refuse("linux.netDevices")?;
-    linux.memory_policy.refuse("linux.memoryPolicy")?;
     if let Some(profile) = &linux.seccomp {
         seccomp::check(profile)?;
     }
@@ -187,14 +198,17 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
 }
 
 /// What a process has beside its own entry.
-pub(super) struct Given {
+pub(super) struct Given<'a> {
     /// The flags of its filter.
     pub seccomp: Option<u32>,
     pub user_namespace: bool,
     pub keep_descriptors: Vec<u32>,
+    pub common: &'a Common,
+    pub modules: Modules,
+    pub moment: Moment,
 }
 
-pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Result<Process, Invalid> {
+pub(super) fn process(from: &config::Process, place: &str, given: &Given<'_>) -> Result<Process, Invalid> {
     let invalid = |field: &str, what: String| Invalid::new(format!("{place}.{field}"), what);
     let config::Process {
         terminal,
@@ -207,21 +221,14 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Res
         rlimits,
         no_new_privileges,
         oom_score_adj,
-        apparmor_profile,
-        selinux_label,
-        scheduler,
-        io_priority,
-        exec_cpu_affinity,
+        // Theirs.
+        apparmor_profile: _,
+        selinux_label: _,
+        scheduler: _,
+        io_priority: _,
+        exec_cpu_affinity: _,
     } = from;
-    for (refused, field) in [
-        (apparmor_profile, "apparmorProfile"),
-        (selinux_label, "selinuxLabel"),
-        (scheduler, "scheduler"),
-        (io_priority, "ioPriority"),
-        (exec_cpu_affinity, "execCPUAffinity"),
-    ] {
-        refused.refuse(format!("{place}.{field}"))?;
-    }
+    let attributes = attributes::attributes(from, place, given.common, given.modules, given.moment)?;
     if args.is_empty() {
         return Err(invalid("args", "empty: there is no program".to_owned()));
     }
@@ -260,6 +267,7 @@ pub(super) fn process(from: &config::Process, place: &str, given: &Given) -> Res
         terminal: terminal.then_some((size.height, size.width)),
         new_line: NewLine::Bare,
         keep_descriptors: given.keep_descriptors.clone(),
+        attributes,
     })
 }
 

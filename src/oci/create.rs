@@ -2,22 +2,24 @@
 
 use super::OciError;
 use super::args::{Create, Global};
+use super::attributes::{Common, Modules};
 use super::build::{self, Built, Context};
 use super::config::{Config, Invalid, Mount, NamespaceKind};
 use super::driver::{self, Planned};
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
+use super::hooks;
 use super::log;
 use super::passwd;
 use super::rdt::{self, Group};
 use super::resources::{self, Moment};
 use super::seccomp;
 use super::service;
-use super::state::{self, Home, Init, Record};
+use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
 use crate::sandbox::{
-    self, Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch,
+    self, Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch, proceed,
 };
 use nix::sys::signal::SigSet;
 use rustix::io::Errno;
@@ -43,6 +45,10 @@ pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> 
     signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
     let mut container = Container::prepare(global, wish, Waits::Not)?;
     let launched = container.launch(wish).inspect_err(|_| container.undo())?;
+    hooks::after_start(&container.record).inspect_err(|_| {
+        end(&launched);
+        container.undo();
+    })?;
     if wish.detach {
         return Ok(ExitCode::SUCCESS);
     }
@@ -76,6 +82,7 @@ struct Container {
     filter: Option<std::fs::File>,
     waits: Waits,
     console: Console,
+    common: Common,
 }
 
 fn io(what: impl Into<String>, errno: Errno) -> OciError {
@@ -90,6 +97,7 @@ struct Scripted {
     blueprint: Blueprint,
     origins: Vec<usize>,
     script: Script,
+    common: Common,
 }
 
 impl Scripted {
@@ -121,12 +129,15 @@ impl Scripted {
             return Err(OciError::Start("container's cgroup unexpectedly frozen".to_owned()));
         }
         let wait = waits == Waits::ForStart;
+        let keyring = (!wish.no_new_keyring).then(|| format!("_ses.{}", wish.id));
+        let common = Common::new(&config.linux, &config.annotations, keyring);
+        let modules = Modules::of_this_host();
         let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
-        let built =
-            build::blueprint(&config, &Context { bundle: &bundle, place, wait, keep_descriptors, change_root })?;
-        let Built { blueprint, origins } = built;
+        let context = Context { bundle: &bundle, place, wait, keep_descriptors, common, modules, change_root };
+        let Built { blueprint, origins } = build::blueprint(&config, &context)?;
         let script = crate::sandbox::script(&blueprint)?;
-        Ok(Self { bundle, config, planned, blueprint, origins, script })
+        let common = context.common;
+        Ok(Self { bundle, config, planned, blueprint, origins, script, common })
     }
 }
 
@@ -135,7 +146,8 @@ impl Container {
     /// at the end, the directory that reserves the id.
     fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
         let root = &global.root;
-        let Scripted { bundle, config, planned, blueprint, origins, script } = Scripted::of(global, wish, waits)?;
+        let Scripted { bundle, config, planned, blueprint, origins, script, common } =
+            Scripted::of(global, wish, waits)?;
         log::debug(global, || script.to_string());
         if let Some(profile) = &config.linux.seccomp {
             log::debug(global, || {
@@ -156,6 +168,8 @@ impl Container {
             cgroup: Vec::new(),
             scope: planned.scope.as_ref().map(|scope| scope.unit.clone()),
             rdt: None,
+            hooks: hooks::Later::of(&config.hooks),
+            creating: blueprint.hooks.wait,
             made: Vec::new(),
             init: None,
         };
@@ -164,7 +178,7 @@ impl Container {
         let stay = if waits == Waits::ForStart || wish.detach { Stay::Detached } else { Stay::Foreground };
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
-        let container = Self { home, planned, record, config, script, origins, filter, waits, console };
+        let container = Self { home, planned, record, config, script, origins, filter, waits, console, common };
         let kept = container.filter.as_ref().map_or(Ok(()), |file| filter::keep(file, &container.home.path));
         kept.and_then(|()| container.home.save(&container.record)).inspect_err(|_| container.undo())?;
         Ok(container)
@@ -217,6 +231,7 @@ impl Container {
             namespaces: namespaces(&self.config),
             shares_pids: shares_pids(&self.config),
             process: self.config.process.clone().unwrap_or_default(),
+            common: self.common.clone(),
             filter: self.config.linux.seccomp.as_ref().map(seccomp::flags),
             listener: self.config.linux.seccomp.as_ref().and_then(seccomp::listener),
             after_start: self.script.after_start(),
@@ -229,10 +244,19 @@ impl Container {
             foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
         let listener = self.record.init.as_ref().and_then(|init| init.listener.as_ref());
-        let heard = hear(launched, |fd| match listener {
-            Some(listener) => listener.hand_over(&fd, &self.home, &self.record, pid),
-            None => Ok(()),
-        })?;
+        let listen = || {
+            hear(launched, |fd| match listener {
+                Some(listener) => listener.hand_over(&fd, &self.home, &self.record, pid),
+                None => Ok(()),
+            })
+        };
+        let mut heard = listen()?;
+        if self.record.creating && heard == Report::Waiting {
+            self.hooks(launched)?;
+            heard = listen()?;
+            self.record.creating = false;
+            self.home.save(&self.record)?;
+        }
         match (heard, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
             (Report::Failed(failure), _) => {
@@ -243,6 +267,15 @@ impl Container {
                 Err(OciError::Start("the process did not do as its script says".to_owned()))
             }
         }
+    }
+
+    /// Runs the hooks of the host while the child waits for them, and lets it go on.
+    fn hooks(&self, launched: &Launched) -> Result<(), OciError> {
+        hooks::before(&self.config.hooks, &self.record)?;
+        let creating = hooks::state(&self.record, Status::Creating)?;
+        let created = hooks::state(&self.record, Status::Created)?;
+        proceed(launched.report.as_fd(), creating.as_fd(), created.as_fd())
+            .map_err(|source| OciError::Io { what: "letting the process go on".to_owned(), source })
     }
 
     /// `mounts[2]: `, where the failure is about that.
@@ -285,7 +318,11 @@ impl Container {
         if let Some(group) = &self.record.rdt {
             group.remove()?;
         }
-        self.home.remove()
+        self.home.remove()?;
+        if self.record.init.is_some() {
+            hooks::after_end(&self.record);
+        }
+        Ok(())
     }
 }
 
@@ -316,6 +353,9 @@ fn owner(config: &Config, place: &Place) -> Option<u32> {
 
 /// In the words that callers look for, to tell one failure of a program's start from the other.
 pub(super) fn words(text: &str, errno: i32) -> String {
+    if let Some(hook) = text.strip_prefix("running ").filter(|text| text.contains(" hook #")) {
+        return format!("error running {hook}");
+    }
     let Some(rest) = text.strip_prefix("executing ") else { return text.to_owned() };
     if errno == libc::ENOENT && rest.contains("there is no such program") {
         return format!("exec {rest} (executable file not found in $PATH)");

@@ -2,6 +2,7 @@
 
 use super::OciError;
 use super::args::{Exec, Global, UsageError};
+use super::attributes::{Modules, Moment};
 use super::build::{self, Given};
 use super::config::{self, Capabilities, Process};
 use super::create::{descriptors, end, hear, words, write_pid};
@@ -21,12 +22,6 @@ use std::process::ExitCode;
 
 pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     let root = &global.root;
-    for (given, option) in [(wish.process_label.is_some(), "--process-label"), (wish.apparmor.is_some(), "--apparmor")]
-    {
-        if given {
-            return Err(UsageError(format!("exec: {option} is not supported yet")).into());
-        }
-    }
     let keep_descriptors = descriptors(wish.preserve_fds, 0);
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
@@ -56,7 +51,14 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         Namespace::Mount,
     ];
     let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
-    let given = Given { seccomp: init.filter, user_namespace: enter.contains(&Namespace::User), keep_descriptors };
+    let given = Given {
+        seccomp: init.filter,
+        user_namespace: enter.contains(&Namespace::User),
+        keep_descriptors,
+        common: &init.common,
+        modules: Modules::of_this_host(),
+        moment: Moment::Exec,
+    };
     let place = within(&record.place(), &wish.cgroups)?;
     let join = place.join();
     let mut plan = ExecPlan {
@@ -183,6 +185,12 @@ fn process(own: &Process, wish: &Exec) -> Result<Process, OciError> {
         for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
             set.extend(wish.capabilities.iter().filter(|name| !set.contains(name)).cloned().collect::<Vec<_>>());
         }
+    }
+    if let Some(profile) = &wish.apparmor {
+        process.apparmor_profile.clone_from(profile);
+    }
+    if let Some(label) = &wish.process_label {
+        process.selinux_label.clone_from(label);
     }
     process.no_new_privileges |= wish.no_new_privileges;
     Ok(process)

@@ -5,6 +5,7 @@ use super::args::Update;
 use super::config::{self, Invalid, Resources};
 use super::create::words;
 use super::driver;
+use super::hooks;
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Freeze};
@@ -60,11 +61,15 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
         None => Ok(()),
     };
     match sandbox::start(socket.as_fd(), (pid, pidfd.as_fd()), give) {
-        Ok(()) => Ok(()),
+        Ok(()) => hooks::after_start(&record).inspect_err(|_| {
+            // What is left of it is for who deletes it. It may have ended already.
+            let _ = crate::sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL);
+            let _ = state::wait_for_end(&pidfd);
+        }),
         Err(StartError::Failed(failure)) => {
             let position = init.after_start.iter().find(|(position, _)| *position == failure.operation);
             let what = position.map_or("starting", |(_, words)| words.as_str());
-            let error = std::io::Error::from_raw_os_error(failure.errno);
+            let error = sandbox::reason(failure.errno);
             Err(OciError::Start(words(&format!("{what}: {error}"), failure.errno)))
         }
         // A child that still waits for us ends with the connection.
@@ -132,7 +137,11 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
     if let Some(group) = &record.rdt {
         group.remove()?;
     }
-    home.remove()
+    home.remove()?;
+    if record.init.is_some() {
+        hooks::after_end(&record);
+    }
+    Ok(())
 }
 
 pub(super) fn pause(root: &Path, id: &str) -> Result<(), OciError> {

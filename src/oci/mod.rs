@@ -5,6 +5,7 @@
 //! one that waits for its start is the container's own first process.
 //!
 //! - `args`: the words; `config`: the file; `build`, `mounts`: what it asks for; `resources`, `rows`: limits.
+//! - `attributes`: how the kernel is to treat a process; `hooks`: programs of others on the way.
 //! - `state`: what is known of a container; `seccomp`: its profile; `filter`: compiled ones.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
 //! - `service`: what a service manager gives.
@@ -12,6 +13,7 @@
 //!   connects them with who called.
 
 mod args;
+mod attributes;
 mod build;
 pub mod config;
 mod create;
@@ -23,6 +25,7 @@ mod filter;
 mod foreground;
 #[cfg(test)]
 mod fuzz;
+mod hooks;
 mod lifecycle;
 mod list;
 mod log;

@@ -6,7 +6,9 @@
 //! starts it takes the socket away first.
 
 use super::OciError;
+use super::attributes::Common;
 use super::config::Process;
+use super::hooks;
 use super::rdt::Group;
 use super::seccomp::Listener;
 use crate::cgroup::place::{Directory, Place};
@@ -36,6 +38,11 @@ pub(super) struct Record {
     pub scope: Option<String>,
     #[serde(default)]
     pub rdt: Option<Group>,
+    #[serde(default)]
+    pub hooks: hooks::Later,
+    /// Hooks run that may still end it.
+    #[serde(default)]
+    pub creating: bool,
     /// Directories of cgroups that were made for it, the outer ones first.
     pub made: Vec<String>,
     /// Nothing before the process exists.
@@ -54,6 +61,9 @@ pub(super) struct Init {
     pub shares_pids: bool,
     /// What `exec` starts from.
     pub process: Process,
+    /// What `exec` has in common with it.
+    #[serde(default)]
+    pub common: Common,
     /// The flags of its filter.
     pub filter: Option<u32>,
     #[serde(default)]
@@ -185,6 +195,8 @@ impl Home {
         let Some(init) = &record.init else { return Status::Creating };
         if init.alive().is_none() {
             Status::Stopped
+        } else if record.creating {
+            Status::Creating
         } else if self.socket().exists() {
             Status::Created
         } else if record.place().is_frozen() {

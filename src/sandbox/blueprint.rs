@@ -5,6 +5,7 @@
 
 pub use super::ops::NewLine;
 pub use super::path::Link;
+use super::{Attributes, Hooks};
 use crate::spec::IdRange;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,7 @@ pub struct Blueprint {
     pub sysctl: Vec<(String, String)>,
     pub cgroup: CgroupJoin,
     pub process: Process,
+    pub hooks: Hooks,
     /// A small reaping init is PID 1 and the command its child.
     pub init: bool,
     /// The child waits before its program; see [`super::start`].
@@ -91,6 +93,7 @@ pub struct Process {
     pub new_line: NewLine,
     /// Descriptors that stay open.
     pub keep_descriptors: Vec<u32>,
+    pub attributes: Attributes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

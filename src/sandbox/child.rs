@@ -6,8 +6,8 @@
 
 use super::guard::{self, Guard};
 use super::launch::{Io, LISTENER, Stdio};
-use super::ops::{ChildOp, Fresh, Namespaces, Node, Slot, TreeChange};
-use super::{Text, init, path, terminal};
+use super::ops::{ChildOp, Fresh, HookCall, Namespaces, Node, Scheduling, Slot, TreeChange};
+use super::{Text, hooks, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
@@ -28,6 +28,8 @@ pub(super) struct Child<'a> {
     pub(super) ops: &'a [ChildOp],
     pub(super) argv: &'a sys::Pointers<'a>,
     pub(super) env: &'a sys::Pointers<'a>,
+    /// Of the hooks among the operations, in their order.
+    pub(super) hooks: &'a [hooks::Prepared<'a>],
     pub(super) filter: &'a [Instruction],
     pub(super) io: Io<'a>,
     /// Our end of the socket pair; closing it tells the parent that we have become the program.
@@ -53,7 +55,14 @@ impl Child<'_> {
     /// Runs the lane. Comes back only when it has failed and reported that.
     pub(super) fn run(mut self) {
         for (position, op) in self.ops.iter().enumerate() {
-            if *op == ChildOp::AwaitStart {
+            if let ChildOp::RunHook { call, state, at, .. } = op {
+                if let Err(raw) = self.run_hook(call, *state, *at) {
+                    self.report(position, raw);
+                    return;
+                }
+                continue;
+            }
+            if matches!(op, ChildOp::AwaitStart | ChildOp::AwaitHooks { .. }) {
                 self.report(position, READY);
             }
             if let Err(errno) = self.perform(op) {
@@ -114,8 +123,15 @@ impl Child<'_> {
                 let fd = make(*what, *attributes)?;
                 self.keep(*into, fd)
             }
-            ChildOp::AttachRoot { root } => {
-                rustix::mount::move_mount(self.slot(*root)?, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            ChildOp::AttachRoot { root, at } => {
+                let at = at.as_ref().map_or(c"/", Text::as_c_str);
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+                let root = self.slot(*root)?;
+                match rustix::mount::move_mount(root, c"", CWD, at, flags) {
+                    // Nobody of the container may go there: hooks of the host find it on top of all then.
+                    Err(Errno::ACCESS) => rustix::mount::move_mount(root, c"", CWD, c"/", flags),
+                    result => result,
+                }
             }
             ChildOp::Attach { root, mount, what: _, at, link } => {
                 let mount = self.slot(*mount)?;
@@ -181,7 +197,9 @@ impl Child<'_> {
                 if *uid != 0 {
                     sys::set_keep_capabilities()?;
                 }
-                set_groups(groups)?;
+                if let Some(groups) = groups {
+                    set_groups(groups)?;
+                }
                 set_ids(*uid, *gid)
             }
             ChildOp::SetCapabilities { effective, permitted, inheritable, ambient } => {
@@ -220,7 +238,26 @@ impl Child<'_> {
             ChildOp::FindProgram { candidates } => find(candidates.iter().map(Text::as_c_str)),
             ChildOp::AwaitStart => self.await_start(),
             ChildOp::NoNewPrivileges => sys::set_no_new_privileges(),
-            ChildOp::LetGo { keep } => self.let_go(keep),
+            ChildOp::SetAffinity { cpus } => sys::set_affinity(cpus),
+            ChildOp::SetMemoryPolicy { mode, nodes } => sys::set_memory_policy(*mode, nodes),
+            ChildOp::Schedule(scheduling) => schedule(None, *scheduling),
+            ChildOp::SetPersonality { personality } => sys::set_personality(*personality),
+            ChildOp::JoinKeyring { name } => {
+                ignoring(sys::join_session_keyring(name.as_c_str()), &[Errno::NOSYS, Errno::PERM])
+            }
+            ChildOp::OpenAttribute { path, into } => {
+                let file = rustix::fs::open(path.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+                self.keep(*into, file)
+            }
+            ChildOp::WriteAttribute { file, value } => {
+                let value = value.as_c_str().to_bytes();
+                let written = rustix::io::write(self.slot(*file)?, value)?;
+                if written == value.len() { Ok(()) } else { Err(Errno::IO) }
+            }
+            ChildOp::AwaitHooks { slots } => self.receive(slots),
+            // Done by the caller, as it fails in more ways than system calls do.
+            ChildOp::RunHook { .. } => Err(Errno::INVAL),
+            ChildOp::LetGo { keep, slot } => self.let_go(keep, *slot),
             ChildOp::Filter { flags } => self.filter(*flags),
             ChildOp::BecomeInit => init::stay(self.channel),
             ChildOp::Execute(program) => {
@@ -286,6 +323,17 @@ impl Child<'_> {
         if slots.next().is_some() { Err(Errno::BADF) } else { Ok(()) }
     }
 
+    /// The next one of those that were prepared.
+    fn run_hook(&mut self, call: &HookCall, state: Slot, at: Option<Slot>) -> Result<(), i32> {
+        let raw = |errno: Errno| errno.raw_os_error();
+        let Some((prepared, rest)) = self.hooks.split_first() else { return Err(raw(Errno::INVAL)) };
+        self.hooks = rest;
+        if let Some(at) = at {
+            rustix::process::fchdir(self.slot(at).map_err(raw)?).map_err(raw)?;
+        }
+        hooks::run(call, prepared, None, self.slot(state).map_err(raw)?)
+    }
+
     fn parent_is_there(&self) -> Result<(), Errno> {
         let mut byte = [0];
         match rustix::net::recv(self.channel(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
@@ -313,13 +361,17 @@ impl Child<'_> {
         Ok(())
     }
 
-    fn let_go(&mut self, keep: &[u32]) -> Result<(), Errno> {
-        for slot in &mut self.table {
-            *slot = None;
+    fn let_go(&mut self, keep: &[u32], slot: Option<Slot>) -> Result<(), Errno> {
+        let kept = slot.map(|Slot(index)| usize::from(index));
+        for (index, slot) in self.table.iter_mut().enumerate() {
+            if Some(index) != kept {
+                *slot = None;
+            }
         }
         self.empty = None;
         let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).unwrap_or(0);
-        let ours = [number(self.channel), self.listener.map_or(0, number)];
+        let state = slot.map_or(Ok(0), |slot| self.slot(slot).map(number))?;
+        let ours = [number(self.channel), self.listener.map_or(0, number), state];
         let mut from = 3;
         while let Some(kept) = keep.iter().chain(&ours).copied().filter(|fd| *fd >= from).min() {
             sys::close_between(from, kept)?;
@@ -526,6 +578,17 @@ fn drop_bounding(keep: u64) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Of a process, or of the calling one.
+pub(super) fn schedule(pid: Option<rustix::process::Pid>, scheduling: Scheduling) -> Result<(), Errno> {
+    match scheduling {
+        Scheduling::Cpu { policy, flags, nice, priority, runtime, deadline, period } => {
+            let attributes = sys::SchedulerAttributes { policy, flags, nice, priority, runtime, deadline, period };
+            sys::set_scheduler(pid, attributes)
+        }
+        Scheduling::Io { priority } => sys::set_io_priority(pid, priority),
+    }
+}
+
 fn set_groups(groups: &[u32]) -> Result<(), Errno> {
     sys::set_groups(groups)
 }
@@ -577,7 +640,7 @@ fn console() -> Result<(), Errno> {
 }
 
 /// Whether one of them could be executed, as `execve` will try them.
-fn find<'a>(candidates: impl Iterator<Item = &'a CStr>) -> Result<(), Errno> {
+pub(super) fn find<'a>(candidates: impl Iterator<Item = &'a CStr>) -> Result<(), Errno> {
     let mut failure = Errno::NOENT;
     for candidate in candidates {
         match rustix::fs::statat(CWD, candidate, rustix::fs::AtFlags::empty()) {

@@ -1,12 +1,14 @@
 //! From a blueprint to the two lanes of a script.
 
 use super::guard::{self, Guard};
+use super::hooks;
 use super::layout::{Layout, Step};
-use super::ops::{ChildOp, Fresh, Idmap, IdmapBy, Limit, Namespaces, Node, ParentOp, Slot, TreeChange};
+use super::ops::{ChildOp, Fresh, HookKind, Idmap, IdmapBy, Limit, Namespaces, Node, ParentOp, Slot, TreeChange};
 use super::script::{Lane, Script, ScriptError, Slots, program};
 use super::{
-    Blueprint, Capabilities, CgroupJoin, ChangeRoot, DeviceNode, ExecPlan, IdExtent, IdMaps, Link, MappedBy, Mapping,
-    MountChange, Namespace, NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit, Root, Text, Tree,
+    Blueprint, Capabilities, CgroupJoin, ChangeRoot, DeviceNode, ExecPlan, Hook, Hooks, IdExtent, IdMaps, Link,
+    MappedBy, Mapping, MountChange, Namespace, NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit,
+    Root, Text, Tree,
 };
 
 /// Turns what a container is to look like into what is to be done. Pure.
@@ -33,6 +35,7 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         sysctl,
         cgroup,
         process,
+        hooks: Hooks { wait: wait_for_hooks, create_container, start_container },
         init,
         wait,
     } = blueprint;
@@ -49,6 +52,12 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         lanes.parent.push(ParentOp::NewClocks { offsets: text(clocks)? });
     }
     lanes.birth(own, ids.as_ref(), cgroup, process)?;
+    // Where a hook of the host that enters the mount namespace finds the root.
+    let awaits = *wait_for_hooks || !create_container.is_empty() || !start_container.is_empty();
+    let root_at = match root {
+        Root::Directory { path } if awaits => Some(text(path)?),
+        _ => None,
+    };
     // What the parent makes for the child.
     let has_mounts = own.contains(&Namespace::Mount) || joined(Namespace::Mount).is_some();
     let (root, grafts) = match root {
@@ -82,7 +91,7 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     lanes.kernels_own(&mut layout)?;
     lanes.child.push(ChildOp::Receive { slots: lanes.handed.clone() });
     if let Some(IdMaps { uids, gids }) = ids {
-        lanes.child.push(ChildOp::BecomeRoot { uid: first(uids), gid: first(gids) });
+        lanes.become_root(process, first(uids), first(gids));
     }
     // While `/proc` is still the host's, and as whom the new namespaces belong to.
     let settings = sysctl.iter().map(|(path, value)| Ok(ChildOp::WriteFile { path: text(path)?, value: text(value)? }));
@@ -92,7 +101,7 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
 
     lanes.child.extend(others.map(|namespace| ChildOp::JoinMounts { namespace }));
     if has_mounts {
-        lanes.child.push(ChildOp::AttachRoot { root });
+        lanes.child.push(ChildOp::AttachRoot { root, at: root_at });
     }
     for (mount, at) in &grafts {
         let (mount, what, at) = (*mount, text("overlay")?, at.clone());
@@ -118,6 +127,13 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         let trees = std::iter::once(root).chain(grafts.iter().map(|(graft, _)| *graft));
         lanes.child.extend(trees.map(|root| ChildOp::SealRoot { root }));
     }
+    let mut own_hooks = Vec::new();
+    if awaits {
+        let (creating, created) = (lanes.slots.take()?, lanes.slots.take()?);
+        lanes.child.push(ChildOp::AwaitHooks { slots: vec![creating, created] });
+        lanes.child.extend(calls(HookKind::CreateContainer, create_container, creating, Some(root))?);
+        own_hooks = calls(HookKind::StartContainer, start_container, created, None)?;
+    }
     lanes.child.push(match change_root {
         ChangeRoot::Pivot if own.contains(&Namespace::Mount) => ChildOp::PivotRoot { root },
         ChangeRoot::Pivot | ChangeRoot::Cover => ChildOp::CoverRoot { root },
@@ -126,8 +142,8 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     if let Some(propagation) = root_propagation {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
     }
-    let ends = Ends { console: true, init: *init, wait: *wait };
-    lanes.finish(process, &ends)
+    let ends = Ends { console: true, init: *init, wait: *wait, scheduled: ids.is_some(), hooks: own_hooks };
+    lanes.finish(process, ends)
 }
 
 /// The script of another program in a running container, for [`super::launch_exec`]. Pure.
@@ -135,9 +151,12 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     let ExecPlan { enter, cgroup, process } = plan;
     let mut lanes = Lanes::new(None, None);
     let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
+    lanes.parent.extend(process.attributes.before());
     lanes.parent.push(ParentOp::Clone { namespaces: Namespaces::NONE, cgroup: cgroup2 });
     let user_namespace = enter.contains(&Namespace::User);
     lanes.early(cgroup, process, user_namespace)?;
+    // Takes rights over the host.
+    lanes.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
     // A child is born into the pid namespace.
     let inside = enter.iter().filter(|namespace| **namespace != Namespace::Pid);
     let namespaces = inside.fold(Namespaces::NONE, |all, namespace| all.with((*namespace).into()));
@@ -145,9 +164,9 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
         lanes.child.push(ChildOp::EnterNamespaces { namespaces });
     }
     if user_namespace {
-        lanes.child.push(ChildOp::BecomeRoot { uid: 0, gid: 0 });
+        lanes.become_root(process, 0, 0);
     }
-    lanes.finish(process, &Ends { console: false, init: false, wait: false })
+    lanes.finish(process, Ends { console: false, init: false, wait: false, scheduled: true, hooks: Vec::new() })
 }
 
 pub(super) fn text(from: &str) -> Result<Text, ScriptError> {
@@ -197,6 +216,10 @@ struct Ends {
     console: bool,
     init: bool,
     wait: bool,
+    /// Scheduling is done by now, or by the parent.
+    scheduled: bool,
+    /// Run just before the program.
+    hooks: Vec<ChildOp>,
 }
 
 /// The slot of a tree of nodes, and names in it with their places in the root.
@@ -211,12 +234,23 @@ struct Lanes<'a> {
     ids: Option<&'a IdMaps>,
     /// The user namespace that the child joins.
     joined: Option<Text>,
+    /// Files that take the process's labels, and the labels.
+    labels: Vec<(Slot, String)>,
+}
+
+/// The operations of hooks that read what is in `state`, in the directory `at`.
+fn calls(kind: HookKind, list: &[Hook], state: Slot, at: Option<Slot>) -> Result<Vec<ChildOp>, ScriptError> {
+    let call = |(number, hook)| {
+        let call = hooks::call(hook)?;
+        Ok(ChildOp::RunHook { kind, number, call, state, at })
+    };
+    (0..).zip(list).map(call).collect()
 }
 
 impl<'a> Lanes<'a> {
     fn new(ids: Option<&'a IdMaps>, joined: Option<Text>) -> Self {
         let (parent, child, handed, mounts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { parent, child, slots: Slots::new(), handed, mounts, ids, joined }
+        Self { parent, child, slots: Slots::new(), handed, mounts, ids, joined, labels: Vec::new() }
     }
 
     fn birth(
@@ -243,6 +277,9 @@ impl<'a> Lanes<'a> {
         if later != Namespaces::NONE {
             self.child.push(ChildOp::Unshare { namespaces: later });
         }
+        if ids.is_some() {
+            self.parent.extend(process.attributes.scheduling().into_iter().map(ParentOp::Schedule));
+        }
         match ids {
             Some(_) if self.joined.is_some() => {}
             Some(IdMaps { uids, gids }) => {
@@ -266,11 +303,21 @@ impl<'a> Lanes<'a> {
         for directory in &cgroup.v1 {
             self.child.push(ChildOp::JoinCgroup { tasks: text(&format!("{directory}/tasks"))? });
         }
+        process.attributes.placed(&mut self.child);
+        self.labels = process.attributes.open_labels(&mut self.child, &mut self.slots)?;
         // A right over the host's limits is gone in a user namespace.
         if user_namespace {
             self.limits(process);
         }
         Ok(())
+    }
+
+    fn become_root(&mut self, process: &Process, uid: u32, gid: u32) {
+        self.child.push(if process.attributes.keep_groups {
+            ChildOp::SetUser { uid, gid, groups: None }
+        } else {
+            ChildOp::BecomeRoot { uid, gid }
+        });
     }
 
     fn limits(&mut self, process: &Process) {
@@ -546,7 +593,7 @@ impl<'a> Lanes<'a> {
         Ok(())
     }
 
-    fn finish(mut self, process: &Process, ends: &Ends) -> Result<Script, ScriptError> {
+    fn finish(mut self, process: &Process, ends: Ends) -> Result<Script, ScriptError> {
         self.child.push(ChildOp::NewSession);
         if let Some((rows, columns)) = process.terminal {
             self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid, new_line: process.new_line });
@@ -554,24 +601,39 @@ impl<'a> Lanes<'a> {
                 self.child.push(ChildOp::Console);
             }
         }
-        self.child.push(ChildOp::NewKeyring);
+        process.attributes.keyring(&mut self.child)?;
         if let Some(nice) = process.nice {
             self.child.push(ChildOp::SetPriority { nice });
         }
         self.child.push(ChildOp::SetUmask { mask: process.umask });
         self.child.push(ChildOp::WorkingDirectory { path: text(&process.cwd)? });
-        if !self.child.iter().any(|op| matches!(op, ChildOp::BecomeRoot { .. })) {
+        if !self.child.iter().any(|op| matches!(op, ChildOp::BecomeRoot { .. } | ChildOp::SetUser { .. })) {
             self.limits(process);
+        }
+        if let Some(personality) = process.attributes.personality {
+            self.child.push(ChildOp::SetPersonality { personality });
+        }
+        for (file, value) in std::mem::take(&mut self.labels) {
+            self.child.push(ChildOp::WriteAttribute { file, value: text(&value)? });
+        }
+        if !ends.scheduled {
+            // Late: a process with a deadline can't fork (sched(7)).
+            self.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
         }
         let program = program(process)?;
         let mut last = Vec::new();
         if ends.wait {
             // Who creates the container wants to hear of it, not who starts it.
             last.push(ChildOp::FindProgram { candidates: program.candidates.clone() });
-            last.push(ChildOp::LetGo { keep: process.keep_descriptors.clone() });
+            let slot = ends.hooks.iter().find_map(|op| match op {
+                ChildOp::RunHook { state, .. } => Some(*state),
+                _ => None,
+            });
+            last.push(ChildOp::LetGo { keep: process.keep_descriptors.clone(), slot });
             last.push(ChildOp::AwaitStart);
         }
         self.restrict(process, last);
+        self.child.extend(ends.hooks);
         if ends.init {
             self.child.push(ChildOp::BecomeInit);
         }
@@ -583,10 +645,14 @@ impl<'a> Lanes<'a> {
     /// can without having to be allowed by the filter.
     fn restrict(&mut self, process: &Process, last: Vec<ChildOp>) {
         let Capabilities { bounding, effective, permitted, inheritable, ambient } = process.capabilities;
-        let Process { no_new_privileges, seccomp, seccomp_flags: flags, .. } = *process;
+        let Process { no_new_privileges, seccomp, seccomp_flags: flags, ref attributes, .. } = *process;
         // Needs SETPCAP, which a user other than 0 no longer has.
         self.child.push(ChildOp::DropBounding { keep: bounding });
-        let user = ChildOp::SetUser { uid: process.uid, gid: process.gid, groups: process.groups.clone() };
+        let user = ChildOp::SetUser {
+            uid: process.uid,
+            gid: process.gid,
+            groups: (!attributes.keep_groups).then(|| process.groups.clone()),
+        };
         let set = ChildOp::SetCapabilities { effective, permitted, inheritable, ambient };
         if seccomp && !no_new_privileges {
             // Without no_new_privs a filter takes SYS_ADMIN (seccomp(2)), so it has to be loaded before.

@@ -1,11 +1,11 @@
 //! Runs a script: the parent's lane here, the child's lane in the child.
 
-use super::Text;
 use super::child::{Child, Table};
 use super::ops::{ChildOp, Namespaces, ParentOp, Slot};
 use super::overlay::Way;
 use super::parent::Parent;
 use super::script::{Failure, Lane, Report, Script};
+use super::{Text, hooks};
 use crate::sys::{self, Errno, Instruction};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
@@ -98,8 +98,10 @@ pub(super) struct Means<'a> {
 
 pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchError> {
     let Means { io, target, listener, seccomp, way } = means;
-    let born =
-        script.parent.iter().position(|op| !matches!(op, ParentOp::EnterNamespace { .. } | ParentOp::NewClocks { .. }));
+    let early = |op: &ParentOp| {
+        matches!(op, ParentOp::EnterNamespace { .. } | ParentOp::NewClocks { .. } | ParentOp::SetAffinity { .. })
+    };
+    let born = script.parent.iter().position(|op| !early(op));
     let born = born.unwrap_or(script.parent.len());
     let (before, after) = script.parent.split_at(born);
     let Some((ParentOp::Clone { namespaces, cgroup }, rest)) = after.split_first() else {
@@ -118,6 +120,11 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
     let arguments = *ARGUMENTS.get_or_init(|| sys::Arguments::find().ok());
     let argv = sys::Pointers::new(program.argv.iter().map(Text::as_c_str));
     let env = sys::Pointers::new(program.env.iter().map(Text::as_c_str));
+    let hook = |op| match op {
+        &ChildOp::RunHook { ref call, .. } => Some(hooks::Prepared::new(call)),
+        _ => None,
+    };
+    let hooks: Vec<hooks::Prepared<'_>> = script.child.iter().filter_map(hook).collect();
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(prepare("making a socket pair"))?;
     let fail = |operation: usize, errno: Errno| {
@@ -140,6 +147,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
                 ops,
                 argv,
                 env,
+                hooks: &hooks,
                 filter,
                 io,
                 channel,
@@ -195,6 +203,7 @@ fn enter(op: &ParentOp) -> Result<(), Errno> {
             let file = rustix::fs::openat(CWD, c"/proc/self/timens_offsets", flags, Mode::empty())?;
             rustix::io::write(&file, offsets.as_str().as_bytes()).map(drop)
         }
+        ParentOp::SetAffinity { cpus } => sys::set_affinity(cpus),
         _ => Err(Errno::INVAL),
     }
 }

@@ -8,16 +8,20 @@
 //! - `ops`: the operations and their words; `lanes`: their order; `layout`: how each mount is made;
 //!   `usual`: the mounts of a container that asks for none.
 //! - `launch`, `exec`: the clone, and what came of it; `start`: a child that waits; `parent`, `child`:
-//!   the two lanes; `overlay`: layers by descriptor, and by name where the kernel is older.
-//! - `namespace`: those of others; `copy`: what a tmpfs begins with; `path`: names inside a root that is not ours; `terminal`, `init`: what their names say.
+//!   the two lanes; `hooks`: programs that run on the way; `attributes`: what else a process has;
+//!   `overlay`: layers by descriptor, and by name where the kernel is older.
+//! - `namespace`: those of others; `copy`: what a tmpfs begins with; `path`: names inside a root that is not ours;
+//!   `terminal`, `init`: what their names say.
 //! - `seccomp`: profiles to filters, for who plans; `probe`: what this host can do.
 #![doc = include_str!("threats.md")]
 
+mod attributes;
 mod blueprint;
 mod child;
 mod copy;
 mod exec;
 pub mod guard;
+mod hooks;
 mod init;
 mod lanes;
 mod launch;
@@ -36,12 +40,14 @@ mod terminal;
 mod text;
 mod usual;
 
+pub use attributes::{Affinity, Attributes, Keyring, MemoryPolicy, Scheduler};
 pub use blueprint::{
     Blueprint, Capabilities, CgroupJoin, ChangeRoot, DeviceNode, ExecPlan, IdExtent, IdMaps, Link, MappedBy, Mapping,
     Mount, MountChange, Namespace, NewLine, NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit,
     Root, Tree,
 };
 pub use exec::launch_exec;
+pub use hooks::{Hook, HookError, Hooks, proceed, reason, run_hook};
 pub use lanes::{exec_script, script};
 pub use launch::{Io, LaunchError, Launched, Stdio, launch, read_report};
 pub use namespace::{kind_of, maps_of};

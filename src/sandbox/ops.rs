@@ -90,6 +90,8 @@ pub(super) struct Limit {
 pub(super) enum ParentOp {
     /// Before the clone, and for good: the child is born into it.
     EnterNamespace { namespace: Namespaces, path: Text },
+    /// Before the clone, as above: the child is born with it.
+    SetAffinity { cpus: Vec<u64> },
     /// Makes a time namespace, before the clone: it is the children's, and its clocks can be set only
     /// until the first of them is there (time_namespaces(7)).
     NewClocks { offsets: Text },
@@ -109,8 +111,29 @@ pub(super) enum ParentOp {
     Copy { options: Vec<(Text, Text)>, flags: u32, root: Slot, at: Text, into: Slot },
     /// A detached overlay; `lower` are trees made before, the topmost first.
     Overlay { lower: Vec<Slot>, upper: Text, work: Text, into: Slot },
+    /// Of the child, where that takes a right over the host that it does not have.
+    Schedule(Scheduling),
     /// The child gets these and may go on: the counterpart of [`ChildOp::Receive`].
     HandOver { slots: Vec<Slot> },
+}
+
+/// Who gets which share of the CPUs and disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Scheduling {
+    /// For sched_setattr(2).
+    Cpu { policy: u32, flags: u64, nice: i32, priority: u32, runtime: u64, deadline: u64, period: u64 },
+    /// For ioprio_set(2).
+    Io { priority: u16 },
+}
+
+/// A program to run and wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HookCall {
+    pub(super) path: Text,
+    pub(super) argv: Vec<Text>,
+    pub(super) env: Vec<Text>,
+    /// In seconds.
+    pub(super) timeout: Option<u32>,
 }
 
 /// A file system that is mounted fresh.
@@ -171,9 +194,10 @@ pub(super) enum ChildOp {
         attributes: u64,
         into: Slot,
     },
-    /// Mounts the root over `/`, where it waits for [`Self::PivotRoot`].
+    /// Mounts the root over `/`, or where it is on the host, where it waits for [`Self::PivotRoot`].
     AttachRoot {
         root: Slot,
+        at: Option<Text>,
     },
     /// Mounts a detached tree; `at` is resolved inside `root`, and made if it is missing.
     Attach {
@@ -268,7 +292,8 @@ pub(super) enum ChildOp {
     SetUser {
         uid: u32,
         gid: u32,
-        groups: Vec<u32>,
+        /// `None` keeps those that there are.
+        groups: Option<Vec<u32>>,
     },
     SetCapabilities {
         effective: u64,
@@ -322,10 +347,49 @@ pub(super) enum ChildOp {
     /// Tells the parent that all is ready, and goes on when somebody connects to the socket that the
     /// launcher was given and says so. From then on that somebody is the parent to report to.
     AwaitStart,
+    /// CPUs, one bit for each; those count that the cpuset has.
+    SetAffinity {
+        cpus: Vec<u64>,
+    },
+    /// Nodes, one bit for each (set_mempolicy(2)).
+    SetMemoryPolicy {
+        mode: u32,
+        nodes: Vec<u64>,
+    },
+    Schedule(Scheduling),
+    SetPersonality {
+        personality: u32,
+    },
+    /// As [`Self::NewKeyring`], with a name, and one that has the name already is joined.
+    JoinKeyring {
+        name: Text,
+    },
+    /// A file of our own in the host's proc, to be written by [`Self::WriteAttribute`].
+    OpenAttribute {
+        path: Text,
+        into: Slot,
+    },
+    WriteAttribute {
+        file: Slot,
+        value: Text,
+    },
+    /// Tells the parent that all is there but the root is not `/` yet, and waits for what the hooks read.
+    AwaitHooks {
+        slots: Vec<Slot>,
+    },
+    /// Runs a program and waits for it; `at` is its directory, or else it is where we are.
+    RunHook {
+        kind: HookKind,
+        number: u32,
+        call: HookCall,
+        state: Slot,
+        at: Option<Slot>,
+    },
     /// Nothing stays open but standard input, output and error, the descriptors `keep`, the socket to
-    /// the parent and the one to listen on: a process that waits may be looked at.
+    /// the parent, the one to listen on and what hooks read: a process that waits may be looked at.
     LetGo {
         keep: Vec<u32>,
+        slot: Option<Slot>,
     },
     /// The filter that came with the script; `flags` as in seccomp(2). With a listener it goes on when
     /// the parent has taken that.
@@ -335,6 +399,13 @@ pub(super) enum ChildOp {
     /// Stays here as PID 1 and goes on in a child.
     BecomeInit,
     Execute(Program),
+}
+
+/// When a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum HookKind {
+    CreateContainer,
+    StartContainer,
 }
 
 /// The program and the places where it may be.
@@ -423,6 +494,8 @@ impl fmt::Display for ParentOp {
                 }
                 cgroup.iter().try_for_each(|path| write!(f, " in the cgroup {path}"))
             }
+            Self::SetAffinity { cpus } => write!(f, "setting the CPUs {}", Bits(cpus)),
+            Self::Schedule(scheduling) => write!(f, "{scheduling}"),
             Self::EnterNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
             Self::MapIds { uids, gids } => {
                 let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
@@ -460,6 +533,58 @@ impl fmt::Display for ParentOp {
     }
 }
 
+/// `0-3,8`
+struct Bits<'a>(&'a [u64]);
+
+impl fmt::Display for Bits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len() * 64;
+        let is_set = |bit: usize| self.0.get(bit / 64).is_some_and(|word| word & (1 << (bit % 64)) != 0);
+        let mut separator = "";
+        let mut bit = 0;
+        while bit < count {
+            let end = (bit..count).find(|bit| !is_set(*bit)).unwrap_or(count);
+            match end - bit {
+                0 => {}
+                1 => write!(f, "{separator}{bit}")?,
+                _ => write!(f, "{separator}{bit}-{}", end - 1)?,
+            }
+            separator = if end > bit { "," } else { separator };
+            bit = end + 1;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Scheduling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu { policy, flags, nice, priority, runtime, deadline, period } => {
+                write!(
+                    f,
+                    "setting the scheduling policy {policy} (flags {flags:#x}, nice {nice}, priority {priority}"
+                )?;
+                if (*runtime, *deadline, *period) != (0, 0, 0) {
+                    write!(f, ", {runtime} of {deadline} ns every {period}")?;
+                }
+                f.write_str(")")
+            }
+            Self::Io { priority } => {
+                write!(f, "setting the I/O priority (class {}, level {})", priority >> 13, priority & 0x1fff)
+            }
+        }
+    }
+}
+
+impl fmt::Display for HookKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
+        })
+    }
+}
+
 impl fmt::Display for Fresh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -492,7 +617,8 @@ impl fmt::Display for ChildOp {
             Self::Make { what, attributes, into } => {
                 write!(f, "making {what}{} as {into}", if attributes & 1 == 0 { "" } else { ", read-only" })
             }
-            Self::AttachRoot { root } => write!(f, "mounting the root {root}"),
+            Self::AttachRoot { root, at: None } => write!(f, "mounting the root {root}"),
+            Self::AttachRoot { root, at: Some(at) } => write!(f, "mounting the root {root} at {at}"),
             Self::Attach { mount, what, at, .. } => write!(f, "mounting {what} {mount} at {at}"),
             Self::Enter { tree, at } => write!(f, "entering {at} {tree}"),
             Self::MountHere { kind, path, options, flags, .. } => {
@@ -516,7 +642,10 @@ impl fmt::Display for ChildOp {
             Self::DropBounding { keep } => write!(f, "dropping capabilities for good, except {keep:#x}"),
             Self::SetUser { uid, gid, groups } => {
                 write!(f, "becoming user {uid}:{gid}")?;
-                groups.iter().try_for_each(|group| write!(f, ",{group}"))
+                match groups {
+                    Some(groups) => groups.iter().try_for_each(|group| write!(f, ",{group}")),
+                    None => f.write_str(", groups as they are"),
+                }
             }
             Self::SetCapabilities { effective, permitted, inheritable, ambient } => {
                 write!(f, "setting capabilities {permitted:#x} (ambient {ambient:#x}")?;
@@ -551,6 +680,17 @@ impl fmt::Display for ChildOp {
             },
             Self::AwaitStart => f.write_str("waiting for the start"),
             Self::NoNewPrivileges => f.write_str("setting no_new_privs"),
+            Self::SetAffinity { cpus } => write!(f, "setting the CPUs {}", Bits(cpus)),
+            Self::SetMemoryPolicy { mode, nodes } => {
+                write!(f, "setting the memory policy {mode:#x} with the nodes {}", Bits(nodes))
+            }
+            Self::Schedule(scheduling) => write!(f, "{scheduling}"),
+            Self::SetPersonality { personality } => write!(f, "setting the personality {personality:#x}"),
+            Self::JoinKeyring { name } => write!(f, "joining the session keyring {name}"),
+            Self::OpenAttribute { path, into } => write!(f, "opening {path} as {into}"),
+            Self::WriteAttribute { file, value } => write!(f, "writing {value:?} to {file}", value = value.as_str()),
+            Self::AwaitHooks { .. } => f.write_str("waiting for the hooks of the host"),
+            Self::RunHook { kind, number, call, .. } => write!(f, "running {kind} hook #{number}: {}", call.path),
             Self::LetGo { .. } => f.write_str("closing all descriptors that are not needed any more"),
             Self::Filter { flags: 0 } => f.write_str("loading the seccomp filter"),
             Self::Filter { flags } => write!(f, "loading the seccomp filter (flags {flags:#x})"),

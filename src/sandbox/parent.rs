@@ -37,7 +37,11 @@ impl<'a> Parent<'a> {
     pub(super) fn perform(&mut self, op: &ParentOp) -> Result<(), Errno> {
         match op {
             // The first operations, done by the caller; a second clone would be a second child.
-            ParentOp::EnterNamespace { .. } | ParentOp::NewClocks { .. } | ParentOp::Clone { .. } => Err(Errno::INVAL),
+            ParentOp::EnterNamespace { .. }
+            | ParentOp::SetAffinity { .. }
+            | ParentOp::NewClocks { .. }
+            | ParentOp::Clone { .. } => Err(Errno::INVAL),
+            ParentOp::Schedule(scheduling) => super::child::schedule(Some(self.pid), *scheduling),
             ParentOp::MapIds { uids, gids } => map_ids(self.pid, uids.as_str(), gids.as_str()),
             ParentOp::Tree { path, recursive, changes, idmap, link_itself, into } => {
                 let tree = self.tree(clone_of(path, *recursive, *link_itself)?, *recursive, changes, idmap.as_ref())?;

@@ -133,8 +133,8 @@ impl Script {
             Lane::Child => self.child.get(position).map(|op| self.words(position, op)),
         };
         let words = words.unwrap_or_else(|| format!("operation {position}, which this script does not have"));
-        let error = std::io::Error::from_raw_os_error(failure.errno).to_string();
-        let error = error.split(" (os error").next().unwrap_or_default();
+        let error = super::reason(failure.errno);
+        let error = error.as_str();
         if let (Lane::Parent, Some(ParentOp::Tree { idmap: Some(_), .. }), libc::EINVAL) =
             (failure.lane, self.parent.get(position), failure.errno)
         {

@@ -93,6 +93,7 @@ impl Ground {
             sysctl: Vec::new(),
             cgroup: CgroupJoin::default(),
             init: false,
+            hooks: Hooks::default(),
             wait: false,
         };
         Self { dir, blueprint }
@@ -227,6 +228,7 @@ fn a_script_reads_as_what_will_happen() {
             ..Process::default()
         },
         init: true,
+        hooks: Hooks::default(),
         wait: false,
         cgroup: CgroupJoin { unified: Some("/cg/v2".to_owned()), v1: vec!["/cg/memory".to_owned()] },
     };
@@ -811,4 +813,27 @@ mod root {
         });
         fd.unwrap().into()
     }
+}
+
+#[test]
+fn labels_are_opened_while_proc_is_the_hosts_and_written_at_the_end() {
+    let attributes =
+        Attributes { apparmor: Some("strict".to_owned()), selinux: Some("a:b:c".to_owned()), ..Attributes::default() };
+    let argv = vec!["/bin/true".to_owned()];
+    let process = Process { argv, cwd: "/".to_owned(), attributes, no_new_privileges: true, ..Process::default() };
+    let plan = ExecPlan { enter: namespaces(None), cgroup: CgroupJoin::default(), process };
+
+    let text = exec_script(&plan).unwrap().to_string();
+
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("{words}:\n{text}"));
+    let order = [
+        at("opening /proc/thread-self/attr/apparmor/exec as #0"),
+        at("opening /proc/thread-self/attr/exec as #1"),
+        at("entering namespaces"),
+        at("writing \"exec strict\" to #0"),
+        at("writing \"a:b:c\" to #1"),
+        at("dropping"),
+        at("executing /bin/true"),
+    ];
+    assert!(order.is_sorted(), "{text}");
 }

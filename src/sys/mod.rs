@@ -5,6 +5,7 @@
 //! and `exec`: none allocates, takes a lock or panics, unless its documentation says so.
 #![allow(unsafe_code, reason = "the one place where the kernel is called directly")]
 
+mod attributes;
 mod bpf;
 mod clone;
 mod exec;
@@ -14,6 +15,10 @@ mod process;
 mod program;
 mod title;
 
+pub use attributes::{
+    SchedulerAttributes, join_session_keyring, set_affinity, set_io_priority, set_memory_policy, set_personality,
+    set_scheduler,
+};
 pub use bpf::{
     BpfInstruction, BpfName, bpf_attach_device_program, bpf_detach_device_program, bpf_device_programs,
     bpf_load_device_program, bpf_program, bpf_program_name,

@@ -12,7 +12,7 @@ pub struct CapabilitySets {
     pub inheritable: u64,
 }
 
-fn done(result: libc::c_long) -> Result<(), Errno> {
+pub(super) fn done(result: libc::c_long) -> Result<(), Errno> {
     if result < 0 { Err(last_error()) } else { Ok(()) }
 }
 

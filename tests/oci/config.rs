@@ -28,9 +28,27 @@ fn each_mistake_is_told_with_its_path() {
         ("/process/env/1", json!("TERM"), "process.env[1]: not of the form NAME=value"),
         ("/process/user/uid", json!("root"), "process.user.uid: invalid type: string \"root\", expected u32"),
         ("/process/oomScoreAdj", json!(2000), "process.oomScoreAdj: not from -1000 to 1000"),
-        ("/process/apparmorProfile", json!("strict"), "process.apparmorProfile: not supported yet"),
-        ("/process/selinuxLabel", json!("a:b:c"), "process.selinuxLabel: not supported yet"),
-        ("/process/scheduler", json!({"policy": "SCHED_FIFO"}), "process.scheduler: not supported yet"),
+        ("/process/scheduler", json!({"policy": "SCHED_FIFO"}), "process.scheduler.priority: not from 1 to 99"),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_ISO"}),
+            "process.scheduler.policy: SCHED_ISO is in no kernel yet",
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_OTHER", "nice": 20}),
+            "process.scheduler.nice: not from -20 to 19",
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_FLY"]}),
+            "process.scheduler.flags[0]: unknown variant `SCHED_FLAG_FLY`",
+        ),
+        (
+            "/process/ioPriority",
+            json!({"class": "IOPRIO_CLASS_BE", "priority": 8}),
+            "process.ioPriority.priority: not from 0 to 7",
+        ),
         ("/process/rlimits/0/type", json!("RLIMIT_FUN"), "process.rlimits[0].type: \"RLIMIT_FUN\" is not a limit"),
         ("/process/rlimits/0/soft", json!(2000), "process.rlimits[0].soft: 2000 is above the hard limit 1024"),
         ("/mounts/0/destination", json!("/../x"), "mounts[0].destination: \"/../x\" is not a path inside"),
@@ -48,7 +66,8 @@ fn each_mistake_is_told_with_its_path() {
             json!([{"containerID": 0, "hostID": 1, "size": 1}]),
             "mounts[7].gidMappings: missing beside uidMappings",
         ),
-        ("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks: not supported yet"),
+        ("/hooks", json!({"prestart": [{"path": "bin/true"}]}), "hooks.prestart[0].path: not an absolute path"),
+        ("/hooks", json!({"poststop": [{"path": "/x", "timeout": 0}]}), "hooks.poststop[0].timeout: not above 0"),
         ("/linux/namespaces/0/type", json!("planet"), "linux.namespaces[0].type: unknown variant `planet`"),
         ("/linux/namespaces/0/type", json!("network"), "linux.namespaces[1].type: there twice"),
         (
@@ -82,7 +101,22 @@ fn each_mistake_is_told_with_its_path() {
         ("/linux/maskedPaths/0", json!("proc/acpi"), "linux.maskedPaths[0]: not an absolute path"),
         ("/linux/cgroupsPath", json!("/a/../b"), "linux.cgroupsPath: \"/a/../b\" is not a path of a cgroup"),
         ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation: unknown variant `sideways`"),
-        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality: not supported yet"),
+        ("/linux/personality", json!({"domain": "BSD"}), "linux.personality.domain: unknown variant `BSD`"),
+        (
+            "/linux/personality",
+            json!({"domain": "LINUX", "flags": ["X"]}),
+            "linux.personality.flags[0]: \"X\" is not a flag",
+        ),
+        (
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_LOCAL", "nodes": "0"}),
+            "linux.memoryPolicy.nodes: the mode takes none",
+        ),
+        (
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_BIND", "nodes": "0-"}),
+            "linux.memoryPolicy.nodes: \"0-\" is not a list like 0-3,7",
+        ),
         ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt: the host has no resctrl file system"),
         ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets.boottime: takes a time"),
         ("/linux/timeOffsets", json!({"realtime": {"secs": 1}}), "unknown variant `realtime`"),
@@ -155,4 +189,25 @@ fn a_log_has_the_error_for_the_program_that_called() {
     let line: Value = serde_json::from_str(std::fs::read_to_string(log).unwrap().trim()).unwrap();
     assert_eq!((answer.code, line["level"].as_str()), (Some(1), Some("error")));
     assert_eq!(line["msg"], "container none does not exist");
+}
+
+#[test]
+fn labels_are_refused_by_name_where_the_kernel_has_no_module_for_them() {
+    let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    let apparmor = apparmor.is_ok_and(|text| text.starts_with('Y'));
+    let selinux = std::path::Path::new("/sys/fs/selinux/enforce").exists();
+    for (pointer, is_there, expected) in [
+        ("/process/apparmorProfile", apparmor, "process.apparmorProfile: the kernel of this host has no AppArmor"),
+        ("/process/selinuxLabel", selinux, "process.selinuxLabel: the kernel of this host has no SELinux"),
+        ("/linux/mountLabel", selinux, "linux.mountLabel: the kernel of this host has no SELinux"),
+    ] {
+        let mut bundle = Bundle::new("true");
+        set(&mut bundle.config, pointer, json!("none-of-these"));
+
+        let answer = bundle.run();
+
+        // Where there is one, it is the module that does not know the label.
+        assert_eq!((answer.code, answer.err.contains(expected)), (Some(1), !is_there), "{pointer}: {answer:?}");
+        assert!(bundle.is_gone(), "{pointer}");
+    }
 }

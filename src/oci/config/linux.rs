@@ -31,10 +31,11 @@ pub struct Linux {
     #[serde(deserialize_with = "or_null")]
     pub time_offsets: BTreeMap<Clock, ClockOffset>,
     pub intel_rdt: Option<IntelRdt>,
-    pub mount_label: Later,
-    pub personality: Later,
+    #[serde(deserialize_with = "or_null")]
+    pub mount_label: String,
+    pub personality: Option<Personality>,
     pub net_devices: Later,
-    pub memory_policy: Later,
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -48,6 +49,60 @@ pub struct IntelRdt {
     pub schemata: Vec<String>,
     #[serde(deserialize_with = "or_null")]
     pub enable_monitoring: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Personality {
+    pub domain: PersonalityDomain,
+    /// The specification knows none yet.
+    #[serde(default, deserialize_with = "or_null")]
+    pub flags: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PersonalityDomain {
+    #[serde(rename = "LINUX")]
+    Linux,
+    #[serde(rename = "LINUX32")]
+    Linux32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicy {
+    pub mode: MemoryMode,
+    /// As in cpuset(7): `0-3,7`.
+    #[serde(default, deserialize_with = "or_null")]
+    pub nodes: String,
+    #[serde(default, deserialize_with = "or_null")]
+    pub flags: Vec<MemoryFlag>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemoryMode {
+    #[serde(rename = "MPOL_DEFAULT")]
+    Default,
+    #[serde(rename = "MPOL_PREFERRED")]
+    Preferred,
+    #[serde(rename = "MPOL_BIND")]
+    Bind,
+    #[serde(rename = "MPOL_INTERLEAVE")]
+    Interleave,
+    #[serde(rename = "MPOL_LOCAL")]
+    Local,
+    #[serde(rename = "MPOL_PREFERRED_MANY")]
+    PreferredMany,
+    #[serde(rename = "MPOL_WEIGHTED_INTERLEAVE")]
+    WeightedInterleave,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemoryFlag {
+    #[serde(rename = "MPOL_F_STATIC_NODES")]
+    StaticNodes,
+    #[serde(rename = "MPOL_F_RELATIVE_NODES")]
+    RelativeNodes,
+    #[serde(rename = "MPOL_F_NUMA_BALANCING")]
+    NumaBalancing,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

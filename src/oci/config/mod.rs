@@ -4,15 +4,20 @@
 //! a type of its own, or here as [`Later`]: refused with its path when it asks for anything. Nothing
 //! that is asked for is silently left out.
 
+mod hooks;
 mod linux;
 mod process;
 mod resources;
 
+pub use hooks::{Hook, Hooks};
 pub use linux::{
-    Arch, Clock, ClockOffset, Device, DeviceKind, IdMapping, IntelRdt, Linux, NamespaceEntry, NamespaceKind,
-    RootPropagation, Seccomp, SeccompFlag,
+    Arch, Clock, ClockOffset, Device, DeviceKind, IdMapping, IntelRdt, Linux, MemoryFlag, MemoryMode, MemoryPolicy,
+    NamespaceEntry, NamespaceKind, Personality, PersonalityDomain, RootPropagation, Seccomp, SeccompFlag,
 };
-pub use process::{Capabilities, ConsoleSize, Process, Rlimit, User};
+pub use process::{
+    Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, Process, Rlimit, Scheduler, SchedulerFlag,
+    SchedulerPolicy, User,
+};
 pub use resources::{
     BlockIo, Cpu, DeviceRule, DeviceRuleKind, HugePageLimit, Memory, Network, NetworkPriority, Pids, Rdma, Resources,
     Throttle, WeightDevice,
@@ -59,8 +64,8 @@ pub struct Config {
     pub annotations: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "or_null")]
     pub linux: Linux,
-    #[serde(default)]
-    pub hooks: Later,
+    #[serde(default, deserialize_with = "or_null")]
+    pub hooks: Hooks,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -86,6 +86,7 @@ fn blueprint(directory: &Path, command: &str) -> Blueprint {
         sysctl: Vec::new(),
         process: process(&["/bin/sh", "-c", command]),
         init: false,
+        hooks: sandbox::Hooks::default(),
         wait: false,
         cgroup: CgroupJoin::default(),
     }

@@ -1,0 +1,189 @@
+//! Programs that run while a container is made: those of its own namespaces in the child itself, by
+//! the same code as those of the host.
+//!
+//! A script with hooks stops once, before the root becomes `/`. Who launched it hears
+//! [`super::Report::Waiting`], runs what is to run on the host, and lets the child go on with
+//! [`proceed`]; with that the child gets the texts that its own hooks read.
+
+use super::ops::HookCall;
+use super::script::ScriptError;
+use super::{Text, child};
+use crate::sys::{self, Errno};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::SeekFrom;
+use rustix::io::IoSlice;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::time::ClockId;
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+/// Those that are run by the child, and whether it waits for those that are not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// The child waits for [`proceed`]. It has to, when it has hooks of its own.
+    pub wait: bool,
+    /// In the container's namespaces, with the host's tree, before the root becomes `/`.
+    pub create_container: Vec<Hook>,
+    /// In the container, as its program, just before that.
+    pub start_container: Vec<Hook>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    pub path: String,
+    /// From the program's name on.
+    pub argv: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// After so many seconds it is killed.
+    pub timeout: Option<u32>,
+}
+
+/// Lets a child go on that waits before its root becomes `/`. `creating` is what the hooks before that
+/// read, `created` what those before its program do: files, read from their start.
+pub fn proceed(report: BorrowedFd<'_>, creating: BorrowedFd<'_>, created: BorrowedFd<'_>) -> io::Result<()> {
+    let descriptors = [creating, created];
+    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut buffer = SendAncillaryBuffer::new(&mut space);
+    buffer.push(SendAncillaryMessage::ScmRights(&descriptors));
+    rustix::net::sendmsg(report, &[IoSlice::new(&[0])], &mut buffer, SendFlags::NOSIGNAL).map(drop).map_err(Into::into)
+}
+
+/// Runs a hook here and waits for it. `input` is what it reads, from its start. The error is one for
+/// [`super::reason`].
+///
+/// To be called by a process with one thread.
+pub fn run_hook(hook: &Hook, directory: &str, input: BorrowedFd<'_>) -> Result<(), HookError> {
+    let call = call(hook)?;
+    let directory = Text::try_from(directory).map_err(ScriptError::from)?;
+    let prepared = Prepared::new(&call);
+    run(&call, &prepared, Some(directory.as_c_str()), input).map_err(HookError::Failed)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    #[error("{}", reason(*.0))]
+    Failed(i32),
+}
+
+pub(super) fn call(hook: &Hook) -> Result<HookCall, ScriptError> {
+    let Hook { path, argv, env, timeout } = hook;
+    let texts = |list: &[String]| list.iter().map(|text| text.as_str().try_into()).collect::<Result<Vec<Text>, _>>();
+    Ok(HookCall { path: path.as_str().try_into()?, argv: texts(argv)?, env: texts(env)?, timeout: *timeout })
+}
+
+/// The lists of a hook as `execve` takes them, made before there is a child.
+pub(super) struct Prepared<'a> {
+    argv: sys::Pointers<'a>,
+    env: sys::Pointers<'a>,
+}
+
+impl<'a> Prepared<'a> {
+    pub(super) fn new(call: &'a HookCall) -> Self {
+        let argv = sys::Pointers::new(call.argv.iter().map(Text::as_c_str));
+        Self { argv, env: sys::Pointers::new(call.env.iter().map(Text::as_c_str)) }
+    }
+}
+
+// What became of a hook, beside the errors of system calls, which are all smaller.
+const EXITED: i32 = 0x1_0000;
+const KILLED: i32 = 0x2_0000;
+const TOO_LONG: i32 = 0x3_0000;
+
+/// Words for the `errno` of a [`super::Failure`], which may be what a hook ended with.
+pub fn reason(errno: i32) -> String {
+    let low = errno & 0xffff;
+    match errno - low {
+        EXITED => format!("exited with {low}"),
+        KILLED => format!("killed by signal {low}"),
+        TOO_LONG => format!("killed as it ran longer than {low} s"),
+        _ => {
+            let error = io::Error::from_raw_os_error(errno).to_string();
+            error.split(" (os error").next().unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// Neither allocates nor panics, as it also runs between clone and exec.
+pub(super) fn run(
+    call: &HookCall,
+    prepared: &Prepared<'_>,
+    directory: Option<&CStr>,
+    input: BorrowedFd<'_>,
+) -> Result<(), i32> {
+    let raw = |errno: Errno| errno.raw_os_error();
+    child::find(std::iter::once(call.path.as_c_str())).map_err(raw)?;
+    // The one before has read it to its end.
+    rustix::fs::seek(input, SeekFrom::Start(0)).map_err(raw)?;
+    match sys::fork().map_err(raw)? {
+        None => become_hook(call, prepared, directory, input),
+        Some(pid) => wait(pid, call.timeout),
+    }
+}
+
+fn become_hook(call: &HookCall, prepared: &Prepared<'_>, directory: Option<&CStr>, input: BorrowedFd<'_>) -> ! {
+    let ready = || {
+        // To be killed with all that it has started.
+        rustix::process::setpgid(None, None)?;
+        rustix::stdio::dup2_stdin(input)?;
+        // What a container's program says goes to standard output.
+        rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
+        sys::close_on_exec_from(3)?;
+        sys::reset_signals();
+        sys::set_signal_mask(0)?;
+        directory.map_or(Ok(()), rustix::process::chdir)
+    };
+    if ready().is_ok() {
+        sys::execve(call.path.as_c_str(), &prepared.argv, &prepared.env);
+    }
+    sys::exit(NOT_EXECUTED)
+}
+
+/// As a shell has it.
+const NOT_EXECUTED: i32 = 126;
+
+fn wait(pid: Pid, timeout: Option<u32>) -> Result<(), i32> {
+    let in_time = timeout.map_or(Ok(true), |seconds| ends_within(pid, seconds));
+    if !matches!(in_time, Ok(true)) {
+        // It has not been reaped: the number is still its own. Its group may be empty by now.
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+    let status = loop {
+        match rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {
+            Err(Errno::INTR) => {}
+            result => break result.map_err(Errno::raw_os_error)?,
+        }
+    };
+    match (in_time, status.and_then(|status| status.exit_status()), status.and_then(|s| s.terminating_signal())) {
+        (Err(errno), _, _) => Err(errno.raw_os_error()),
+        (Ok(false), _, _) => Err(TOO_LONG | i32::try_from(timeout.unwrap_or(0)).unwrap_or(0xffff).min(0xffff)),
+        (Ok(true), Some(0), _) => Ok(()),
+        (Ok(true), Some(code), _) => Err(EXITED | code & 0xffff),
+        (Ok(true), None, signal) => Err(KILLED | signal.unwrap_or(0) & 0xffff),
+    }
+}
+
+fn ends_within(pid: Pid, seconds: u32) -> Result<bool, Errno> {
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let now = || rustix::time::clock_gettime(ClockId::Monotonic);
+    let mut end = now();
+    end.tv_sec = end.tv_sec.saturating_add(seconds.into());
+    loop {
+        let Timespec { tv_sec, tv_nsec } = now();
+        let (borrow, tv_nsec) =
+            if end.tv_nsec < tv_nsec { (1, end.tv_nsec + 1_000_000_000 - tv_nsec) } else { (0, end.tv_nsec - tv_nsec) };
+        let tv_sec = end.tv_sec - borrow - tv_sec;
+        let left = if tv_sec < 0 { Timespec { tv_sec: 0, tv_nsec: 0 } } else { Timespec { tv_sec, tv_nsec } };
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&left)) {
+            Err(Errno::INTR) => {}
+            result => return result.map(|ready| ready > 0),
+        }
+    }
+}
