@@ -6,10 +6,11 @@
 use super::OciError;
 use super::build::{self, Context};
 use super::config::{self, Config};
+use super::mounts;
 use super::resources::{self, Moment};
 use super::show::print;
 use crate::cgroup::place::Place;
-use crate::sandbox::{Blueprint, Mount};
+use crate::sandbox::Blueprint;
 use crate::spec::Capability;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -157,7 +158,7 @@ fn describe() -> Value {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
         "hooks": of(&HOOKS, |hook| takes(json!({"hooks": {hook: [{"path": "/bin/true"}]}}))),
-        "mountOptions": of(&MOUNT_OPTIONS, takes_option),
+        "mountOptions": of(&MOUNT_OPTIONS, mounts::knows),
         "linux": {
             "namespaces": of(&NAMESPACES, takes_namespace),
             "capabilities": capabilities,
@@ -250,25 +251,6 @@ fn takes_namespace(kind: &str) -> bool {
     takes(json!({"linux": linux}))
 }
 
-/// An option that is not known is left to the file system, of which a bind mount has none.
-fn takes_option(option: &str) -> bool {
-    let with = |kind: &str, options: Value| {
-        let mut mount = json!({"destination": "/x", "type": kind, "source": "/x", "options": options});
-        if kind == "bind" {
-            merge(&mut mount, mapped());
-        }
-        planned(json!({"mounts": [mount]}))
-    };
-    if with("bind", json!(["bind", option])).is_some() {
-        return true;
-    }
-    let left = |mount: &Mount| match mount {
-        Mount::Fresh { data, .. } => data.split(',').any(|one| one == option),
-        _ => false,
-    };
-    with("tmpfs", json!([option])).is_some_and(|blueprint| !blueprint.mounts.iter().any(left))
-}
-
 fn mapped() -> Value {
     let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     json!({"uidMappings": mapping, "gidMappings": mapping})
@@ -298,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_word_that_nobody_knows_is_not_listed() {
-        assert!(!takes_option("frobnicate") && !takes_namespace("frob"));
+        assert!(!mounts::knows("frobnicate") && !takes_namespace("frob"));
         assert!(!takes_seccomp(json!({"architectures": ["SCMP_ARCH_FROB"]})));
         assert!(!knows(&["linux", "frob"], json!(["x"])));
     }

@@ -374,6 +374,11 @@ impl Flags {
     }
 }
 
+/// Whether a word among a mount's options is one for us; others are for the file system.
+pub(super) fn knows(option: &str) -> bool {
+    Options::parse(&[option.to_owned()]).data.is_empty()
+}
+
 impl Options {
     fn parse(options: &[String]) -> Self {
         use PropagationKind::{Private, Shared, Slave, Unbindable};
