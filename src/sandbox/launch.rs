@@ -120,11 +120,11 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
     let arguments = *ARGUMENTS.get_or_init(|| sys::Arguments::find().ok());
     let argv = sys::Pointers::new(program.argv.iter().map(Text::as_c_str));
     let env = sys::Pointers::new(program.env.iter().map(Text::as_c_str));
-    let hook = |op| match op {
-        &ChildOp::RunHook { ref call, .. } => Some(hooks::Prepared::new(call)),
+    let hooks = script.child.iter().filter_map(|op| match op {
+        ChildOp::RunHook { call, .. } => Some(hooks::Prepared::new(call)),
         _ => None,
-    };
-    let hooks: Vec<hooks::Prepared<'_>> = script.child.iter().filter_map(hook).collect();
+    });
+    let hooks: Vec<hooks::Prepared<'_>> = hooks.collect();
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(prepare("making a socket pair"))?;
     let fail = |operation: usize, errno: Errno| {

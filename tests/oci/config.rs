@@ -132,8 +132,8 @@ fn each_mistake_is_told_with_its_path() {
         ),
         (
             "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}),
-            "linux.seccomp.listenerPath: not supported yet",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+            "linux.seccomp.listenerMetadata: takes a listenerPath",
         ),
         (
             "/linux/resources/memory",
