@@ -6,6 +6,7 @@ use super::launch::{Launched, launch};
 use super::live::{self, Live};
 use super::logging::{self, LogFormat};
 use super::render::events;
+use super::screen::Screen;
 use crate::agent::{Command, Event, Handle, Options};
 use crate::api::Access;
 use crate::spec::Span;
@@ -116,12 +117,12 @@ impl Picture<'_> {
             Some(live) => live.above(line),
             None => format!("{}\n", line.trim_end()),
         };
-        self.context.screen.put(&text)
+        tell(&self.context.screen, &text)
     }
 
     fn event(&mut self, event: Event) -> Result<(), CliError> {
         if self.live.is_none() {
-            return self.context.screen.put(&events::line(&event, self.context.screen.paint));
+            return tell(&self.context.screen, &events::line(&event, self.context.screen.paint));
         }
         self.recent.push(event);
         if self.recent.len() > live::EVENTS {
@@ -140,15 +141,24 @@ impl Picture<'_> {
         let view = handle.view(true).await;
         let text = live.redraw(live::lines(&view, &self.recent, size, now(), screen.paint));
         (self.dirty, self.drawn) = (false, Instant::now());
-        if text.is_empty() { Ok(()) } else { screen.put(&text) }
+        if text.is_empty() { Ok(()) } else { tell(screen, &text) }
     }
 
     /// From now on a line per event: what is stopped, and how, is not to scroll out of a table.
     fn end_live(&mut self) -> Result<(), CliError> {
         match self.live.take() {
-            Some(mut live) => self.context.screen.put(&live.erase()),
+            Some(mut live) => tell(&self.context.screen, &live.erase()),
             None => Ok(()),
         }
+    }
+}
+
+/// A reader that has gone, such as the `tee` that the same Ctrl-C has ended, is no reason to leave what
+/// was started behind.
+fn tell(screen: &Screen, text: &str) -> Result<(), CliError> {
+    match screen.put(text) {
+        Err(CliError::OutputClosed) => Ok(()),
+        result => result,
     }
 }
 

@@ -73,6 +73,19 @@ impl Host {
         self.until("the agent answers", || self.plim(["status"]).status.success());
     }
 
+    /// The same with a standard output whose reader has gone.
+    pub fn start_unread(&mut self) {
+        let mut command = self.command(["up"]);
+        command.arg(&self.manifests).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(fs::File::create(self.dir.join("up.log")).unwrap());
+        let mut agent = command.spawn().unwrap();
+        // What to paste into a second terminal comes first, and is read.
+        let mut line = String::new();
+        BufReader::new(agent.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.agent = Some(agent);
+        self.until("the agent answers", || self.plim(["status"]).status.success());
+    }
+
     pub fn agent_pid(&self) -> u32 {
         self.agent.as_ref().expect("a running agent").id()
     }

@@ -246,6 +246,20 @@ fn ctrl_c_stops_and_removes_everything_at_once() {
 
 #[test]
 #[ignore = "needs root"]
+fn ctrl_c_stops_everything_also_when_nobody_reads_its_words() {
+    let mut host = Host::prepare();
+    host.start_unread();
+    host.write("web.yaml", &limited("64Mi"));
+    let pid = host.pid("web");
+
+    host.interrupt();
+
+    assert!(!alive(pid));
+    assert_eq!(host.traces("default_web"), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_program_that_drops_its_handler_when_asked_to_end_has_its_grace() {
     let mut host = Host::up();
     let data = host.dir.join("data");
