@@ -40,17 +40,8 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     }
     let mut process = process(&init.process, wish)?;
     passwd::give_home(&mut process, Path::new(&format!("/proc/{}/root", init.pid)));
-    let all = [
-        Namespace::User,
-        Namespace::Pid,
-        Namespace::Net,
-        Namespace::Ipc,
-        Namespace::Uts,
-        Namespace::Cgroup,
-        Namespace::Time,
-        Namespace::Mount,
-    ];
-    let enter: Vec<Namespace> = all.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
+    let enter: Vec<Namespace> =
+        Namespace::ALL.into_iter().filter(|namespace| init.namespaces & namespace.bit() != 0).collect();
     let given = Given {
         seccomp: init.filter,
         user_namespace: enter.contains(&Namespace::User),

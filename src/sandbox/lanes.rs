@@ -685,6 +685,10 @@ fn map(extents: &[IdExtent]) -> Result<Text, ScriptError> {
 }
 
 impl Namespace {
+    /// Every kind.
+    pub const ALL: [Self; 8] =
+        [Self::User, Self::Pid, Self::Net, Self::Ipc, Self::Uts, Self::Cgroup, Self::Time, Self::Mount];
+
     /// The `CLONE_NEW*` bit (clone(2)).
     pub fn bit(self) -> u64 {
         Namespaces::from(self).0

@@ -10,18 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Which kind the namespace is that the file at `path` stands for; `None` for another file.
 pub fn kind_of(path: &str) -> io::Result<Option<Namespace>> {
-    let all = [
-        Namespace::User,
-        Namespace::Pid,
-        Namespace::Net,
-        Namespace::Ipc,
-        Namespace::Uts,
-        Namespace::Cgroup,
-        Namespace::Time,
-        Namespace::Mount,
-    ];
     match sys::namespace_kind(open(path)?.as_fd()) {
-        Ok(bit) => Ok(all.into_iter().find(|namespace| namespace.bit() == bit)),
+        Ok(bit) => Ok(Namespace::ALL.into_iter().find(|namespace| namespace.bit() == bit)),
         Err(Errno::NOTTY | Errno::INVAL) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
