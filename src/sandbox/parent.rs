@@ -197,13 +197,8 @@ fn device_tree(options: &[(Text, Text)], flags: u32, nodes: &[Node], directories
     // The first four are the same bits in both interfaces: read-only, nosuid, nodev, noexec.
     let attributes = MountAttrFlags::from_bits_retain(flags & 0xf);
     let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    let umask = rustix::process::umask(Mode::empty());
-    let filled = nodes.iter().try_for_each(|node| make_below(mount.as_fd(), node));
-    rustix::process::umask(umask);
-    filled?;
-    for name in directories {
-        rustix::fs::mkdirat(&mount, name.as_c_str(), Mode::from_raw_mode(0o755))?;
-    }
+    nodes.iter().try_for_each(|node| make_below(mount.as_fd(), node))?;
+    directories.iter().try_for_each(|name| make_directory(mount.as_fd(), name.as_c_str()))?;
     Ok(mount)
 }
 
@@ -211,10 +206,26 @@ fn device_tree(options: &[(Text, Text)], flags: u32, nodes: &[Node], directories
 fn make_below(root: BorrowedFd<'_>, node: &Node) -> Result<(), Errno> {
     let path = node.path.as_str();
     for (at, _) in path.match_indices('/') {
-        match rustix::fs::mkdirat(root, &path[..at], Mode::from_raw_mode(0o755)) {
+        match make_directory(root, &path[..at]) {
             Err(Errno::EXIST) => {}
             result => result?,
         }
     }
-    super::child::make_node(root, node.path.as_c_str(), node)
+    super::child::make_node(root, node.path.as_c_str(), node)?;
+    match node.link {
+        Some(_) => Ok(()),
+        None => set_mode(root, node.path.as_c_str(), Mode::from_raw_mode(node.mode & 0o7777)),
+    }
+}
+
+fn make_directory(root: BorrowedFd<'_>, path: impl rustix::path::Arg + Copy) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(0o755);
+    rustix::fs::mkdirat(root, path, mode)?;
+    set_mode(root, path, mode)
+}
+
+/// What the umask has taken from what has just been made. It is not changed for that: it belongs to all
+/// threads of a process, and two that put it back for each other would leave it open.
+fn set_mode(root: BorrowedFd<'_>, path: impl rustix::path::Arg, mode: Mode) -> Result<(), Errno> {
+    rustix::fs::chmodat(root, path, mode, rustix::fs::AtFlags::empty())
 }
