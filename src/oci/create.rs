@@ -12,6 +12,7 @@ use super::hooks;
 use super::log;
 use super::passwd;
 use super::rdt::{self, Group};
+use super::relay;
 use super::resources::{self, Moment};
 use super::seccomp;
 use super::service;
@@ -134,7 +135,10 @@ impl Scripted {
         let modules = Modules::of_this_host();
         let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
         let context = Context { bundle: &bundle, place, wait, keep_descriptors, common, modules, change_root };
-        let Built { blueprint, origins } = build::blueprint(&config, &context)?;
+        let Built { mut blueprint, origins } = build::blueprint(&config, &context)?;
+        if wish.console_socket.is_none() {
+            relay::begin_as_large_as_ours(&mut blueprint.process.terminal);
+        }
         let script = crate::sandbox::script(&blueprint)?;
         let common = context.common;
         Ok(Self { bundle, config, planned, blueprint, origins, script, common })

@@ -10,6 +10,7 @@ use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::log;
 use super::passwd;
+use super::relay;
 use super::service;
 use super::state::{Home, Status};
 use crate::cgroup::place::{Directory, Place};
@@ -57,6 +58,9 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
         process: build::process(&process, "process", &given)?,
     };
+    if wish.console_socket.is_none() {
+        relay::begin_as_large_as_ours(&mut plan.process.terminal);
+    }
     let mut script = exec_script(&plan)?;
     log::debug(global, || script.to_string());
     let filter = init.filter.map(|_| filter::kept(&home.path)).transpose()?;

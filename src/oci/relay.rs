@@ -84,6 +84,14 @@ impl Socket {
     }
 }
 
+/// A terminal that is joined to ours is as large as it from the beginning: a program that is told of a size
+/// only when it runs already would take that for a change.
+pub(super) fn begin_as_large_as_ours(terminal: &mut Option<(u16, u16)>) {
+    if let (Some(size), Ok(ours)) = (terminal, rustix::termios::tcgetwinsize(stdin())) {
+        *size = (ours.ws_row, ours.ws_col);
+    }
+}
+
 impl Relay {
     /// What to wait for, beside the process and signals: the master, and standard input.
     pub(super) fn wait(&self) -> [PollFd<'_>; 2] {
