@@ -156,6 +156,8 @@ fn phase(
         Some(Phase::Starting | Phase::Running) if running => "Running",
         Some(Phase::Starting) if record.attempts.last_error.is_some() => "Failed",
         Some(Phase::Starting | Phase::Exited) if waiting => "BackingOff",
+        // One that was started a moment ago is not in the last look yet.
+        Some(Phase::Running) if matches!(process, ProcessSeen::None) => "Starting",
         Some(Phase::Starting) => "Starting",
         Some(Phase::Running) => "Exited",
         Some(Phase::Stopping { .. }) => "Stopping",

@@ -257,7 +257,9 @@ fn no_directory_is_made_on_the_host_by_who_is_faster() {
                     );
                 }
             });
-            for _ in 0..40 {
+            // About every eighth round is won where the guard is out (measured), more rarely on a busy machine;
+            // with it, a few show that nothing is left to chance.
+            for _ in 0..if guard.is_some() { 2_000 } else { 40 } {
                 run(&bundle, guard);
                 let _ = fs::remove_dir_all(place.join("b"));
                 if touched(&canary) {
