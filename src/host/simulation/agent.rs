@@ -22,6 +22,13 @@ pub(super) enum File {
     Broken,
 }
 
+/// What the agent is shown in a round.
+pub(super) struct Shown {
+    pub desired: Desired,
+    /// Busy objects hear nothing new.
+    pub in_flight: BTreeSet<ObjectId>,
+}
+
 pub(super) struct Simulation {
     pub world: World,
     pub settings: Settings,
@@ -137,12 +144,11 @@ impl Simulation {
         desired
     }
 
-    fn plan(&mut self) -> Plan {
+    fn plan(&mut self) -> (Plan, Shown) {
         let in_flight: BTreeSet<ObjectId> = self.in_flight.keys().cloned().collect();
         let desired = self.desired();
         self.approved.retain(|id| !desired.objects.contains_key(id));
-        self.referee.hears(&desired, &self.world, &in_flight, self.settings.stop_all, &self.approved);
-        plan(Inputs {
+        let plan = plan(Inputs {
             settings: &self.settings,
             desired: &desired,
             records: &self.records,
@@ -150,18 +156,19 @@ impl Simulation {
             in_flight: &in_flight,
             approved: &self.approved,
             now: self.world.now,
-        })
+        });
+        (plan, Shown { desired, in_flight })
     }
 
     /// One round; the steps are begun, and end later.
     fn round(&mut self) -> Plan {
         self.save_settled();
-        let before = self.referee.heard();
-        let plan = self.plan();
+        let (plan, shown) = self.plan();
+        // What the agent could not write down is as if nobody had said it.
         if !self.write_intents(&plan) {
-            self.referee.unhear(before);
             return plan;
         }
+        self.referee.hears(&shown, &self.world, self.settings.stop_all, &self.approved);
         for step in &plan.steps {
             assert!(!self.in_flight.contains_key(&step.object), "a second step for {}", step.object);
             self.say(|| format!("step {} {} class {}: {}", step.object, kind(&step.action), step.class, step.reason));
@@ -327,13 +334,13 @@ impl Simulation {
                 None => break,
             }
         }
-        let plan = self.plan();
+        let (plan, _) = self.plan();
         assert!(plan.steps.is_empty(), "no rest: {:?}", plan.steps);
         self.referee.judge_rest(&self.world, &self.files, &self.records, self.settings.stop_all);
         // Rest stays rest.
         self.world.pass(Span::from_secs(3_600));
         if plan.wake_at.is_none() {
-            let later = self.plan();
+            let (later, _) = self.plan();
             assert!(later.steps.is_empty(), "rest ends by itself: {:?}", later.steps);
         }
         self.approved.clear();

@@ -1,8 +1,8 @@
 //! Judges from what stands in the world and what was asked for; knows nothing of records.
 
-use super::agent::{File, GRACE, RETENTION};
+use super::agent::{File, GRACE, RETENTION, Shown};
 use super::world::{Life, Temper, World, render};
-use crate::plan::{Action, Desired, OverrideState, Record, SourceState, Wanted, Wish};
+use crate::plan::{Action, OverrideState, Record, SourceState, Wanted, Wish};
 use crate::spec::{DeletionPolicy, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,22 +37,10 @@ pub(super) struct Referee {
 /// The referee's clock.
 type Timestamp0 = Option<Timestamp>;
 
-/// A part of what a referee knows.
-pub(super) struct Heard {
-    last_good: BTreeMap<ObjectId, Arc<Wanted>>,
-    absent_since: BTreeMap<ObjectId, Timestamp>,
-}
-
 impl Referee {
-    /// What the agent is shown in a round.
-    pub fn hears(
-        &mut self,
-        desired: &Desired,
-        world: &World,
-        in_flight: &BTreeSet<ObjectId>,
-        leaving: bool,
-        approved: &BTreeSet<ObjectId>,
-    ) {
+    /// What the agent is shown in a round, and has written down.
+    pub fn hears(&mut self, shown: &Shown, world: &World, leaving: bool, approved: &BTreeSet<ObjectId>) {
+        let Shown { desired, in_flight } = shown;
         let now = world.now;
         self.now = Some(now);
         self.leaving = leaving;
@@ -81,17 +69,6 @@ impl Referee {
         }
         self.complete = complete;
         self.guarded = complete && desired.objects.is_empty() && desired.held_files.is_empty();
-    }
-
-    /// What it has heard so far, to go back to: what the agent could not write down is as if nobody had
-    /// said it.
-    pub fn heard(&self) -> Heard {
-        Heard { last_good: self.last_good.clone(), absent_since: self.absent_since.clone() }
-    }
-
-    pub fn unhear(&mut self, before: Heard) {
-        let Heard { last_good, absent_since } = before;
-        (self.last_good, self.absent_since) = (last_good, absent_since);
     }
 
     fn good(&self, id: &ObjectId) -> Option<&Object> {
