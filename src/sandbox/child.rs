@@ -5,7 +5,7 @@
 //! position and an errno; the words are the parent's to find.
 
 use super::guard::{self, Guard};
-use super::launch::{Io, LISTENER, Stdio};
+use super::launch::{Io, LISTENER, SUCCESSOR, Stdio};
 use super::ops::{ChildOp, Fresh, HookCall, Namespaces, Node, Scheduling, Slot, TreeChange};
 use super::{Text, hooks, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
@@ -119,6 +119,14 @@ impl Child<'_> {
                 let file = rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
                 sys::enter_namespaces(file.as_fd(), namespace.0)
             }
+            ChildOp::Succeed => match sys::fork_sibling()? {
+                None => Ok(()),
+                Some(successor) => {
+                    let number = u32::try_from(successor.as_raw_nonzero().get()).map_err(|_| Errno::SRCH)?;
+                    tell(self.channel, number, SUCCESSOR);
+                    sys::exit(0)
+                }
+            },
             ChildOp::Make { what, attributes, into } => {
                 let fd = make(*what, *attributes)?;
                 self.keep(*into, fd)
@@ -192,6 +200,12 @@ impl Child<'_> {
                 ignoring(rustix::process::setpriority_process(None, *nice), &[Errno::ACCESS, Errno::PERM])
             }
             ChildOp::WorkingDirectory { path } => working_directory(path.as_c_str()),
+            ChildOp::MakeWorkingDirectory { root, path } => {
+                // What is wrong with it is told when it is gone to.
+                let _ =
+                    path::mount_point(self.slot(*root)?, path.as_c_str(), path::Kind::Directory, path::Link::Follow);
+                Ok(())
+            }
             ChildOp::DropBounding { keep } => drop_bounding(*keep),
             ChildOp::SetUser { uid, gid, groups } => {
                 if *uid != 0 {
