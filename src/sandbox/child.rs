@@ -168,6 +168,20 @@ impl Child<'_> {
                 rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
                 rustix::process::chdir(c"/")
             }
+            ChildOp::HideHosts { at } => {
+                let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+                match rustix::mount::unmount(at.as_c_str(), flags) {
+                    // It is below one that is gone already.
+                    Err(Errno::NOENT) => Ok(()),
+                    // In a user namespace, what has come from the host is there to stay.
+                    Err(Errno::INVAL | Errno::PERM) => {
+                        let empty = self.empty()?;
+                        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                        ignoring(rustix::mount::move_mount(&empty, c"", CWD, at.as_c_str(), flags), &[Errno::NOENT])
+                    }
+                    result => result,
+                }
+            }
             ChildOp::CoverRoot { root } => {
                 rustix::process::fchdir(self.slot(*root)?)?;
                 rustix::process::chroot(c".")?;

@@ -137,10 +137,17 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         lanes.child.extend(calls(HookKind::CreateContainer, create_container, creating, Some(root))?);
         own_hooks = calls(HookKind::StartContainer, start_container, created, None)?;
     }
-    lanes.child.push(match change_root {
-        ChangeRoot::Pivot if own.contains(&Namespace::Mount) => ChildOp::PivotRoot { root },
-        ChangeRoot::Pivot | ChangeRoot::Cover => ChildOp::CoverRoot { root },
-    });
+    match change_root {
+        ChangeRoot::Pivot if own.contains(&Namespace::Mount) => lanes.child.push(ChildOp::PivotRoot { root }),
+        ChangeRoot::Cover { hidden } if own.contains(&Namespace::Mount) => {
+            for at in hidden {
+                lanes.child.push(ChildOp::HideHosts { at: text(at)? });
+            }
+            lanes.child.push(ChildOp::CoverRoot { root });
+        }
+        // The mounts are those of others.
+        ChangeRoot::Pivot | ChangeRoot::Cover { .. } => lanes.child.push(ChildOp::CoverRoot { root }),
+    }
     lanes.child.extend(too_late);
     if let Some(propagation) = root_propagation {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });

@@ -253,6 +253,10 @@ pub(super) enum ChildOp {
     PivotRoot {
         root: Slot,
     },
+    /// What the host has mounted at `at` is not there any more.
+    HideHosts {
+        at: Text,
+    },
     /// The root becomes `/`, over the host's tree.
     CoverRoot {
         root: Slot,
@@ -624,6 +628,7 @@ impl fmt::Display for ChildOp {
             Self::JoinMounts { namespace } => write!(f, "entering the mount namespace {namespace}"),
             Self::JoinNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
             Self::MakeWorkingDirectory { path, .. } => write!(f, "making the working directory {path}"),
+            Self::HideHosts { at } => write!(f, "taking away the host's {at}"),
             Self::Succeed => f.write_str("going on as a new process"),
             Self::CoverRoot { root } => write!(f, "changing to the root {root}"),
             Self::AttachNodes { nodes, .. } => write!(f, "mounting the devices {nodes}"),
