@@ -759,6 +759,7 @@ mod root {
                 ..ground.blueprint.process.clone()
             },
             enter: ground.blueprint.own.clone(),
+            root: None,
             cgroup: CgroupJoin::default(),
         };
         plan.process.argv[2] =
@@ -835,7 +836,7 @@ fn labels_are_opened_while_proc_is_the_hosts_and_written_at_the_end() {
         Attributes { apparmor: Some("strict".to_owned()), selinux: Some("a:b:c".to_owned()), ..Attributes::default() };
     let argv = vec!["/bin/true".to_owned()];
     let process = Process { argv, cwd: "/".to_owned(), attributes, no_new_privileges: true, ..Process::default() };
-    let plan = ExecPlan { enter: namespaces(None), cgroup: CgroupJoin::default(), process };
+    let plan = ExecPlan { enter: namespaces(None), root: None, cgroup: CgroupJoin::default(), process };
 
     let text = exec_script(&plan).unwrap().to_string();
 

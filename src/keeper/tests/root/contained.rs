@@ -88,6 +88,7 @@ fn blueprint(directory: &Path, command: &str) -> Blueprint {
         init: false,
         hooks: sandbox::Hooks::default(),
         wait: false,
+        root: None,
         cgroup: CgroupJoin::default(),
     }
 }
