@@ -91,7 +91,7 @@ fn succeeded_after_all(record: &mut Record) {
 fn resized(record: &mut Record, id: &InstanceId, to: &Resources, outcome: Outcome, now: Timestamp) {
     let generation = record.generation;
     let newest = record.instance.as_ref().is_some_and(|current| {
-        record.accepted.spec.resources == *to && class_between(&current.started_from, &record.accepted) < Class::Restart
+        *record.wanted_resources() == *to && class_between(&current.started_from, &record.accepted) < Class::Restart
     });
     let Some(current) = current(record, id) else { return };
     let tries = current.deferred.as_ref().map_or(0, |deferred| deferred.tries);

@@ -122,4 +122,6 @@ pub enum Sync {
     Held,
     /// Runs or stands still by a person's word.
     Overridden,
+    /// Nothing is done about it, by a person's word or its manifest's.
+    Suspended,
 }

@@ -20,7 +20,7 @@ pub use container::{
     Backoff, Capabilities, Capability, Container, ContainerType, DesiredState, IdSpec, Logs, Mount, MountSource,
     Network, Restart, RestartPolicy, Seccomp, Security, Signal, Stop, User,
 };
-pub use deletion::{DISABLED, DeletionPolicy, PRUNE};
+pub use deletion::{DISABLED, DeletionPolicy, PRUNE, RECONCILE};
 pub use env::EnvName;
 pub use id::{IdRange, InstanceId, Kind, ObjectId};
 pub use image::ImageRef;

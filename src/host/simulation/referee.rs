@@ -3,7 +3,7 @@
 use super::agent::{File, GRACE, RETENTION, Shown};
 use super::world::{Life, Temper, World, render};
 use crate::plan::{Action, OverrideState, Record, SourceState, Wanted, Wish};
-use crate::spec::{DeletionPolicy, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
+use crate::spec::{Bytes, DeletionPolicy, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,6 +26,10 @@ pub(super) struct Referee {
     complete: bool,
     approved: BTreeSet<ObjectId>,
     pub orders: BTreeMap<ObjectId, Asked>,
+    /// About these nothing is to be done, until an instant or for good.
+    pub suspended: BTreeMap<ObjectId, Option<Timestamp>>,
+    /// Memory that a person has given, until an instant or for good.
+    pub limits: BTreeMap<ObjectId, (Bytes, Option<Timestamp>)>,
     leaving: bool,
     /// Instances whose removal had once been asked for: what is half gone is not kept.
     pub doomed: BTreeSet<InstanceId>,
@@ -140,7 +144,11 @@ impl Referee {
     }
 
     /// Is a step justified by what is known when it is planned?
-    pub fn justifies(&self, world: &World, action: &Action) -> bool {
+    pub fn justifies(&self, world: &World, object: &ObjectId, action: &Action) -> bool {
+        let holds = |until: &Option<Timestamp>| until.is_none_or(|until| until > world.now);
+        if self.suspended.get(object).is_some_and(holds) && !self.leaving {
+            return *action == Action::Note;
+        }
         match action {
             Action::Note
             | Action::Forget
@@ -170,9 +178,9 @@ impl Referee {
     }
 
     /// An action is about to take effect.
-    pub fn judge(&self, world: &World, action: &Action, justified_when_planned: bool) {
+    pub fn judge(&self, world: &World, object: &ObjectId, action: &Action, justified_when_planned: bool) {
         assert!(
-            justified_when_planned || self.justifies(world, action),
+            justified_when_planned || self.justifies(world, object, action),
             "at {} nothing asks for this: {action:?}; orders {:?}; instances {:?}",
             world.now.0,
             self.orders,
@@ -266,7 +274,11 @@ impl Referee {
             };
             assert!(!needs_new_process(&process.started_from, good), "{id} runs an old revision");
             let group = lives[0].group.clone().unwrap_or_default();
-            let wanted = render(&good.spec.resources);
+            let mut wanted = good.spec.resources.clone();
+            if let Some((limit, _)) = self.limits.get(id).filter(|(_, until)| until.is_none_or(|at| at > world.now)) {
+                wanted.memory.limit = Some(*limit);
+            }
+            let wanted = render(&wanted);
             assert!(group == wanted, "{id} has {group:?} and not {wanted:?}");
         }
         for id in records.keys() {

@@ -173,7 +173,7 @@ impl<'a> Case<'a> {
         // `plim start` of something that had ended by itself.
         let called = self.record.override_.as_ref().is_some_and(|word| {
             word.state == OverrideState::Running
-                && self.record.last_exit.as_ref().is_none_or(|exit| exit.at <= word.since)
+                && self.record.last_exit.as_ref().is_none_or(|exit| exit.at <= word.word.since)
         });
         let mut by_policy = false;
         let reason = if let Some((_, reason)) = pending {

@@ -106,7 +106,7 @@ impl<'a> Case<'a> {
     pub(super) fn write_limits_anew(&self, reason: impl Into<String>) -> Next {
         match &self.record.instance {
             Some(instance) => {
-                let to = self.record.accepted.spec.resources.clone();
+                let to = self.record.wanted_resources().into_owned();
                 Next::act(Action::Resize { instance: instance.id.clone(), from: Resources::default(), to }, reason)
             }
             None => Next::rest(Sync::Pending, ""),

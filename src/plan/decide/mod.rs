@@ -14,8 +14,8 @@ mod wish;
 use super::idrange::FreeRanges;
 use super::presence::Presence;
 use super::{
-    Action, Attempts, Exit, Finding, InstanceRecord, OverrideState, Phase, ProcessSeen, Record, Settings, Sighting,
-    Step, Sync, Wanted, words,
+    Action, Attempts, Exit, Finding, InstanceRecord, Override, OverrideState, Phase, ProcessSeen, Record, Settings,
+    Sighting, Step, Sync, Wanted, words,
 };
 use crate::spec::change::{self, Class, FieldChange};
 use crate::spec::{DeletionPolicy, DesiredState, InstanceId, ObjectId, Resources, RestartPolicy, Span, Timestamp};
@@ -76,6 +76,8 @@ pub(super) fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
         restarts: 0,
         last_exit: None,
         override_: None,
+        suspended: None,
+        limits: None,
         checked: 0,
         absent_since: None,
     }
@@ -188,7 +190,10 @@ impl<'a> Case<'a> {
     fn decide(mut self, ranges: &mut FreeRanges<'_>) -> Decision {
         self.hear_the_wish();
         self.end_the_override();
-        let next = if self.is_orphaned() {
+        self.end_what_has_its_time();
+        let next = if let Some(next) = self.suspended() {
+            next
+        } else if self.is_orphaned() {
             self.leave()
         } else {
             let goal = self.goal();
@@ -281,8 +286,4 @@ impl Sighting {
             ProcessSeen::Exited(_) | ProcessSeen::None => None,
         }
     }
-}
-
-fn because(reason: Option<&str>) -> String {
-    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }
