@@ -71,9 +71,13 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     }
     let settings = sysctl(config, &own, &join)?;
     let clocks = clocks(linux, own.contains(&Namespace::Time))?;
-    if !own.contains(&Namespace::Mount) && !join.iter().any(|(namespace, _)| *namespace == Namespace::Mount) {
-        without_mounts(config)?;
-    }
+    let mounts: &[config::Mount] =
+        if own.contains(&Namespace::Mount) || join.iter().any(|(namespace, _)| *namespace == Namespace::Mount) {
+            mounts
+        } else {
+            without_mounts(config)?;
+            &[]
+        };
     let around = Surroundings {
         bundle: context.bundle,
         devices: &linux.devices,
@@ -87,7 +91,7 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
         }
     }
     let mounts::Planned { mut mounts, nodes, origins } = mounts::plan(mounts, &around)?;
-    attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules)?;
+    attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules);
     let path = context.bundle.join(&root.path);
     let given = Given {
         seccomp: linux.seccomp.as_ref().map(seccomp::flags),
@@ -127,11 +131,14 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     Ok(Built { blueprint, origins })
 }
 
-/// In the host's own mount namespace there is a root to change to, and nothing is mounted.
+/// In the host's own mount namespace there is a root to change to, and nothing is mounted. What would
+/// only be missed is left out, and what would have protected something is refused.
 fn without_mounts(config: &Config) -> Result<(), Invalid> {
+    if !config.mounts.is_empty() {
+        log::warn("mounts: left out: there is no mount namespace, and they would be the host's");
+    }
     let read_only = config.root.as_ref().is_some_and(|root| root.readonly);
     let refused = [
-        (!config.mounts.is_empty(), "mounts"),
         (read_only, "root.readonly"),
         (!config.linux.masked_paths.is_empty(), "linux.maskedPaths"),
         (!config.linux.readonly_paths.is_empty(), "linux.readonlyPaths"),

@@ -120,8 +120,11 @@ pub enum Mount {
     Bind { tree: Tree, at: String, link: Link },
     /// A symbolic link, where there is nothing yet.
     Link { at: String, to: String },
+    /// What is mounted there already changes.
+    Change { at: String, change: MountChange },
     /// A file system that is mounted in the container. `flags` are those of mount(2). A tmpfs
-    /// becomes read-only when all is mounted: others may need their places made in it.
+    /// becomes read-only when all is mounted: others may need their places made in it. One without a
+    /// `mode` takes that of the directory that it covers.
     Fresh { kind: String, source: String, at: String, data: String, flags: u32, change: MountChange, link: Link },
     /// A tmpfs with a copy of what the root has in its place; `options` and `flags` as in [`Self::Devices`].
     Copy { at: String, options: Vec<(String, String)>, flags: u32, change: MountChange },

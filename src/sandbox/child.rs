@@ -212,11 +212,18 @@ impl Child<'_> {
                 limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
             }
             ChildOp::KeepDescriptors { descriptors } => descriptors.iter().try_for_each(|fd| sys::keep_over_exec(*fd)),
-            ChildOp::Mount { root, kind, source, at, data, flags, link } => {
+            ChildOp::Mount { root, kind, source, at, data, mode_of_place, flags, link } => {
+                let mut buffer = [0; 4096];
+                let covered = mode_of_place.then(|| path::resolve(self.slot(*root)?, at.as_c_str()));
+                let data = match covered {
+                    Some(Ok(covered)) => with_mode(&mut buffer, data.as_c_str(), &covered)?,
+                    None | Some(Err(Errno::NOENT)) => data.as_c_str(),
+                    Some(Err(errno)) => return Err(errno),
+                };
                 let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::Directory, *link)?;
                 rustix::process::fchdir(&target)?;
                 let flags = MountFlags::from_bits_retain(*flags);
-                rustix::mount::mount(source.as_c_str(), c".", kind.as_c_str(), flags, data.as_c_str())
+                rustix::mount::mount(source.as_c_str(), c".", kind.as_c_str(), flags, data)
             }
             ChildOp::ChangeMount { root, at, change } => {
                 let target = match root {
@@ -485,6 +492,19 @@ fn ignoring(result: Result<(), Errno>, fine: &[Errno]) -> Result<(), Errno> {
         Err(errno) if fine.contains(&errno) => Ok(()),
         result => result,
     }
+}
+
+/// The options of a tmpfs, and the mode of a directory.
+fn with_mode<'a>(buffer: &'a mut [u8], options: &CStr, directory: &OwnedFd) -> Result<&'a CStr, Errno> {
+    let mode = rustix::fs::fstat(directory)?.st_mode;
+    let digits = [9, 6, 3, 0].map(|shift| b'0' | ((mode >> shift) & 7) as u8);
+    let comma: &[u8] = if options.is_empty() { b"" } else { b"," };
+    let mut all = [options.to_bytes(), comma, b"mode=", &digits, b"\0"].into_iter().flatten();
+    let written = buffer.iter_mut().zip(&mut all).map(|(to, from)| *to = *from).count();
+    if all.next().is_some() {
+        return Err(Errno::NAMETOOLONG);
+    }
+    CStr::from_bytes_with_nul(buffer.get(..written).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)
 }
 
 fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {

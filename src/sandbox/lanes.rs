@@ -425,7 +425,11 @@ impl<'a> Lanes<'a> {
                     self.parent.push(ParentOp::Copy { options, flags, root, at, into });
                     into
                 }
-                Step::Link { .. } | Step::Kernel { .. } | Step::Inside { .. } | Step::Mount { .. } => continue,
+                Step::Link { .. }
+                | Step::Change { .. }
+                | Step::Kernel { .. }
+                | Step::Inside { .. }
+                | Step::Mount { .. } => continue,
             };
             self.mounts.push((Lane::Parent, self.parent.len() - 1, index));
             self.handed.push(into);
@@ -498,6 +502,7 @@ impl<'a> Lanes<'a> {
                 Step::Devices { .. } => "devices",
                 Step::Copy { .. } => "tmpfs",
                 Step::Link { to, .. } => to,
+                Step::Change { .. } => "",
                 Step::Kernel { what: Fresh::Proc, .. } => "proc",
                 Step::Kernel { what: Fresh::Sysfs, .. } => "sysfs",
                 Step::Inside { kind, .. } | Step::Mount { kind, .. } => kind,
@@ -512,10 +517,9 @@ impl<'a> Lanes<'a> {
                 }
                 (Step::Copy { at, change, .. }, Some(mount)) => {
                     self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Follow });
-                    for change in change.changes() {
-                        self.child.push(ChildOp::ChangeMount { root: Some(root), at: text(at)?, change });
-                    }
+                    self.change(root, at, change)?;
                 }
+                (Step::Change { at, change }, _) => self.change(root, at, change)?,
                 (Step::Link { at, .. }, _) => {
                     let (mode, major, minor, uid, gid) = (0, 0, 0, 0, 0);
                     let node = Node { path: text(at)?, mode, major, minor, link: Some(what), uid, gid };
@@ -537,16 +541,24 @@ impl<'a> Lanes<'a> {
                 }
                 (Step::Mount { at, source, data, flags, change, link, .. }, _) => {
                     here = None;
-                    let (source, at, data, flags, link) = (text(source)?, text(at)?, text(data)?, *flags, *link);
-                    self.child.push(ChildOp::Mount { root, kind: what, source, at: at.clone(), data, flags, link });
-                    for change in change.changes() {
-                        self.child.push(ChildOp::ChangeMount { root: Some(root), at: at.clone(), change });
-                    }
+                    let place = text(at)?;
+                    let mode_of_place = what.as_str() == "tmpfs" && flags & REMOUNT == 0 && !has_mode(data);
+                    let (source, data, flags, link) = (text(source)?, text(data)?, *flags, *link);
+                    let kind = what;
+                    self.child.push(ChildOp::Mount { root, kind, source, at: place, data, mode_of_place, flags, link });
+                    self.change(root, at, change)?;
                 }
                 // Each of these has its slot by now.
                 (Step::Tree { .. } | Step::Copy { .. } | Step::Devices { .. } | Step::Kernel { .. }, None) => {}
             }
             self.mounts.extend((first..self.child.len()).map(|at| (Lane::Child, at, index)));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, root: Slot, at: &str, change: &MountChange) -> Result<(), ScriptError> {
+        for change in change.changes() {
+            self.child.push(ChildOp::ChangeMount { root: Some(root), at: text(at)?, change });
         }
         Ok(())
     }
@@ -673,6 +685,14 @@ impl<'a> Lanes<'a> {
 
 /// `MOUNT_ATTR_RDONLY`.
 const READ_ONLY: u64 = 1;
+
+/// `MS_REMOUNT`.
+const REMOUNT: u32 = 1 << 5;
+
+/// Among the options of a tmpfs (tmpfs(5)).
+fn has_mode(data: &str) -> bool {
+    data.split(',').any(|option| option.starts_with("mode="))
+}
 
 fn map(extents: &[IdExtent]) -> Result<Text, ScriptError> {
     for IdExtent { inside, outside, size } in extents {

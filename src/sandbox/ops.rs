@@ -324,6 +324,8 @@ pub(super) enum ChildOp {
         source: Text,
         at: Text,
         data: Text,
+        /// Its root has the permission bits of the directory that it covers, if that was there before.
+        mode_of_place: bool,
         flags: u32,
         link: Link,
     },
