@@ -54,8 +54,7 @@ impl Which {
             return Ok(Vec::new());
         }
         let items = context.client().containers(None, "").await?;
-        let one =
-            |name: &String| Ok(id(Target::parse(name)?.among(&items, self.namespace.as_deref(), Match::Exact)?)?);
+        let one = |name: &String| id(Target::parse(name)?.among(&items, self.namespace.as_deref(), Match::Exact)?);
         self.names.iter().map(one).collect()
     }
 }
