@@ -134,6 +134,8 @@ impl Check<'_> {
             restart,
             stop,
             logs,
+            depends_on: _,
+            boot: _,
             deletion_policy: _,
         } = spec;
         self.command(command, args);

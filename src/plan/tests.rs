@@ -1,4 +1,5 @@
 mod deletion;
+mod order;
 mod words;
 
 use super::*;

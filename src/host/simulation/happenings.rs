@@ -6,7 +6,8 @@ use super::object;
 use super::referee::Asked;
 use crate::plan::{Limits, Override, OverrideState, Record, Wanted, Word};
 use crate::spec::{
-    Bytes, Container, DeletionPolicy, DesiredState, Object, ObjectId, Provenance, Resources, RestartPolicy, Span,
+    Bytes, Container, DeletionPolicy, Dependency, DependencyCondition, DesiredState, Object, ObjectId, Provenance,
+    Resources, RestartPolicy, Span,
 };
 use crate::store::Store as _;
 use std::sync::{Arc, LazyLock};
@@ -28,6 +29,16 @@ impl Simulation {
         let user_namespace = !dice.one_in(8);
         let deletion_policy = dice.pick(&[Delete, Delete, Delete, Stop, Orphan, Confirm]);
         let label = dice.roll(3).to_string();
+        // Of those before it, so that no circle comes about.
+        let before = self.names.iter().position(|name| name == id).unwrap_or_default();
+        let depends_on = match (dice.one_in(5), u64::try_from(before).unwrap_or_default()) {
+            (true, 1..) => vec![Dependency {
+                name: self.names[usize::try_from(dice.roll(before as u64)).expect("below a length")].name.clone(),
+                namespace: None,
+                condition: DependencyCondition::Running,
+            }],
+            _ => Vec::new(),
+        };
         let mut object = Object { id: id.clone(), ..PLAIN.clone() };
         object.labels.insert("l".to_owned(), label);
         let plain = object.spec;
@@ -38,6 +49,7 @@ impl Simulation {
             restart: crate::spec::Restart { policy, ..plain.restart },
             security: crate::spec::Security { user_namespace, ..plain.security },
             deletion_policy,
+            depends_on,
             ..plain
         };
         object.spec.resources.memory.limit = Some(Bytes(memory << 20));

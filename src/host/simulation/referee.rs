@@ -150,12 +150,13 @@ impl Referee {
             return *action == Action::Note;
         }
         match action {
-            Action::Note
-            | Action::Forget
-            | Action::Check { .. }
-            | Action::Start { .. }
-            | Action::Resize { .. }
-            | Action::Collect { .. } => true,
+            Action::Note | Action::Forget | Action::Check { .. } | Action::Resize { .. } | Action::Collect { .. } => {
+                true
+            }
+            Action::Start { object, .. } => {
+                let runs = |other: &ObjectId| world.lives_of(other).any(|(_, life)| life.process.is_some());
+                object.spec.depends_on.iter().all(|other| runs(&other.object(&object.id.namespace)))
+            }
             Action::Signal { instance, .. } | Action::Kill { instance } => {
                 world.lives.get(instance).is_none_or(|life| self.may_stop(world, instance, life))
             }
@@ -261,7 +262,12 @@ impl Referee {
                 assert!(process.is_none(), "{id} runs and should not");
                 continue;
             }
+            let runs = |other: &ObjectId| world.lives_of(other).any(|(_, life)| life.process.is_some());
+            let waits = good.spec.depends_on.iter().any(|other| !runs(&other.object(&id.namespace)));
             let Some(process) = process else {
+                if waits {
+                    continue;
+                }
                 let ended = lives.iter().find_map(|life| life.ended_alone);
                 let may_rest = match good.spec.restart.policy {
                     RestartPolicy::Always => false,

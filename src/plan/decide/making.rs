@@ -24,10 +24,19 @@ impl<'a> Case<'a> {
             return next;
         }
         match goal {
-            Goal::Run => self.create(ranges),
+            Goal::Run => match self.unmet() {
+                Some(next) => next,
+                None => self.create(ranges),
+            },
             Goal::Stand => self.stand(),
             Goal::Gone => Next::act(Action::Forget, "nothing of it is left"),
         }
+    }
+
+    /// What it waits for before it is started, if there is something.
+    pub(super) fn unmet(&self) -> Option<Next> {
+        let message = self.look.order.unmet(&self.record.accepted)?;
+        Some(Next::rest(Sync::Pending, message))
     }
 
     /// It stands still, and is to.

@@ -32,7 +32,7 @@ impl<'a> Case<'a> {
         if let Some((Class::Recreate, reason)) = self.pending_change() {
             return self.remove(reason);
         }
-        if let Some(next) = self.pausing() {
+        if let Some(next) = self.pausing().or_else(|| self.unmet()) {
             return next;
         }
         self.restart_done();
