@@ -134,6 +134,7 @@ impl Check<'_> {
             restart,
             stop,
             logs,
+            ignore_drift: _,
             depends_on: _,
             boot: _,
             deletion_policy: _,

@@ -1,6 +1,6 @@
 //! What the agent remembers of an object: written before an effect, forgotten after the host is clean.
 
-use crate::spec::{IdRange, InstanceId, Object, ObjectId, Provenance, Resources, Span, Timestamp};
+use crate::spec::{IdRange, InstanceId, LimitPointer, Object, ObjectId, Provenance, Resources, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -69,6 +69,9 @@ pub struct InstanceRecord {
     /// later is drift; a rounded one at once is not.
     #[serde(default)]
     pub readback: BTreeMap<String, String>,
+    /// What `readback` leaves out, because others may change it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<LimitPointer>,
     /// Advisory limits that this host has no knob for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsupported: Vec<String>,

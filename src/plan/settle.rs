@@ -36,6 +36,7 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
             let Some(current) = current(record, instance) else { return };
             current.phase = Phase::Running;
             current.actuated = object.spec.resources.clone();
+            current.ignored = object.spec.ignore_drift.clone();
             current.deferred = None;
             current.started_at = Some(now);
             if let Outcome::Started { pid: _, at, digest, readback, unsupported } = outcome {
@@ -48,7 +49,12 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
             record.attempts.next_try = None;
             record.attempts.last_error = None;
         }
-        Action::Resize { instance, from: _, to } => resized(record, instance, to, outcome, now),
+        Action::Resize { instance, from: _, to, ignored } => {
+            if let Some(current) = current(record, instance) {
+                current.ignored.clone_from(ignored);
+            }
+            resized(record, instance, to, outcome, now);
+        }
         Action::Signal { instance, signal: _ } => {
             let grace = record.accepted.spec.stop.grace;
             if let Some(InstanceRecord { phase: Phase::Stopping { signalled, kill_at }, .. }) =

@@ -7,6 +7,7 @@
 pub mod change;
 mod container;
 mod deletion;
+mod drift;
 mod env;
 mod id;
 mod image;
@@ -22,6 +23,7 @@ pub use container::{
     Network, Restart, RestartPolicy, Seccomp, Security, Signal, Stop, User,
 };
 pub use deletion::{DISABLED, DeletionPolicy, PRUNE, RECONCILE};
+pub use drift::{InvalidPointer, LimitPointer};
 pub use env::EnvName;
 pub use id::{IdRange, InstanceId, Kind, ObjectId};
 pub use image::ImageRef;

@@ -116,7 +116,8 @@ impl<'a> Case<'a> {
         match &self.record.instance {
             Some(instance) => {
                 let to = self.record.wanted_resources().into_owned();
-                Next::act(Action::Resize { instance: instance.id.clone(), from: Resources::default(), to }, reason)
+                let (instance, ignored) = (instance.id.clone(), self.record.accepted.spec.ignore_drift.clone());
+                Next::act(Action::Resize { instance, from: Resources::default(), to, ignored }, reason)
             }
             None => Next::rest(Sync::Pending, ""),
         }
@@ -141,6 +142,7 @@ fn first_run(
         digest: None,
         actuated: Resources::default(),
         readback: BTreeMap::new(),
+        ignored: Vec::new(),
         unsupported: Vec::new(),
         deferred: None,
         started_at,

@@ -108,8 +108,8 @@ impl<'a> Case<'a> {
             return Next::wait(deferred.next_try, Sync::Deferred, message);
         }
         let resize = |from: &Resources, reason: String| {
-            let action = Action::Resize { instance: instance.id.clone(), from: from.clone(), to: wanted.clone() };
-            Next::act(action, reason)
+            let (from, to, ignored) = (from.clone(), wanted.clone(), self.record.accepted.spec.ignore_drift.clone());
+            Next::act(Action::Resize { instance: instance.id.clone(), from, to, ignored }, reason)
         };
         let next = if let Some(deferred) = &instance.deferred {
             resize(&instance.actuated, format!("tried again: {}", deferred.message))
@@ -120,6 +120,9 @@ impl<'a> Case<'a> {
                 words::changes(&self.changes)
             };
             resize(&instance.actuated, reason)
+        } else if instance.ignored != self.record.accepted.spec.ignore_drift {
+            let reason = if self.changes.is_empty() { "ignoreDrift changed" } else { &*words::changes(&self.changes) };
+            resize(wanted, reason.to_owned())
         } else if let Some(drift) = drift(instance, sighting) {
             resize(wanted, drift)
         } else {
