@@ -162,12 +162,13 @@ pub enum MappedBy {
 }
 
 /// How a root becomes `/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeRoot {
     /// The host's tree is gone (pivot_root(2)).
     Pivot,
-    /// The host's tree stays below, where a root can't be pivoted: that of an initramfs.
-    Cover,
+    /// The host's tree stays below, where a root can't be pivoted: that of an initramfs. What is mounted
+    /// at `hidden` is taken away from the container's copy of it, or covered where it can't be.
+    Cover { hidden: Vec<String> },
 }
 
 /// What changes about a mount once it is there (`mount_setattr(2)`).

@@ -5,7 +5,7 @@
 //! position and an errno; the words are the parent's to find.
 
 use super::guard::{self, Guard};
-use super::launch::{Io, LISTENER, Stdio};
+use super::launch::{Io, LISTENER, SUCCESSOR, Stdio};
 use super::ops::{ChildOp, Fresh, HookCall, Namespaces, Node, Scheduling, Slot, TreeChange};
 use super::{Text, hooks, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
@@ -119,6 +119,14 @@ impl Child<'_> {
                 let file = rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
                 sys::enter_namespaces(file.as_fd(), namespace.0)
             }
+            ChildOp::Succeed => match sys::fork_sibling()? {
+                None => Ok(()),
+                Some(successor) => {
+                    let number = u32::try_from(successor.as_raw_nonzero().get()).map_err(|_| Errno::SRCH)?;
+                    tell(self.channel, number, SUCCESSOR);
+                    sys::exit(0)
+                }
+            },
             ChildOp::Make { what, attributes, into } => {
                 let fd = make(*what, *attributes)?;
                 self.keep(*into, fd)
@@ -160,6 +168,20 @@ impl Child<'_> {
                 rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
                 rustix::process::chdir(c"/")
             }
+            ChildOp::HideHosts { at } => {
+                let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+                match rustix::mount::unmount(at.as_c_str(), flags) {
+                    // It is below one that is gone already.
+                    Err(Errno::NOENT) => Ok(()),
+                    // In a user namespace, what has come from the host is there to stay.
+                    Err(Errno::INVAL | Errno::PERM) => {
+                        let empty = self.empty()?;
+                        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                        ignoring(rustix::mount::move_mount(&empty, c"", CWD, at.as_c_str(), flags), &[Errno::NOENT])
+                    }
+                    result => result,
+                }
+            }
             ChildOp::CoverRoot { root } => {
                 rustix::process::fchdir(self.slot(*root)?)?;
                 rustix::process::chroot(c".")?;
@@ -192,6 +214,12 @@ impl Child<'_> {
                 ignoring(rustix::process::setpriority_process(None, *nice), &[Errno::ACCESS, Errno::PERM])
             }
             ChildOp::WorkingDirectory { path } => working_directory(path.as_c_str()),
+            ChildOp::MakeWorkingDirectory { root, path } => {
+                // What is wrong with it is told when it is gone to.
+                let _ =
+                    path::mount_point(self.slot(*root)?, path.as_c_str(), path::Kind::Directory, path::Link::Follow);
+                Ok(())
+            }
             ChildOp::DropBounding { keep } => drop_bounding(*keep),
             ChildOp::SetUser { uid, gid, groups } => {
                 if *uid != 0 {

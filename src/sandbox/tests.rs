@@ -367,6 +367,9 @@ mod root {
         let mut ground = Ground::new("pwd");
         ground.blueprint.process.cwd = "/srv/new".to_owned();
         assert_eq!(ground.run().output, "/srv/new\n");
+        ground.blueprint.process.cwd = "/srv/newer".to_owned();
+        ground.blueprint.read_only_root = true;
+        assert_eq!(ground.run().output, "/srv/newer\n");
 
         // A descriptor of the host, as in CVE-2024-21626.
         let ground_dir = fs::File::open("/").unwrap();
@@ -375,6 +378,17 @@ mod root {
         ground.blueprint.process.cwd = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
         let words = explain(&ground);
         assert!(words.starts_with("changing to the working directory /proc/self/fd/"), "{words}");
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_child_that_fails_before_its_successor_is_there_says_why() {
+        let mut ground = Ground::with("true", None);
+        ground.blueprint.join.push((Namespace::User, "/dev/null".to_owned()));
+
+        let words = explain(&ground);
+
+        assert!(words.starts_with("entering the user namespace /dev/null: "), "{words}");
     }
 
     #[test]

@@ -535,6 +535,29 @@ fn a_root_is_also_changed_to_without_a_pivot() {
 
 #[test]
 #[ignore = "needs root"]
+fn without_a_pivot_no_proc_that_hides_nothing_is_in_reach() {
+    for user in [false, true] {
+        for option in ["--preserve-fds=0", "--no-pivot"] {
+            // As who has all rights in a user namespace of his own.
+            let mut bundle = Bundle::new("unshare -mrpf sh -c 'mount -t proc proc /tmp 2>/dev/null' || echo refused");
+            if user {
+                bundle.user_namespace(&json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+                bundle.open_to(100_000);
+            }
+            for set in ["bounding", "permitted", "effective"] {
+                let list = bundle.config["process"]["capabilities"][set].as_array_mut().unwrap();
+                list.push(json!("CAP_SETFCAP"));
+            }
+
+            let answer = bundle.run_with(&[option]);
+
+            assert_eq!(well(&answer), "refused", "{user} {option}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn cgroups_show_as_the_container_is_in_them() {
     let script = "while read -r id up dev root at options rest; do case $at in /sys/fs/cgroup*) \
                   echo $root $at ${options%%,*};; esac; done < /proc/self/mountinfo";
