@@ -747,6 +747,7 @@ mod root {
         let mut ready = [0; 6];
         reader.read_exact(&mut ready).unwrap();
         let mut plan = ExecPlan {
+            root: None,
             process: Process {
                 argv: [
                     "sh",
@@ -759,7 +760,6 @@ mod root {
                 ..ground.blueprint.process.clone()
             },
             enter: ground.blueprint.own.clone(),
-            root: None,
             cgroup: CgroupJoin::default(),
         };
         plan.process.argv[2] =

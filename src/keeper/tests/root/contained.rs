@@ -88,7 +88,6 @@ fn blueprint(directory: &Path, command: &str) -> Blueprint {
         init: false,
         hooks: sandbox::Hooks::default(),
         wait: false,
-        root: None,
         cgroup: CgroupJoin::default(),
     }
 }
@@ -134,6 +133,7 @@ fn a_whole_container_and_commands_in_it() {
 
     let plan = |argv: &[&str], terminal| ExecPlan {
         enter: NAMESPACES.to_vec(),
+        root: None,
         cgroup: CgroupJoin::default(),
         process: Process { terminal, ..process(argv) },
     };
