@@ -52,6 +52,10 @@ pub(super) enum Request {
     /// master), and then the compiled seccomp filter when the script wants one.
     Exec(Box<Exec>),
     Ping,
+    /// Answered by the program that has been executed in place of the one that was asked.
+    Upgrade {
+        program: PathBuf,
+    },
     Shutdown {
         force: bool,
     },
@@ -163,6 +167,8 @@ pub enum Fault {
     NotExecutable,
     /// The request makes no sense to this keeper.
     Invalid,
+    /// Not at this moment: something is half done.
+    Busy,
     #[default]
     #[serde(other)]
     Other,
@@ -255,6 +261,8 @@ pub struct Stats {
     pub connections: u64,
     /// Times that the loop woke up: stands still when nothing happens.
     pub wakeups: u64,
+    /// How many times it has executed another program in its place.
+    pub upgrades: u64,
 }
 
 #[cfg(test)]

@@ -68,13 +68,19 @@ impl Server {
         let state = State::Starting { report, script: Box::new(script), asker };
         let container = Container::new(instance, child, state, log, Some(stdout), Some(stderr));
         self.keep(id, container);
-        self.deadlines.insert((Instant::now() + self.start_timeout, Source::Report(id)));
+        self.deadlines.insert((Instant::now() + self.options.start_timeout, Source::Report(id)));
         Ok(())
     }
 
     /// Watches everything of a container.
     pub(super) fn keep(&mut self, id: u64, container: Container) {
-        let mut watched = self.watch(container.child.pidfd(), Source::Process(id));
+        let mut watched = match container.state {
+            // Whose end is known has nothing to tell any more, and would go on telling it.
+            State::Exited(_) => Ok(()),
+            State::Starting { .. } | State::Failing { .. } | State::Running => {
+                self.watch(container.child.pidfd(), Source::Process(id))
+            }
+        };
         for (stream, source) in [(&container.stdout, Source::Stdout(id)), (&container.stderr, Source::Stderr(id))] {
             if let Some(stream) = stream {
                 watched = watched.and_then(|()| self.watch(stream.fd(), source));
@@ -259,6 +265,7 @@ impl Server {
             execs: count(self.execs.len()),
             connections: count(self.connections.len()),
             wakeups: self.wakeups,
+            upgrades: self.upgrades,
         }
     }
 
