@@ -11,6 +11,7 @@ use crate::plan::{
 };
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
+use crate::sys::may_die;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -177,6 +178,10 @@ impl Driver {
                 self.again = true;
                 self.look = None;
             }
+            Message::KeeperNews(kind, reason, text) => {
+                self.journal.note(now(), kind, "agent", reason, text);
+                self.dirty_view = true;
+            }
             Message::Done(done) => {
                 let Done { object, action, result } = *done;
                 self.again = true;
@@ -315,7 +320,10 @@ impl Driver {
             let older = self.records.values().filter(|record| intents.iter().all(|intent| intent.id != record.id));
             let behind: Vec<Record> = if self.unsaved { older.cloned().collect() } else { Vec::new() };
             match self.store.put(&[behind, intents.clone()].concat()) {
-                Ok(()) => self.unsaved = false,
+                Ok(()) => {
+                    self.unsaved = false;
+                    may_die("intended");
+                }
                 // Whoever leaves and takes everything along needs no memory of it.
                 Err(error) if self.settings.stop_all => self.store_failed(&error),
                 Err(error) => {
@@ -426,8 +434,10 @@ impl Driver {
                 self.decisions.remove(&object);
                 self.settled.remove(&object);
                 self.journal.note(now(), EventType::Normal, &id, "Removed", "nothing of it is left".to_owned());
+                may_die("gone");
                 let written = self.store.forget(std::slice::from_ref(&object));
                 self.keep(written);
+                may_die("forgotten");
             }
             Settled::Unchanged => {}
         }
@@ -439,8 +449,10 @@ impl Driver {
         let settled = std::mem::take(&mut self.settled);
         let records: Vec<Record> = settled.iter().filter_map(|id| self.records.get(id).cloned()).collect();
         if !records.is_empty() {
+            may_die("done");
             let written = self.store.put(&records);
             self.keep(written);
+            may_die("settled");
         }
     }
 
@@ -552,6 +564,7 @@ impl Driver {
         let sources = self.sources.views(&self.desired);
         let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine);
         view.summary.warnings.extend(self.trouble.clone());
+        view.summary.warnings.extend(self.machine.keeper_warning());
         view
     }
 }

@@ -84,6 +84,11 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
             let message = match event {
                 HostEvent::Changed(object) => Message::HostChanged(object),
                 HostEvent::KeeperLost => Message::KeeperLost,
+                HostEvent::KeeperUpgraded => {
+                    let text = "the keeper runs the build that is installed now; every container went on".to_owned();
+                    Message::KeeperNews(EventType::Normal, "KeeperUpgraded", text)
+                }
+                HostEvent::KeeperOutdated(text) => Message::KeeperNews(EventType::Warning, "KeeperOutdated", text),
             };
             // The driver has left: nobody is to be woken.
             drop(sender.send(message));

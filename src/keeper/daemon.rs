@@ -75,6 +75,7 @@ pub fn spawn(options: &Options) -> Result<(), KeeperError> {
     // The agent's environment may hold secrets, and the keeper needs none of it.
     let mut launcher = command
         .env_clear()
+        .envs(sys::mortality())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

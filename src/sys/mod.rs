@@ -9,6 +9,7 @@ mod attributes;
 mod bpf;
 mod clone;
 mod exec;
+mod mortal;
 mod mount;
 mod pidfd;
 mod process;
@@ -25,6 +26,7 @@ pub use bpf::{
 };
 pub use clone::{Cloned, Request, clone3, exit, fork};
 pub use exec::{Pointers, execve};
+pub use mortal::{may_die, mortality};
 pub use mount::{MountChange, mount_setattr};
 pub use pidfd::{pidfd_exit_status, pidfd_kill};
 pub use process::{

@@ -6,8 +6,12 @@
 
 mod cgroups;
 mod commands;
+mod database;
+mod dying;
 mod failure;
 mod fixture;
 mod isolation;
+mod kills;
 mod lifecycle;
 mod sources;
+mod upgrade;
