@@ -66,6 +66,8 @@ pub(super) struct Driver {
     pub next_resync: Instant,
     pub wake_at: Option<Timestamp>,
     pub retry_at: Option<Instant>,
+    /// The store could not be read yet: what was intended before this start is not known.
+    pub unread: bool,
     /// A write to the store has failed since the last one that went well.
     pub unsaved: bool,
     /// What the agent itself fails at, said once until it is something else.
@@ -240,6 +242,12 @@ impl Driver {
             self.share();
             self.dirty_view = true;
         }
+        if resync && let Err(error) = self.store.check() {
+            self.store_failed(&error);
+        }
+        if self.unread && !self.remember() {
+            return false;
+        }
         // Consent is for one absence: what has come back is asked for anew.
         self.approved.retain(|id| !self.desired.objects.contains_key(id));
         if let Err(error) = self.observe() {
@@ -257,6 +265,39 @@ impl Driver {
         }
         let plan = crate::plan::plan(self.inputs());
         self.execute(plan)
+    }
+
+    /// The store could not be read when the agent started. Until it can be, nothing is decided.
+    pub fn is_without_memory(&mut self, error: &crate::store::StoreError) {
+        self.unread = true;
+        self.store_failed(error);
+    }
+
+    /// Reads what could not be read before. False: still not.
+    fn remember(&mut self) -> bool {
+        match self.store.scan() {
+            Ok(records) => {
+                self.records = records.into_iter().map(|record| (record.id.clone(), record)).collect();
+                self.share();
+            }
+            // Whoever takes everything along needs no memory of it.
+            Err(error) if self.settings.stop_all => self.store_failed(&error),
+            Err(error) => {
+                self.store_failed(&error);
+                return false;
+            }
+        }
+        self.unread = false;
+        true
+    }
+
+    /// What happened to the store is said, and stays in the status.
+    fn note_store_news(&mut self) {
+        for text in self.store.news() {
+            self.journal.note(now(), EventType::Warning, "agent", "DatabaseDamaged", text.clone());
+            self.facts.warnings.push(text);
+            self.dirty_view = true;
+        }
     }
 
     /// Keeps one copy of what a record and a manifest both say, as after a start with a database: the
@@ -335,6 +376,7 @@ impl Driver {
                 self.records.insert(record.id.clone(), record);
             }
         }
+        self.note_store_news();
         if !self.unsaved {
             self.recovered();
         }
@@ -477,6 +519,7 @@ impl Driver {
     fn store_failed(&mut self, error: &crate::store::StoreError) {
         let text = format!("{}; nothing is changed on the host until it can be written", crate::host::chain(error));
         self.unsaved = true;
+        self.note_store_news();
         self.fail("StoreFailed", text);
     }
 
