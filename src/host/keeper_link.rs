@@ -208,11 +208,10 @@ impl KeeperLink {
         connection.as_ref().filter(|connection| connection.number == alive).map(|connection| connection.keeper)
     }
 
-    /// Asks the keeper for its whole list.
+    /// Asks the keeper for its whole list, which comes as an event: an end that is told right after it must
+    /// not be overwritten by what was before.
     pub fn refresh(&self, client: &Client) -> Result<(), KeeperError> {
-        let list = client.list()?;
-        *lock(&self.shared.mirror) = list.into_iter().map(|handle| (handle.instance.clone(), handle)).collect();
-        Ok(())
+        client.list().map(drop)
     }
 
     pub fn handle(&self, instance: &InstanceId) -> Option<Handle> {
@@ -320,6 +319,9 @@ impl Shared {
                     Some(waiting) => drop(waiting.send(code)),
                     None => drop(execs.ended.insert(exec, code)),
                 }
+            }
+            Event::Listed(handles) => {
+                *lock(&self.mirror) = handles.into_iter().map(|handle| (handle.instance.clone(), handle)).collect();
             }
             Event::Lost => {
                 self.alive.store(0, Ordering::Release);

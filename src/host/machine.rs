@@ -91,9 +91,14 @@ impl Machine {
         // Before the keeper is started: its own place is among what is made.
         cgroups.prepare()?;
         let keeper = cgroups.keeper().unified.into_iter().map(PathBuf::from).collect();
+        let storage = Storage::new(&paths.lib, &paths.run, &paths.log);
+        if let Err(error) = storage.sweep() {
+            // Empty directories are in nobody's way.
+            tracing::warn!(error = %chain(&error), "removing what is left of removed containers failed");
+        }
         Ok(Self {
             cgroups,
-            storage: Storage::new(&paths.lib, &paths.run, &paths.log),
+            storage,
             images: Images::new(&paths.lib),
             keeper: KeeperLink::new(paths, keeper, notify),
             seccomp: SeccompCache::default(),

@@ -266,6 +266,9 @@ impl Shared {
             let Ok(Some(message)) = frame else { break };
             match message.parse() {
                 Ok(Frame::Reply { id, reply }) => {
+                    if let Reply::List(handles) = &reply {
+                        on_event(Event::Listed(handles.clone()));
+                    }
                     // Nobody waits any more after a timeout.
                     if let Some(answer) = self.with_waiting(|waiting| waiting.remove(&id)).flatten() {
                         let _ = answer.try_send(reply);

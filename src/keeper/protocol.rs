@@ -195,6 +195,10 @@ pub enum Event {
         exec: u64,
         exit: Exit,
     },
+    /// What the keeper holds, as an answer to [`Client::list`](super::Client::list) says: told here too, because
+    /// here it has its place among the other events.
+    #[serde(skip)]
+    Listed(Vec<Handle>),
     /// The connection has ended: every call fails from now on, and events may have been missed.
     Lost,
 }

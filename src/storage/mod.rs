@@ -161,6 +161,18 @@ impl Storage {
         remove_empty(&self.instances.join(id.family()))
     }
 
+    /// Takes away what a removal leaves that was cut off before its last step: directories of objects
+    /// without an instance, which nobody would ever look at.
+    pub fn sweep(&self) -> Result<(), StorageError> {
+        for family in list_or_nothing(&self.instances)? {
+            match rustix::fs::rmdir(self.instances.join(&family)) {
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                Err(error) => return Err(StorageError::io("removing", &self.instances.join(&family))(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// Every instance that has a directory, with the ids its layers were written with; `None` for
     /// the host's own ids, or when none were used yet.
     pub fn list(&self) -> Result<BTreeMap<InstanceId, Option<IdRange>>, StorageError> {

@@ -11,9 +11,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 /// How many roots play at the same time: most of a life is waiting.
-const AT_ONCE: usize = 4;
-/// Some places are come to dozens of times; the first and the last few say as much as all.
-const OFTEN: u32 = 2;
+const AT_ONCE: usize = 8;
+/// Some places are come to dozens of times; the first and the last say as much as all.
+const OFTEN: u32 = 1;
 
 /// A place and the how-manieth time there.
 type Death = (String, u32);
@@ -29,7 +29,7 @@ impl Stage {
     fn set() -> Self {
         let host = Host::up();
         let text = "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {name: neighbour}\nspec:\n  image: host:/\n  \
-                    init: true\n  command: [sh, -c, \"i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done\"]\n";
+                    init: true\n  command: [perl, -e, \"$| = 1; while (1) { print ++$i, qq(\\\\n); select undef, undef, undef, 0.2 }\"]\n";
         host.write("neighbour.yaml", text);
         let neighbour = host.pid("neighbour");
         let at_rest = host.census();
@@ -53,7 +53,7 @@ impl Stage {
             if self.host.has_ended() {
                 self.host.begin(&[]);
             }
-            std::thread::park_timeout(std::time::Duration::from_millis(10));
+            std::thread::park_timeout(std::time::Duration::from_millis(40));
         }
     }
 
@@ -76,7 +76,8 @@ impl Stage {
                 && status["generations"]["running"] == status["generations"]["lastGood"]
         };
         let with = |memory: &str, more: &str| {
-            let limits = format!("  resources: {{memory: {{limit: {memory}}}}}\n");
+            let limits =
+                format!("  resources: {{memory: {{limit: {memory}}}}}\n  restart: {{backoff: {{min: 100ms}}}}\n");
             sleeper("victim", &format!("{limits}{more}"))
         };
         self.host.write("victim.yaml", &with("64Mi", ""));
@@ -94,8 +95,6 @@ impl Stage {
         self.victim("it is made anew", |item| settled(item) && pid(item) != third);
         self.host.delete("victim.yaml");
         self.until("it is gone", |host| {
-            // Refused until its absence has been seen, and by an agent that dies.
-            drop(host.plim(["approve", "victim"]));
             let named = |item: &Value| item["metadata"]["name"] == "victim";
             host.items_if_any().is_some_and(|items| !items.iter().any(named))
         });
@@ -113,12 +112,22 @@ impl Stage {
         assert_eq!(pid(&neighbour), self.neighbour, "{after}\n{}", self.host.story());
         assert_eq!(neighbour["status"]["restarts"], 0, "{after}");
         assert!(alive(self.neighbour), "{after}");
+        // Not a line of it is lost, whoever was there to take it.
+        self.until(&format!("{after}: it is heard"), |host| {
+            let said = host.plim(["logs", "neighbour"]);
+            let lines = String::from_utf8_lossy(&said.stdout).into_owned();
+            let heard = lines.lines().zip(1..).all(|(line, number)| line == number.to_string());
+            assert!(heard, "{after}\n{lines}");
+            lines.lines().count() > 0
+        });
         let at_rest = self.at_rest.clone();
         let mut left = Vec::new();
         let deadline = Instant::now() + PATIENCE;
         self.until(&format!("{after}: as it was before"), |host| {
             left = host.census();
-            assert!(Instant::now() < deadline, "{after}\nbefore: {at_rest:#?}\nafter: {left:#?}\n{}", host.story());
+            let more: Vec<_> = left.iter().filter(|thing| !at_rest.contains(thing)).collect();
+            let less: Vec<_> = at_rest.iter().filter(|thing| !left.contains(thing)).collect();
+            assert!(Instant::now() < deadline, "{after}\nmore: {more:#?}\nless: {less:#?}\n{}", host.story());
             left == at_rest
         });
     }
@@ -148,6 +157,7 @@ fn dying_between_any_two_effects_leaves_a_host_that_the_next_start_brings_to_res
         return;
     }
     let deaths = places();
+    eprintln!("{} deaths", deaths.len());
     assert!(deaths.len() > 40, "{deaths:?}");
     let rest = Mutex::new(deaths.clone());
     // Looks do not come at the same times twice, so the last time of a place may not come; all first times do.
