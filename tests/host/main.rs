@@ -11,7 +11,7 @@ mod dying;
 mod failure;
 mod fixture;
 mod isolation;
+mod keeper;
 mod kills;
 mod lifecycle;
 mod sources;
-mod upgrade;

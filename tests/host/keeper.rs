@@ -1,10 +1,40 @@
-//! A newer keeper is installed, and the agent is started again.
+//! The keeper dies, or another build takes its place.
 
-use crate::fixture::{Host, alive, plim_bin, sleeper};
+use crate::fixture::{Host, alive, plim_bin, signal, sleeper};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+#[test]
+#[ignore = "needs root"]
+fn an_end_that_nobody_saw_is_unknown_and_a_failure() {
+    let mut host = Host::up();
+    let with = |name: &str, policy: &str| {
+        host.write(&format!("{name}.yaml"), &sleeper(name, &format!("  restart: {{policy: {policy}}}\n")));
+        host.pid(name)
+    };
+    let (again, never) = (with("again", "onFailure"), with("never", "never"));
+    let keeper = host.keeper_pid();
+
+    host.kill_agent();
+    signal(keeper, "KILL");
+    // A keeper that is not there cannot see it, and no other one has held it open.
+    host.until("the keeper is gone", || !alive(keeper));
+    for pid in [again, never] {
+        signal(pid, "KILL");
+        host.until("it is gone", || !alive(pid));
+    }
+    host.start();
+
+    let ended = host.wait("never", "ended", |item| item["status"]["phase"] == "Exited");
+    assert!(ended["status"]["exitCode"].is_null(), "{ended}");
+    assert!(ended["status"]["lastExit"].is_object(), "{ended}");
+    let back = host.wait("again", "back", |item| {
+        item["status"]["phase"] == "Running" && item["status"]["pid"] != again && item["status"]["sync"] == "synced"
+    });
+    assert_eq!(back["status"]["restarts"], 1, "{back}");
+}
 
 /// Programs of its own, that the test may replace.
 fn install(host: &mut Host) -> PathBuf {
@@ -73,7 +103,7 @@ fn a_signal_upgrades_under_a_running_agent_and_a_command_with_a_terminal_goes_on
     });
 
     replace(&keeper, |bytes| bytes.extend_from_slice(b"another build"));
-    crate::fixture::signal(running, "HUP");
+    signal(running, "HUP");
     host.until("the other build runs", || {
         fs::read(format!("/proc/{running}/exe")).unwrap() == fs::read(&keeper).unwrap()
     });
