@@ -6,6 +6,7 @@ use super::attributes::{Common, Modules};
 use super::build::{self, Built, Context};
 use super::config::{Config, Invalid, Mount, NamespaceKind};
 use super::driver::{self, Planned};
+use super::exposed;
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::hooks;
@@ -133,7 +134,13 @@ impl Scripted {
         let keyring = (!wish.no_new_keyring).then(|| format!("_ses.{}", wish.id));
         let common = Common::new(&config.linux, &config.annotations, keyring);
         let modules = Modules::of_this_host();
-        let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
+        let change_root = match &config.root {
+            Some(place) if wish.no_pivot => {
+                let root = bundle.join(&place.path);
+                ChangeRoot::Cover { hidden: exposed::bare(&mounts()?, &root.canonicalize().unwrap_or(root)) }
+            }
+            _ => ChangeRoot::Pivot,
+        };
         let context = Context { bundle: &bundle, place, wait, keep_descriptors, common, modules, change_root };
         let Built { mut blueprint, origins } = build::blueprint(&config, &context)?;
         if wish.console_socket.is_none() {
@@ -234,6 +241,7 @@ impl Container {
             start_time,
             namespaces: namespaces(&self.config),
             shares_pids: shares_pids(&self.config),
+            covered: wish.no_pivot || !has_own(&self.config, NamespaceKind::Mount),
             process: self.config.process.clone().unwrap_or_default(),
             common: self.common.clone(),
             filter: self.config.linux.seccomp.as_ref().map(seccomp::flags),
@@ -371,7 +379,11 @@ pub(super) fn words(text: &str, errno: i32) -> String {
 
 /// No pid namespace ends with its first process.
 fn shares_pids(config: &Config) -> bool {
-    !config.linux.namespaces.iter().any(|entry| entry.kind == NamespaceKind::Pid && entry.path.is_empty())
+    !has_own(config, NamespaceKind::Pid)
+}
+
+fn has_own(config: &Config, kind: NamespaceKind) -> bool {
+    config.linux.namespaces.iter().any(|entry| entry.kind == kind && entry.path.is_empty())
 }
 
 /// Those that are not the host's, for who enters them later.

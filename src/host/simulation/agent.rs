@@ -100,6 +100,8 @@ impl Simulation {
         self.crash();
         // Orders of people are lost with it.
         self.referee.orders.clear();
+        self.referee.suspended.clear();
+        self.referee.limits.clear();
         self.referee.forgot_at = Some(self.world.now);
         for life in self.world.lives.values_mut() {
             life.origin_unknown = true;
@@ -172,7 +174,7 @@ impl Simulation {
         for step in &plan.steps {
             assert!(!self.in_flight.contains_key(&step.object), "a second step for {}", step.object);
             self.say(|| format!("step {} {} class {}: {}", step.object, kind(&step.action), step.class, step.reason));
-            let justified = self.referee.justifies(&self.world, &step.action);
+            let justified = self.referee.justifies(&self.world, &step.object, &step.action);
             if let (true, Action::Remove { instance }) = (justified, &step.action) {
                 self.referee.doomed.insert(instance.clone());
             }
@@ -225,7 +227,7 @@ impl Simulation {
     fn carry_out(&mut self, object: &ObjectId) {
         let Some((step, justified)) = self.in_flight.remove(object) else { return };
         let kind = kind(&step.action);
-        self.referee.judge(&self.world, &step.action, justified);
+        self.referee.judge(&self.world, object, &step.action, justified);
         let (fate, point) = self.world.apply(&step.action, true);
         self.faults.count(kind, point);
         self.referee.look(&self.world);
@@ -251,6 +253,8 @@ impl Simulation {
                 self.store.forget(std::slice::from_ref(object)).expect("memory");
                 // An order ends with the object that it was about.
                 self.referee.orders.remove(object);
+                self.referee.suspended.remove(object);
+                self.referee.limits.remove(object);
             }
             Settled::Unchanged => {}
         }
@@ -310,12 +314,13 @@ impl Simulation {
         }
     }
 
-    /// Faults stop, somebody repairs the source and approves what is held; rest has to be reached.
+    /// Faults stop, somebody repairs the source, resumes what is suspended and approves what is held; rest has to be reached.
     pub fn come_to_rest(&mut self) {
         let faults = std::mem::replace(&mut self.world.faults, 0);
         self.readable = true;
         self.say(|| "faults stop".to_owned());
         self.world.obey();
+        self.resume_all();
         for rounds in 0..1_000 {
             if rounds == 80 {
                 // What waits for memory to be given back would wait for ever.

@@ -207,7 +207,7 @@ impl World {
                     unsupported: Vec::new(),
                 });
             }
-            Action::Resize { instance, from: _, to } => {
+            Action::Resize { instance, from: _, to, ignored: _ } => {
                 let Some(life) = self.lives.get_mut(instance) else { return Err(failure("no such cgroup")) };
                 let (Some(group), Some(process)) = (&mut life.group, &life.process) else {
                     return Err(failure("no such cgroup"));
