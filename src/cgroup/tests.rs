@@ -674,7 +674,8 @@ mod root {
 
     /// The v2 hierarchy alone, whatever else there is.
     fn unified_place(name: &str) -> Place {
-        let place = Place::find(&format!("/plimsoll-test-{}-{name}", std::process::id()), &BTreeSet::new()).unwrap();
+        let path = format!("/plimsoll-test-{}-{name}", std::process::id());
+        let place = Mounted::here().unwrap().find(&path, &BTreeSet::new()).unwrap();
         assert!(place.unified().is_some(), "no v2 hierarchy on this host");
         place
     }
