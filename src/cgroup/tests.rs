@@ -1,7 +1,7 @@
 //! Against the kernel of this host: the same claims on v2, hybrid and v1.
 
 mod root {
-    use crate::cgroup::place::Place;
+    use crate::cgroup::place::{Mounted, Place};
     use crate::cgroup::table::{Controller, Version};
     use crate::cgroup::{
         ALLOWED_DEVICES, Access, CgroupError, CgroupJoinPaths, Cgroups, Created, DeviceKind, DeviceRule, Verdict,

@@ -3,6 +3,7 @@
 use super::OciError;
 use super::args::{CgroupManager, UsageError};
 use super::config::{Config, Invalid, Resources};
+use super::create::shares_pids;
 use super::resources;
 use super::rows::{self, Now};
 use crate::cgroup::place::{self, Mounted, Place};
@@ -18,7 +19,8 @@ pub(super) struct Planned {
 }
 
 /// What a container whose cgroup has a name is in as well.
-const NAMED: [Controller; 7] = [
+const NAMED: [Controller; 8] = [
+    Controller::Cpu,
     Controller::Cpuset,
     Controller::Io,
     Controller::Hugetlb,
@@ -59,15 +61,20 @@ pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<
         absolute if absolute.starts_with('/') => absolute.to_owned(),
         relative => format!("/plim-oci/{relative}"),
     };
-    wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
+    wanted.extend([Controller::Memory, Controller::Pids]);
     if !given.is_empty() {
         // Who names the cgroup looks for it in all hierarchies, for figures if not for limits.
         wanted.extend(NAMED);
     }
     let mounted = Mounted::here()?;
     if !mounted.has_v2() {
-        // Then these pause a container and count its time.
-        wanted.extend([Controller::Freezer, Controller::Cpuacct]);
+        // Then this counts its time,
+        wanted.insert(Controller::Cpuacct);
+        if shares_pids(config) {
+            // and this keeps new processes from being born while all are killed. Others get it when they
+            // are to be paused.
+            wanted.insert(Controller::Freezer);
+        }
     }
     let place = find(&mounted, &path, given, &wanted)?;
     let asked =

@@ -10,14 +10,13 @@
 //! is not dumpable are nobody's to open (`/proc/PID/map_files`, proc(5)). This takes no copy and no
 //! second start. Who may make no mounts runs from a copy in sealed memory.
 
-use crate::sys::{self, Errno, Layout, Mapping, MountChange};
+use crate::sys::{self, Errno, Layout, MountChange};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::OpenTreeFlags;
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -41,7 +40,7 @@ pub fn hide(name: &CStr) -> io::Result<()> {
         // In a user namespace, or in a kernel that is made without CHECKPOINT_RESTORE.
         Err(_) => {
             let copy = sealed_copy(name, Path::new(OWN))?;
-            change_to(&copy, &copy).or_else(|_| Err(execute(&copy)))
+            change_to(&copy, &copy).map_err(|_| execute(&copy))
         }
     }
 }
@@ -64,11 +63,9 @@ fn behind_a_mount(name: &CStr) -> io::Result<()> {
 
 /// Runs on from `program`, which has the same content, and shows another file.
 fn change_to(program: &OwnedFd, shown: &OwnedFd) -> io::Result<()> {
-    let layout = layout()?;
-    let written = first_written(program)?;
-    for mapping in mappings()? {
-        let written = mapping.written || mapping.offset >= written;
-        sys::remap(Mapping { written, ..mapping }, program.as_fd())?;
+    let layout = layout();
+    for mapping in sys::mapped_program() {
+        sys::remap(mapping, program.as_fd())?;
     }
     Ok(sys::set_program(layout, shown.as_fd())?)
 }
@@ -105,76 +102,10 @@ fn executable_memory(name: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn not_understood(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// What of the program's file is in our memory.
-fn mappings() -> io::Result<Vec<Mapping>> {
-    let own = std::fs::read_link(OWN)?;
-    let maps = proc("/proc/self/maps")?;
-    let of_program = maps.split(|byte| *byte == b'\n').filter_map(|line| {
-        let path = line.iter().position(|byte| *byte == b'/').and_then(|at| line.get(at..))?;
-        (OsStr::from_bytes(path) == own.as_os_str()).then_some(line)
-    });
-    let mappings: Option<Vec<Mapping>> = of_program.map(mapping).collect();
-    mappings.filter(|all| !all.is_empty()).ok_or_else(|| not_understood("/proc/self/maps"))
-}
-
-/// "55d0c8a00000-55d0c8a10000 r-xp 00001000 08:01 123  /path"
-fn mapping(line: &[u8]) -> Option<Mapping> {
-    let text = line.split(|byte| *byte == b'/').next()?;
-    let mut fields = std::str::from_utf8(text).ok()?.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let rights = fields.next()?.as_bytes();
-    let number = |text: &str| usize::from_str_radix(text, 16).ok();
-    let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
-    let bit = |at: usize, letter: u8, bit: i32| if rights.get(at) == Some(&letter) { bit } else { 0 };
-    let protection = bit(0, b'r', libc::PROT_READ) | bit(1, b'w', libc::PROT_WRITE) | bit(2, b'x', libc::PROT_EXEC);
-    let written = rights.get(1) == Some(&b'w');
-    Some(Mapping { start: number(start)?, end: number(end)?, offset, protection, written })
-}
-
-/// Where in the file that begins which is written to after it is mapped, by whoever links it, and
-/// protected again: the first loadable part that is writable (elf(5)).
-fn first_written(program: &OwnedFd) -> io::Result<u64> {
-    const LOAD: u64 = 1;
-    const WRITABLE: u64 = 2;
-    // The headers are at its beginning.
-    let mut bytes = [0; PAGE];
-    let length = rustix::io::pread(program, &mut bytes, 0)?;
-    let bytes = bytes.get(..length).unwrap_or_default();
-    let number = |at: u64, size: usize| -> io::Result<u64> {
-        let at = usize::try_from(at).ok().and_then(|at| bytes.get(at..)?.get(..size));
-        let at = at.ok_or_else(|| not_understood("the program's file"))?;
-        Ok(at.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    };
-    let (table, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
-    for header in (0..count).map(|index| table + index * size) {
-        if number(header, 4)? == LOAD && number(header + 4, 4)? & WRITABLE != 0 {
-            return Ok(number(header + 8, 8)? & !(PAGE as u64 - 1));
-        }
-    }
-    Ok(u64::MAX)
-}
-
-const PAGE: usize = 4096;
-
-/// A file of `/proc`, which says it all in a few pieces.
-fn proc(path: &str) -> io::Result<Vec<u8>> {
-    let mut text = Vec::with_capacity(2 * PAGE);
-    File::open(path)?.read_to_end(&mut text)?;
-    Ok(text)
-}
-
 /// Where the kernel has our parts (proc_pid_stat(5)).
-fn layout() -> io::Result<Layout> {
-    let stat = String::from_utf8_lossy(&proc("/proc/self/stat")?).into_owned();
-    // The name before the bracket may hold anything; behind it the first field is the third.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let fields: Vec<u64> = fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-    let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
-    let layout = Layout {
+fn layout() -> Layout {
+    let field = sys::stat_field;
+    Layout {
         start_code: field(26),
         end_code: field(27),
         start_stack: field(28),
@@ -186,6 +117,5 @@ fn layout() -> io::Result<Layout> {
         arg_end: field(49),
         env_start: field(50),
         env_end: field(51),
-    };
-    if layout.start_code == 0 { Err(not_understood("/proc/self/stat")) } else { Ok(layout) }
+    }
 }
