@@ -70,10 +70,14 @@ pub(super) fn mount_point(root: BorrowedFd<'_>, path: &CStr, kind: Kind, link: L
     let more = if link == Link::Follow { OFlags::empty() } else { OFlags::NOFOLLOW };
     let place = match resolve_as(root, path, more) {
         Err(Errno::NOENT) => {
-            if !make_last(root, path, kind)? {
-                make(root, path, kind)?;
+            let made = if make_last(root, path, kind)? { resolve_as(root, path, more) } else { Err(Errno::NOENT) };
+            match made {
+                Err(Errno::NOENT) => {
+                    make(root, path, kind)?;
+                    resolve_as(root, path, more)?
+                }
+                result => result?,
             }
-            resolve_as(root, path, more)?
         }
         result => result?,
     };
@@ -94,25 +98,20 @@ pub(super) fn split(path: &CStr) -> Result<(&[u8], &CStr), Errno> {
 
 /// The directory at `path`, made if it is missing.
 pub(super) fn directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let mut buffer = [0u8; 4096];
-    buffer.get_mut(..path.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(path);
-    let path = CStr::from_bytes_until_nul(&buffer).map_err(|_| Errno::NAMETOOLONG)?;
-    mount_point(root, if path.is_empty() { c"/" } else { path }, Kind::Directory, Link::Follow)
+    let path = Path::of(&[path])?;
+    let path = if path.bytes().is_empty() { c"/" } else { path.text()? };
+    mount_point(root, path, Kind::Directory, Link::Follow)
 }
 
 /// The usual case: only the last part of a path is missing. Whether it is so.
 fn make_last(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<bool, Errno> {
     let Ok((parent, name)) = split(path) else { return Ok(false) };
-    let mut buffer = [0u8; 4096];
-    let Some(to) = buffer.get_mut(..parent.len()).filter(|to| !to.is_empty()) else { return Ok(false) };
-    to.copy_from_slice(parent);
-    let parent = CStr::from_bytes_until_nul(&buffer).map_err(|_| Errno::NAMETOOLONG)?;
-    if matches!(name.to_bytes(), b"" | b"." | b"..") {
+    if parent.is_empty() || matches!(name.to_bytes(), b"" | b"." | b"..") {
         return Ok(false);
     }
-    match resolve(root, parent) {
+    match resolve(root, Path::of(&[parent])?.text()?) {
         Err(Errno::NOENT) => Ok(false),
-        parent => make_one(&parent?, name, kind).map(|()| true),
+        parent => make_one(&parent?, name.to_bytes(), kind).map(|()| true),
     }
 }
 
