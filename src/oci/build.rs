@@ -132,9 +132,7 @@ fn without_mounts(config: &Config) -> Result<(), Invalid> {
     if !config.mounts.is_empty() {
         log::warn("mounts: left out: there is no mount namespace, and they would be the host's");
     }
-    let read_only = config.root.as_ref().is_some_and(|root| root.readonly);
     let refused = [
-        (read_only, "root.readonly"),
         (!config.linux.masked_paths.is_empty(), "linux.maskedPaths"),
         (!config.linux.readonly_paths.is_empty(), "linux.readonlyPaths"),
         (config.linux.rootfs_propagation.is_some(), "linux.rootfsPropagation"),

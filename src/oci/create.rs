@@ -241,6 +241,7 @@ impl Container {
             start_time,
             namespaces: namespaces(&self.config),
             shares_pids: shares_pids(&self.config),
+            covered: wish.no_pivot || !has_own(&self.config, NamespaceKind::Mount),
             process: self.config.process.clone().unwrap_or_default(),
             common: self.common.clone(),
             filter: self.config.linux.seccomp.as_ref().map(seccomp::flags),
@@ -378,7 +379,11 @@ pub(super) fn words(text: &str, errno: i32) -> String {
 
 /// No pid namespace ends with its first process.
 fn shares_pids(config: &Config) -> bool {
-    !config.linux.namespaces.iter().any(|entry| entry.kind == NamespaceKind::Pid && entry.path.is_empty())
+    !has_own(config, NamespaceKind::Pid)
+}
+
+fn has_own(config: &Config, kind: NamespaceKind) -> bool {
+    config.linux.namespaces.iter().any(|entry| entry.kind == kind && entry.path.is_empty())
 }
 
 /// Those that are not the host's, for who enters them later.

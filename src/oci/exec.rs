@@ -55,6 +55,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     let join = place.join();
     let mut plan = ExecPlan {
         enter,
+        root: init.covered.then(|| format!("/proc/{}/root", init.pid)),
         cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
         process: build::process(&process, "process", &given)?,
     };

@@ -59,6 +59,9 @@ pub(super) struct Init {
     /// Its other processes do not end with the first one.
     #[serde(default)]
     pub shares_pids: bool,
+    /// Its root is not that of its mount namespace.
+    #[serde(default)]
+    pub covered: bool,
     /// What `exec` starts from.
     pub process: Process,
     /// What `exec` has in common with it.

@@ -58,6 +58,8 @@ pub struct Blueprint {
 pub struct ExecPlan {
     /// Where the container is not in the host's own.
     pub enter: Vec<Namespace>,
+    /// Its root by a path of the host, where that is not the root of its mount namespace.
+    pub root: Option<String>,
     /// The container's own directories.
     pub cgroup: CgroupJoin,
     pub process: Process,

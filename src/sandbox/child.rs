@@ -100,6 +100,17 @@ impl Child<'_> {
             ChildOp::Seal => self.seal(),
             ChildOp::SetOomScore { value } => write_file(c"/proc/self/oom_score_adj", value.as_c_str().to_bytes()),
             ChildOp::JoinCgroup { tasks } => write_file(tasks.as_c_str(), b"0"),
+            ChildOp::TakeRoot { path, into } => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = rustix::fs::open(path.as_c_str(), flags, Mode::empty())?;
+                let target = self.target.ok_or(Errno::BADF)?;
+                let mut ended = [rustix::event::PollFd::new(&target, rustix::event::PollFlags::IN)];
+                let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+                if rustix::event::poll(&mut ended, Some(&now))? != 0 {
+                    return Err(Errno::SRCH);
+                }
+                self.keep(*into, root)
+            }
             ChildOp::EnterNamespaces { namespaces } => {
                 sys::enter_namespaces(self.target.ok_or(Errno::BADF)?, namespaces.0)
             }

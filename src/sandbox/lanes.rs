@@ -61,7 +61,8 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     // What the parent makes for the child.
     let has_mounts = own.contains(&Namespace::Mount) || joined(Namespace::Mount).is_some();
     let (root, grafts) = match root {
-        Root::Directory { path } if !has_mounts => (lanes.directory(path)?, Vec::new()),
+        // A copy of its own that is mounted nowhere can be read-only without the host's being so.
+        Root::Directory { path } if !has_mounts && !read_only_root => (lanes.directory(path)?, Vec::new()),
         Root::Directory { path } => (lanes.root(path, *mapped_root, *root_with_mounts)?, Vec::new()),
         Root::Overlay { base, grafts } => {
             let root = lanes.overlay(base, *mapped_root)?;
@@ -158,7 +159,7 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
 
 /// The script of another program in a running container, for [`super::launch_exec`]. Pure.
 pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
-    let ExecPlan { enter, cgroup, process } = plan;
+    let ExecPlan { enter, root, cgroup, process } = plan;
     let mut lanes = Lanes::new(None, None);
     let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
     lanes.parent.extend(process.attributes.before());
@@ -168,12 +169,21 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     lanes.labels = process.attributes.open_labels(&mut lanes.child, &mut lanes.slots)?;
     // Takes rights over the host.
     lanes.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
+    let root = match root {
+        Some(path) => {
+            let into = lanes.slots.take()?;
+            lanes.child.push(ChildOp::TakeRoot { path: text(path)?, into });
+            Some(into)
+        }
+        None => None,
+    };
     // A child is born into the pid namespace.
     let inside = enter.iter().filter(|namespace| **namespace != Namespace::Pid);
     let namespaces = inside.fold(Namespaces::NONE, |all, namespace| all.with((*namespace).into()));
     if namespaces != Namespaces::NONE {
         lanes.child.push(ChildOp::EnterNamespaces { namespaces });
     }
+    lanes.child.extend(root.map(|root| ChildOp::CoverRoot { root }));
     if user_namespace {
         lanes.become_root(process, 0, 0);
     }

@@ -158,6 +158,11 @@ pub(super) enum ChildOp {
     JoinCgroup {
         tasks: Text,
     },
+    /// The root of a running container, while that runs: it is found by the number of its process.
+    TakeRoot {
+        path: Text,
+        into: Slot,
+    },
     /// The namespaces of a running container, by the pidfd that the launcher was given.
     EnterNamespaces {
         namespaces: Namespaces,
@@ -629,6 +634,7 @@ impl fmt::Display for ChildOp {
             Self::JoinNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
             Self::MakeWorkingDirectory { path, .. } => write!(f, "making the working directory {path}"),
             Self::HideHosts { at } => write!(f, "taking away the host's {at}"),
+            Self::TakeRoot { path, into } => write!(f, "taking the root {path} as {into}"),
             Self::Succeed => f.write_str("going on as a new process"),
             Self::CoverRoot { root } => write!(f, "changing to the root {root}"),
             Self::AttachNodes { nodes, .. } => write!(f, "mounting the devices {nodes}"),

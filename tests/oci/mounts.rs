@@ -535,6 +535,28 @@ fn a_root_is_also_changed_to_without_a_pivot() {
 
 #[test]
 #[ignore = "needs root"]
+fn another_command_has_the_same_root_without_a_pivot() {
+    for hooks in [json!({}), json!({"createRuntime": [{"path": "/bin/true"}]})] {
+        let mut bundle = Bundle::new("sleep 1000");
+        fs::write(bundle.path("rootfs/etc/marker"), "own\n").unwrap();
+        bundle.config["hooks"] = hooks;
+        bundle.write();
+        let place = bundle.path("");
+        let words = ["run", "--no-pivot", "--detach", "--bundle", place.to_str().unwrap(), &bundle.id()];
+        let mut command = bundle.command(&words);
+        // Nobody has to wait for the end of its output.
+        let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
+        assert_eq!(status.unwrap().code(), Some(0));
+
+        let answer = bundle.call(&["exec", &bundle.id(), "cat", "/etc/marker"]);
+
+        assert_eq!(well(&answer), "own");
+        bundle.on(&["delete", "--force"]);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn without_a_pivot_no_proc_that_hides_nothing_is_in_reach() {
     for user in [false, true] {
         for option in ["--preserve-fds=0", "--no-pivot"] {

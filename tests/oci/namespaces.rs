@@ -192,7 +192,6 @@ fn without_a_mount_namespace_there_is_a_root_and_nothing_is_mounted_or_hidden() 
     bundle.config["process"]["args"] = json!(["/busy", "1000"]);
     fs::copy("/bin/sleep", bundle.path("rootfs/busy")).unwrap();
     namespaces(&mut bundle).retain(|entry| entry["type"] != "mount");
-    bundle.config["root"]["readonly"] = json!(false);
     let answer = bundle.create();
     let expected = "linux.maskedPaths: takes a mount namespace: it would change the host's mounts";
     assert!(answer.code == Some(1) && answer.err.contains(expected), "{answer:?}");
@@ -206,7 +205,13 @@ fn without_a_mount_namespace_there_is_a_root_and_nothing_is_mounted_or_hidden() 
     assert!(answer.code == Some(0) && answer.err.contains(expected), "{answer:?}");
     let number = pid(&bundle);
 
-    assert_eq!(fs::read_link(format!("/proc/{number}/root")).unwrap(), bundle.path("rootfs"));
+    assert!(fs::exists(format!("/proc/{number}/root/busy")).unwrap());
+    let refused = fs::write(format!("/proc/{number}/root/new"), "").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    fs::write(bundle.path("rootfs/new"), "").unwrap();
+    // There is no shell in it, but on the host.
+    let exec = bundle.call(&["exec", &bundle.id(), "/bin/sh", "-c", "echo host"]);
+    assert!(exec.code == Some(255) && exec.err.contains("exec /bin/sh: no such file"), "{exec:?}");
     assert_eq!(fs::read_link(format!("/proc/{number}/ns/mnt")).unwrap(), fs::read_link("/proc/self/ns/mnt").unwrap());
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
     bundle.on(&["delete", "--force"]);
