@@ -6,6 +6,7 @@
 
 mod cgroups;
 mod commands;
+mod drift;
 mod failure;
 mod fixture;
 mod isolation;
