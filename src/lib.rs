@@ -83,8 +83,9 @@
 //!   length is paid at every start.
 //! - **Consent is for one absence**: when an object's text comes back, what was approved before is
 //!   forgotten, and its next disappearance is asked about anew.
-//! - **The runtime runs from sealed memory without a second `execve`**: the copy takes the place of the
-//!   file's mappings ([`sandbox::program`]). It costs what copying the program costs, which is why its size counts.
+//! - **The runtime hides its own file without a copy or a second `execve`**: the file's mappings are made
+//!   anew through a mount that nobody can name, and what the process shows as its program is an empty file
+//!   ([`sandbox::program`]). A copy in sealed memory would cost as much as all the rest of an `exec`.
 //! - **Filters are shortened** to a search tree for each architecture: the kernel pays for every
 //!   instruction at every start.
 //! - **A newer keeper takes the place of the one that runs** by `execve`: an agent that finds another program

@@ -1,5 +1,6 @@
 //! The loop: wait, read, look, plan, write down, act. It decides nothing.
 
+use super::history::{History, Report};
 use super::inbox::{Done, Message, Sender};
 use super::journal::Journal;
 use super::options::Pace;
@@ -38,6 +39,7 @@ pub(super) struct Driver {
     pub pace: Pace,
     pub sources: Sources,
     pub journal: Journal,
+    pub history: History,
     pub inbox: Receiver<Message>,
     pub sender: Sender,
     /// Counts the times that something changed that can be shown.
@@ -88,6 +90,7 @@ pub(super) struct Decision {
     pub class: crate::spec::change::Class,
     pub reason: String,
     pub action: &'static str,
+    pub changes: Vec<crate::spec::change::FieldChange>,
     /// What came of it, when it is over.
     pub result: Option<String>,
 }
@@ -399,10 +402,18 @@ impl Driver {
                 if step.changes.is_empty() { step.reason.clone() } else { format!("{}: {}", step.class, step.reason) };
             self.journal.note(now(), EventType::Normal, &object, action, text);
         }
-        let decision = Decision { at: now(), class: step.class, reason: step.reason, action, result: None };
+        let Step { object: _, class, reason, changes, record: _, action: _ } = &step;
+        let (reason, changes) = (reason.clone(), changes.clone());
+        let decision = Decision { at: now(), class: *class, reason, action, changes, result: None };
         self.decisions.insert(step.object.clone(), decision);
         match step.action {
-            Action::Note => return,
+            Action::Note => {
+                let is_change = self.decisions.get(&step.object).is_some_and(|decision| !decision.changes.is_empty());
+                if is_change {
+                    self.report(&step.object, "taken over, nothing to do");
+                }
+                return;
+            }
             // The host is not asked: what is to be forgotten was seen to be gone.
             Action::Forget => return self.done(step.object, &step.action, Ok(Outcome::Done)),
             Action::Start { .. }
@@ -430,6 +441,29 @@ impl Driver {
                 // The driver has left: the next one will look for itself.
                 drop(sender.send(Message::Done(Box::new(Done { object, action, result }))));
             });
+        }
+    }
+
+    /// Adds what was just done to the object's history; a try that ended as the one before it did is the
+    /// same news.
+    fn report(&self, object: &ObjectId, result: &str) {
+        let (Some(decision), Some(record)) = (self.decisions.get(object), self.records.get(object)) else { return };
+        if decision.reason.starts_with("tried again") {
+            return;
+        }
+        let report = Report {
+            at: decision.at,
+            generation: record.generation,
+            class: decision.class,
+            action: decision.action.to_owned(),
+            reason: decision.reason.clone(),
+            changes: decision.changes.clone(),
+            source: super::history::source(&record.provenance),
+            result: result.to_owned(),
+            took_ms: now().since(decision.at).0,
+        };
+        if let Err(error) = self.history.add(object, &report) {
+            tracing::warn!(container = %object, %error, "a line of its history could not be written");
         }
     }
 
@@ -461,8 +495,16 @@ impl Driver {
         if !text.is_empty() {
             self.journal.note(now(), kind, &id, reason, text.clone());
         }
+        let text = if text.is_empty() { "done".to_owned() } else { text };
+        let is_change = matches!(
+            action,
+            Action::Start { .. } | Action::Resize { .. } | Action::Signal { .. } | Action::Remove { .. }
+        );
+        if is_change {
+            self.report(&object, &text);
+        }
         if let Some(decision) = self.decisions.get_mut(&object) {
-            decision.result = Some(if text.is_empty() { "done".to_owned() } else { text });
+            decision.result = Some(text);
         }
         let Some(record) = self.records.get(&object) else { return };
         match crate::plan::settle(record, action, result, now()) {

@@ -6,6 +6,7 @@
 
 mod driver;
 mod handle;
+mod history;
 mod inbox;
 mod journal;
 mod options;
@@ -18,6 +19,7 @@ mod view;
 
 pub use crate::host::{ExecRequest, ExecSession, Usage};
 pub use handle::{Command, CommandError, Handle, PlanReport, PlanRequest, PlannedChange};
+pub use history::Report;
 pub use options::{AgentError, Options};
 pub use view::{
     Condition, ContainerStatus, Event, EventType, Generations, Item, List, Metadata, ResourcesView, SourceView,
@@ -135,11 +137,13 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     };
     let (changes, changed) = watch::channel(0);
     let last = Arc::new(Mutex::new(Arc::new(empty)));
+    let history = history::History::new(paths.lib.join("history"));
     let handle = Handle {
         changes: changed,
         last: last.clone(),
         inbox: sender.clone(),
         journal: journal.clone(),
+        history: history.clone(),
         machine: machine.clone(),
     };
     let mut driver = driver::Driver {
@@ -150,6 +154,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         pace,
         sources: sources::Sources::new(&manifests, &trust(&options, &manifests), sender.clone(), pace),
         journal,
+        history,
         inbox,
         sender,
         changes,

@@ -41,8 +41,11 @@ fn text(bytes: &[u8]) -> String {
 
 /// Writes in one write(2); a control file is never made by this.
 pub(super) fn write(dir: BorrowedFd<'_>, path: &str, value: &str) -> Result<(), Errno> {
-    let file = rustix::fs::openat(dir, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    write_open(&file, value)
+    write_open(&open_to_write(dir, path)?, value)
+}
+
+pub(super) fn open_to_write(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(dir, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 pub(super) fn write_open(file: &OwnedFd, value: &str) -> Result<(), Errno> {

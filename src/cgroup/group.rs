@@ -421,7 +421,7 @@ impl Cgroups {
         }
     }
 
-    fn need_base(&self, index: usize) -> Result<Arc<OwnedFd>, CgroupError> {
+    pub(super) fn need_base(&self, index: usize) -> Result<Arc<OwnedFd>, CgroupError> {
         let hierarchy = &self.hierarchies[index];
         hierarchy
             .base(&self.parent)?

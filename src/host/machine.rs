@@ -352,6 +352,10 @@ impl Machine {
         to: &Resources,
         ignored: &[LimitPointer],
     ) -> Result<Outcome, MachineError> {
+        // Somebody may have taken its cgroup away under it.
+        if let Some(handle) = self.keeper.handle(instance).filter(|handle| handle.state == HandleState::Running) {
+            self.cgroups.restore(instance, handle.pid)?;
+        }
         let resized = self.cgroups.resize(instance, from, to, ignored)?;
         let deferred = resized.deferred.map(|message| Deferred {
             message,
@@ -374,6 +378,18 @@ impl Machine {
         may_die("stop signal sent");
         match sent {
             // It has ended meanwhile: what the signal was for.
+            Err(error) if error.fault() == Some(Fault::NotFound) => Ok(Outcome::Done),
+            result => Ok(result.map(|()| Outcome::Done)?),
+        }
+    }
+
+    /// Everything in its cgroup, and its PID 1 also where that has been taken away.
+    fn kill(&self, instance: &InstanceId) -> Result<Outcome, MachineError> {
+        self.cgroups.kill(instance)?;
+        if self.keeper.handle(instance).is_none_or(|handle| handle.state != HandleState::Running) {
+            return Ok(Outcome::Done);
+        }
+        match self.client()?.signal(instance, nix::libc::SIGKILL) {
             Err(error) if error.fault() == Some(Fault::NotFound) => Ok(Outcome::Done),
             result => Ok(result.map(|()| Outcome::Done)?),
         }
@@ -465,10 +481,7 @@ impl Machine {
             Action::Check { instance, object } => self.check(instance, object),
             Action::Resize { instance, from, to, ignored } => self.resize(instance, from, to, ignored),
             Action::Signal { instance, signal } => self.signal(instance, *signal),
-            Action::Kill { instance } => {
-                self.cgroups.kill(instance)?;
-                Ok(Outcome::Done)
-            }
+            Action::Kill { instance } => self.kill(instance),
             Action::Collect { instance } => self.collect(instance),
             Action::Remove { instance } => self.remove(instance),
         }

@@ -7,6 +7,7 @@
 mod cgroups;
 mod commands;
 mod database;
+mod drift;
 mod dying;
 mod failure;
 mod fixture;
