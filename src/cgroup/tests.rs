@@ -1,7 +1,7 @@
 //! Against the kernel of this host: the same claims on v2, hybrid and v1.
 
 mod root {
-    use crate::cgroup::place::Place;
+    use crate::cgroup::place::{Mounted, Place};
     use crate::cgroup::table::{Controller, Version};
     use crate::cgroup::{
         ALLOWED_DEVICES, Access, CgroupError, CgroupJoinPaths, Cgroups, Created, DeviceKind, DeviceRule, Verdict,
@@ -674,7 +674,8 @@ mod root {
 
     /// The v2 hierarchy alone, whatever else there is.
     fn unified_place(name: &str) -> Place {
-        let place = Place::find(&format!("/plimsoll-test-{}-{name}", std::process::id()), &BTreeSet::new()).unwrap();
+        let path = format!("/plimsoll-test-{}-{name}", std::process::id());
+        let place = Mounted::here().unwrap().find(&path, &BTreeSet::new()).unwrap();
         assert!(place.unified().is_some(), "no v2 hierarchy on this host");
         place
     }

@@ -367,9 +367,7 @@ fn capability_sets(from: Option<&config::Capabilities>, place: &str, user_namesp
 
 /// The bounding set of this process: `--privileged` of other tools names all that there are.
 fn our_capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+    crate::sys::Masks::own().bounding
 }
 
 type Joined = Vec<(Namespace, String)>;

@@ -28,12 +28,13 @@ use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
-    let mut container = Container::prepare(global, wish, Waits::ForStart)?;
+    let mut container = ManuallyDrop::new(Container::prepare(global, wish, Waits::ForStart)?);
     container.launch(wish).inspect_err(|_| container.undo())?;
     Ok(())
 }
@@ -46,7 +47,9 @@ pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> 
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
     signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
-    let mut container = Container::prepare(global, wish, Waits::Not)?;
+    // We end soon, and all memory at once: what is freed before costs a fault for every page, since the
+    // child had a copy of it.
+    let mut container = ManuallyDrop::new(Container::prepare(global, wish, Waits::Not)?);
     let launched = container.launch(wish).inspect_err(|_| container.undo())?;
     hooks::after_start(&container.record).inspect_err(|_| {
         end(&launched);
@@ -381,7 +384,7 @@ pub(super) fn words(text: &str, errno: i32) -> String {
 }
 
 /// No pid namespace ends with its first process.
-fn shares_pids(config: &Config) -> bool {
+pub(super) fn shares_pids(config: &Config) -> bool {
     !has_own(config, NamespaceKind::Pid)
 }
 
@@ -415,6 +418,9 @@ fn rootfs(blueprint: &Blueprint) -> String {
 /// may get a number between them, and does not end in the container.
 pub(super) fn descriptors(preserved: u32, listening: u32) -> Vec<u32> {
     let count = preserved.saturating_add(listening);
+    if count == 0 {
+        return Vec::new();
+    }
     let is_open = |fd: &u32| rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_ok();
     let all = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     // All at once: then the directory's own descriptor is closed, and not among those that are asked.

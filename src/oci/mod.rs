@@ -128,7 +128,7 @@ fn apart(command: &Command) -> Result<(), OciError> {
         let what = what.to_owned();
         |source| OciError::Io { what, source }
     };
-    if !guard::is_out(Guard::SealedProgram) {
+    if !guard::is_out(Guard::HiddenProgram) {
         program::hide(c"plim-oci").map_err(failed("hiding the program from the container"))?;
     }
     if guard::is_out(Guard::NotDumpable) {

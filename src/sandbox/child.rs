@@ -38,6 +38,8 @@ pub(super) struct Child<'a> {
     pub(super) parent_end: BorrowedFd<'a>,
     /// Where our parent's arguments are to be seen, if that is known.
     pub(super) arguments: Option<sys::Arguments>,
+    /// Signals that our parent ignores.
+    pub(super) ignored: u64,
     /// A pidfd of the container to enter.
     pub(super) target: Option<BorrowedFd<'a>>,
     /// Where a child that waits for its start listens.
@@ -45,13 +47,24 @@ pub(super) struct Child<'a> {
     /// Who has started it, and takes the parent's place.
     pub(super) starter: Option<OwnedFd>,
     pub(super) table: Table,
+    /// Where the last node was made, while nothing else is done.
+    pub(super) near: Option<Near<'a>>,
     /// An empty read-only directory, made when the first directory is masked.
     pub(super) empty: Option<OwnedFd>,
     /// From here on calls may be refused.
     pub(super) filtered: bool,
 }
 
-impl Child<'_> {
+/// A directory that nodes are made in, one after the other.
+pub(super) struct Near<'a> {
+    root: Slot,
+    path: &'a [u8],
+    directory: OwnedFd,
+    /// To be put back.
+    umask: Mode,
+}
+
+impl<'a> Child<'a> {
     /// Runs the lane. Comes back only when it has failed and reported that.
     pub(super) fn run(mut self) {
         for (position, op) in self.ops.iter().enumerate() {
@@ -61,6 +74,9 @@ impl Child<'_> {
                     return;
                 }
                 continue;
+            }
+            if !matches!(op, ChildOp::MakeNode { .. }) {
+                self.go_on();
             }
             if matches!(op, ChildOp::AwaitStart | ChildOp::AwaitHooks { .. }) {
                 self.report(position, READY);
@@ -95,7 +111,7 @@ impl Child<'_> {
         Ok(())
     }
 
-    fn perform(&mut self, op: &ChildOp) -> Result<(), Errno> {
+    fn perform(&mut self, op: &'a ChildOp) -> Result<(), Errno> {
         match op {
             ChildOp::Seal => self.seal(),
             ChildOp::SetOomScore { value } => write_file(c"/proc/self/oom_score_adj", value.as_c_str().to_bytes()),
@@ -273,13 +289,7 @@ impl Child<'_> {
                 let change = MountChange { set, clear, propagation, recursive, ..MountChange::default() };
                 sys::mount_setattr(target.as_fd(), change)
             }
-            ChildOp::MakeNode { root, node } => {
-                let (parent, name) = path::parent(self.slot(*root)?, node.path.as_c_str())?;
-                let umask = rustix::process::umask(Mode::empty());
-                let made = make_node(parent.as_fd(), name, node);
-                rustix::process::umask(umask);
-                ignoring(made, &[Errno::EXIST])
-            }
+            ChildOp::MakeNode { root, node } => self.make_node(*root, node),
             ChildOp::Console => console(),
             ChildOp::FindProgram { candidates } => find(candidates.iter().map(Text::as_c_str)),
             ChildOp::AwaitStart => self.await_start(),
@@ -341,8 +351,26 @@ impl Child<'_> {
         if let Io::Stdio(Stdio { stdin, stdout, stderr }) = self.io {
             place([stdin, stdout, stderr])?;
         }
-        sys::reset_signals();
+        // The clone has put back those that somebody listened to.
+        sys::reset_signals(self.ignored);
         sys::set_signal_mask(0)
+    }
+
+    fn make_node(&mut self, root: Slot, node: &'a Node) -> Result<(), Errno> {
+        let (path, name) = path::split(node.path.as_c_str())?;
+        if !self.near.as_ref().is_some_and(|near| (near.root, near.path) == (root, path)) {
+            self.go_on();
+            let directory = path::directory(self.slot(root)?, path)?;
+            self.near = Some(Near { root, path, directory, umask: rustix::process::umask(Mode::empty()) });
+        }
+        let directory = self.near.as_ref().map(|near| near.directory.as_fd()).ok_or(Errno::BADF)?;
+        ignoring(make_node(directory, name, node), &[Errno::EXIST])
+    }
+
+    fn go_on(&mut self) {
+        if let Some(near) = self.near.take() {
+            rustix::process::umask(near.umask);
+        }
     }
 
     /// Takes the parent's descriptors. A parent that has gone is the end of us too.

@@ -12,7 +12,6 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 
 /// The three descriptors that the command starts with.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +115,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
         _ => Vec::new(),
     };
     // Without them the child is only less well disguised.
-    let arguments = *ARGUMENTS.get_or_init(|| sys::Arguments::find().ok());
+    let (arguments, ignored) = (sys::Arguments::find(), sys::Masks::own().ignored);
     let argv = sys::Pointers::new(program.argv.iter().map(Text::as_c_str));
     let env = sys::Pointers::new(program.env.iter().map(Text::as_c_str));
     let hooks = script.child.iter().filter_map(|op| match op {
@@ -143,7 +142,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
             let table: Table = [const { None }; 256];
             let (argv, env, filter) = (&argv, &env, filter.as_slice());
             let ops = script.child.as_slice();
-            let (starter, empty, filtered) = (None, None, false);
+            let (starter, near, empty, filtered) = (None, None, None, false);
             Child {
                 ops,
                 argv,
@@ -154,10 +153,12 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
                 channel,
                 parent_end,
                 arguments,
+                ignored,
                 target,
                 listener,
                 starter,
                 table,
+                near,
                 empty,
                 filtered,
             }
@@ -187,9 +188,6 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
     let Parent { pid, pidfd, .. } = parent;
     Ok(Launched { pid, pidfd, report: ours })
 }
-
-/// They stay where they are.
-static ARGUMENTS: OnceLock<Option<sys::Arguments>> = OnceLock::new();
 
 fn explained(script: &Script, failure: Failure) -> LaunchError {
     LaunchError::Operation { failure, words: script.explain(&failure) }

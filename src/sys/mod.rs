@@ -9,7 +9,9 @@ mod attributes;
 mod bpf;
 mod clone;
 mod exec;
+mod mortal;
 mod mount;
+mod own;
 mod pidfd;
 mod process;
 mod program;
@@ -25,7 +27,9 @@ pub use bpf::{
 };
 pub use clone::{Cloned, Request, clone3, exit, fork, fork_sibling};
 pub use exec::{Pointers, execve};
+pub use mortal::{may_die, mortality};
 pub use mount::{MountChange, mount_setattr};
+pub use own::{Masks, stat_field};
 pub use pidfd::{pidfd_exit_status, pidfd_kill};
 pub use process::{
     CapabilitySets, Instruction, NEW_LISTENER, capset, clear_ambient, clear_securebits, close_between, close_copy,
@@ -34,7 +38,7 @@ pub use process::{
     set_limit, set_no_new_privileges, set_not_dumpable, set_seccomp_filter, set_signal_mask, unshare_namespaces,
     user_namespace_of, wait_for_signal,
 };
-pub use program::{Layout, Mapping, heap_end, remap, set_program};
+pub use program::{Layout, Mapping, heap_end, mapped_program, remap, set_program};
 pub use rustix::io::Errno;
 pub use title::Arguments;
 

@@ -139,11 +139,12 @@ pub fn set_signal_mask(mask: u64) -> Result<(), Errno> {
     })
 }
 
-/// Every signal has its default effect: an ignored one would stay ignored in the program.
-pub fn reset_signals() {
+/// Each of these signals has its default effect, where bit 0 is signal 1: an ignored one would stay
+/// ignored in the program.
+pub fn reset_signals(mask: u64) {
     // The kernel's sigaction: all zeroes is SIG_DFL, no flags, no restorer, nothing blocked.
     let default = [0u64; 4];
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| mask & 1 << (signal - 1) != 0) {
         // SAFETY: `default` is at least as large as the kernel's sigaction (32 bytes on 64-bit
         // machines), the old action is not asked for, and a default action runs no code of ours.
         // KILL and STOP fail with EINVAL, and are as they should be.

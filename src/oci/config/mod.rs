@@ -5,6 +5,7 @@
 
 mod hooks;
 mod linux;
+mod place;
 mod process;
 mod resources;
 
@@ -99,15 +100,7 @@ pub(super) fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 
 /// Reads one JSON text; an error names the place.
 pub fn parse<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Invalid> {
-    // Keeping the path costs as much as parsing, and is needed only for what went wrong.
-    if let Ok(value) = serde_json::from_slice(text) {
-        return Ok(value);
-    }
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut reader)
-        .map_err(|error| Invalid::new(error.path().to_string(), error.inner().to_string()))?;
-    reader.end().map_err(|error| Invalid::new(".", error.to_string()))?;
-    Ok(value)
+    serde_json::from_slice(text).map_err(|error| Invalid::new(place::of(text, &error), error.to_string()))
 }
 
 impl Config {
