@@ -79,6 +79,8 @@ impl<'a> Child<'a> {
                 self.go_on();
             }
             if matches!(op, ChildOp::AwaitStart | ChildOp::AwaitHooks { .. }) {
+                // Nobody may come and start it: who wants it gone need not kill it.
+                sys::end_on_signals();
                 self.report(position, READY);
             }
             if let Err(errno) = self.perform(op) {

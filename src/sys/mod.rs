@@ -15,6 +15,7 @@ mod own;
 mod pidfd;
 mod process;
 mod program;
+mod signal;
 mod title;
 
 pub use attributes::{
@@ -40,6 +41,7 @@ pub use process::{
 };
 pub use program::{Layout, Mapping, heap_end, mapped_program, remap, set_program};
 pub use rustix::io::Errno;
+pub use signal::end_on_signals;
 pub use title::Arguments;
 
 /// The error of the libc call that has just failed.

@@ -59,6 +59,25 @@ fn a_container_that_ends_before_its_start_does_not_hang_who_starts_it() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_created_container_ends_by_the_signals_that_end_other_processes() {
+    for (signal, ends) in [("TERM", true), ("INT", true), ("RTMIN+3", true), ("WINCH", false)] {
+        let bundle = Bundle::new("exec sleep 1000");
+        bundle.create();
+
+        let killed = bundle.call(&["kill", &bundle.id(), signal]);
+
+        assert_eq!(killed.code, Some(0), "{killed:?}");
+        if ends {
+            bundle.wait("its end", || bundle.status() == "stopped");
+        } else {
+            // Taken in order, so it has had the other one before.
+            assert_eq!(bundle.on(&["start"]).code, Some(0));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_program_that_is_missing_fails_create_and_leaves_nothing() {
     let mut bundle = Bundle::new("true");
     bundle.config["process"]["args"] = json!(["nope"]);
