@@ -3,7 +3,7 @@
 //! Places to die at are in programs that are built with the feature `attackable` alone (`sys::may_die`);
 //! without it there is nothing to see here.
 
-use crate::fixture::{Host, PATIENCE, alive, pid, signal, sleeper};
+use crate::fixture::{Host, PATIENCE, alive, pid, signal, sleeper, try_signal};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -87,6 +87,10 @@ impl Stage {
             settled(item) && item["status"]["resources"]["actuated"]["memory"]["limit"] == "96Mi"
         });
         assert_eq!(pid(&resized), first, "resized in place");
+        // Another program in its place, while everything else goes on.
+        if let Some(keeper) = self.host.keeper() {
+            try_signal(keeper, "HUP");
+        }
         self.host.write("victim.yaml", &with("96Mi", "  env: {N: \"1\"}\n"));
         let second = pid(&self.victim("it is restarted", |item| settled(item) && pid(item) != first));
         signal(second, "KILL");
