@@ -755,7 +755,7 @@ mod root {
         let (one, other): (InstanceId, InstanceId) =
             ("default_one.1".parse().unwrap(), "default_other.1".parse().unwrap());
         for instance in [&one, &other] {
-            cgroups.create(instance, &Resources::default()).unwrap();
+            cgroups.create(instance, &Resources::default(), &[]).unwrap();
         }
 
         let [own, others] = [&one, &other].map(|instance| cgroups.own(instance).into_iter().collect::<BTreeSet<_>>());
