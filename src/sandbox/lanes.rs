@@ -454,7 +454,15 @@ impl<'a> Lanes<'a> {
                     self.parent.push(ParentOp::Copy { options, flags, root, at, into });
                     into
                 }
-                Step::Link { .. }
+                // Who copies is the child; to map what it has copied it needs a namespace.
+                Step::Again { tree: Tree { mapping: Some(Mapping { by: MappedBy::Maps(maps), .. }), .. }, .. } => {
+                    let into = self.slots.take()?;
+                    let (uids, gids) = (map(&maps.uids)?, map(&maps.gids)?);
+                    self.parent.push(ParentOp::UserNamespace { uids, gids, into });
+                    into
+                }
+                Step::Again { .. }
+                | Step::Link { .. }
                 | Step::Change { .. }
                 | Step::Kernel { .. }
                 | Step::Inside { .. }
@@ -530,6 +538,7 @@ impl<'a> Lanes<'a> {
                 Step::Tree { tree, .. } => &tree.path,
                 Step::Devices { .. } => "devices",
                 Step::Copy { .. } => "tmpfs",
+                Step::Again { tree, .. } => &tree.path,
                 Step::Link { to, .. } => to,
                 Step::Change { .. } => "",
                 Step::Kernel { what: Fresh::Proc, .. } => "proc",
@@ -547,6 +556,15 @@ impl<'a> Lanes<'a> {
                 (Step::Copy { at, change, .. }, Some(mount)) => {
                     self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Follow });
                     self.change(root, at, change)?;
+                }
+                (Step::Again { tree: Tree { path, recursive, change, mapping, .. }, at, link }, namespace) => {
+                    let into = self.slots.take()?;
+                    let changes = change.changes();
+                    let idmap = namespace.map(|slot| (slot, mapping.as_ref().is_some_and(|mapping| mapping.recursive)));
+                    let path = text(path)?;
+                    self.child.push(ChildOp::Copy { root, path, recursive: *recursive, changes, idmap, into });
+                    let (mount, at, link) = (into, text(at)?, *link);
+                    self.child.push(ChildOp::Attach { root, mount, what, at, link });
                 }
                 (Step::Change { at, change }, _) => self.change(root, at, change)?,
                 (Step::Link { at, .. }, _) => {
