@@ -132,12 +132,15 @@ fn they_are_small() {
     assert!(runtime < runtimes && runtime * 2 < agent, "{runtime} of {agent} bytes");
 }
 
-/// Tests take guards out by this name; see `sandbox::guard`.
+/// Tests take guards out by the one name, and have programs die by the others; see `sandbox::guard` and
+/// `sys::may_die`.
 #[test]
-fn nothing_that_is_shipped_lets_a_guard_be_taken_out() {
+fn nothing_that_is_shipped_lets_a_guard_be_taken_out_or_dies_where_it_is_told() {
     for path in [env!("CARGO_BIN_EXE_plim"), env!("CARGO_BIN_EXE_plim-keeper"), env!("CARGO_BIN_EXE_plim-oci")] {
         let bytes = fs::read(path).unwrap();
-        let named = bytes.windows(18).any(|window| window == b"PLIM_WITHOUT_GUARD");
-        assert_eq!(named, cfg!(feature = "attackable"), "{path}");
+        for name in [&b"PLIM_WITHOUT_GUARD"[..], b"PLIM_DIE_NOTES"] {
+            let named = bytes.windows(name.len()).any(|window| window == name);
+            assert_eq!(named, cfg!(feature = "attackable"), "{path}");
+        }
     }
 }

@@ -87,6 +87,11 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
             let message = match event {
                 HostEvent::Changed(object) => Message::HostChanged(object),
                 HostEvent::KeeperLost => Message::KeeperLost,
+                HostEvent::KeeperUpgraded => {
+                    let text = "the keeper runs the build that is installed now; every container went on".to_owned();
+                    Message::KeeperNews(EventType::Normal, "KeeperUpgraded", text)
+                }
+                HostEvent::KeeperOutdated(text) => Message::KeeperNews(EventType::Warning, "KeeperOutdated", text),
             };
             // The driver has left: nobody is to be woken.
             drop(sender.send(message));
@@ -96,7 +101,13 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     let machine = Arc::new(machine);
     warnings.extend(crate::storage::ids_conflicts(paths.id_base(), ID_RANGES));
 
-    let records = opened.store.scan()?;
+    let (records, unread) = match opened.store.scan() {
+        Ok(records) => (records, None),
+        // What runs goes on; nothing is decided before it is known what was.
+        Err(error) if error.is_transient() => (Vec::new(), Some(error)),
+        Err(error) => return Err(error.into()),
+    };
+    warnings.extend(opened.store.news());
     let manifests = manifests(&options);
     let journal = journal::Journal::new();
     let facts = status::AgentFacts {
@@ -135,7 +146,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         history: history.clone(),
         machine: machine.clone(),
     };
-    let driver = driver::Driver {
+    let mut driver = driver::Driver {
         host: machine.clone(),
         machine: machine.clone(),
         store: Box::new(opened.store),
@@ -164,6 +175,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         next_resync: Instant::now(),
         wake_at: None,
         retry_at: None,
+        unread: false,
         unsaved: false,
         trouble: None,
         runtime: tokio::runtime::Handle::current(),
@@ -172,6 +184,9 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         last_shown: Instant::now(),
         dirty_view: true,
     };
+    if let Some(error) = unread {
+        driver.is_without_memory(&error);
+    }
     let (leaves, left) = oneshot::channel();
     // Nobody waits for it any more: then nobody is told that it has left.
     let rounds = move || {

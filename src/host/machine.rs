@@ -16,6 +16,7 @@ use crate::sandbox::{self, CgroupJoin, CgroupView};
 use crate::spec::change::{Class, class_between};
 use crate::spec::{Bytes, IdRange, InstanceId, LimitPointer, Object, Resources, Span, Timestamp};
 use crate::storage::{Storage, StorageError, UserError};
+use crate::sys::may_die;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::AsFd as _;
@@ -90,9 +91,14 @@ impl Machine {
         // Before the keeper is started: its own place is among what is made.
         cgroups.prepare()?;
         let keeper = cgroups.keeper().unified.into_iter().map(PathBuf::from).collect();
+        let storage = Storage::new(&paths.lib, &paths.run, &paths.log);
+        if let Err(error) = storage.sweep() {
+            // Empty directories are in nobody's way.
+            tracing::warn!(error = %chain(&error), "removing what is left of removed containers failed");
+        }
         Ok(Self {
             cgroups,
-            storage: Storage::new(&paths.lib, &paths.run, &paths.log),
+            storage,
             images: Images::new(&paths.lib),
             keeper: KeeperLink::new(paths, keeper, notify),
             seccomp: SeccompCache::default(),
@@ -108,6 +114,11 @@ impl Machine {
 
     pub fn keeper_pid(&self) -> Option<u32> {
         self.keeper.pid()
+    }
+
+    /// What a person has to know about the keeper.
+    pub fn keeper_warning(&self) -> Option<String> {
+        self.keeper.warning()
     }
 
     /// Where the instance's processes are, below the cgroup root.
@@ -153,7 +164,10 @@ impl Machine {
             let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
             let find = Whereabouts { cgroups: note.cgroup.directories(), pid: note.pid, since: note.since };
             match client.adopt(&instance, find, note.output) {
-                Ok(_) => tracing::info!(container = %instance, "the keeper took it over"),
+                Ok(_) => {
+                    tracing::info!(container = %instance, "the keeper took it over");
+                    may_die("taken over");
+                }
                 // Its PID 1 ended between the two looks; the next round sees a cgroup without process.
                 Err(error) if error.fault() == Some(Fault::NotFound) => {}
                 Err(error) => return Err(error.into()),
@@ -222,6 +236,7 @@ impl Machine {
             return Err(missing.into());
         }
         let image = self.images.prepare(&spec.image)?;
+        may_die("image there");
         if ids.is_none() {
             self.cgroups.guards_devices()?;
         }
@@ -276,6 +291,7 @@ impl Machine {
                 seccomp: filter.as_ref().map(|filter| filter.as_fd()),
             };
             let started = client.start(&request)?;
+            may_die("started");
             self.keeper.started(instance, started);
             note.pid = Some(started.pid);
             note.since = Some(started.since);
@@ -289,7 +305,9 @@ impl Machine {
             })
         })();
         if result.is_err() {
+            may_die("not started");
             self.undo_start(instance, existed);
+            may_die("start undone");
         }
         result
     }
@@ -356,7 +374,9 @@ impl Machine {
     fn signal(&self, instance: &InstanceId, signal: i32) -> Result<Outcome, MachineError> {
         let ignored = self.keeper.handle(instance).is_some_and(|handle| pid_one::ignores(handle.pid, signal));
         lock(&self.signalled).insert(instance.clone(), ignored);
-        match self.client()?.signal(instance, signal) {
+        let sent = self.client()?.signal(instance, signal);
+        may_die("stop signal sent");
+        match sent {
             // It has ended meanwhile: what the signal was for.
             Err(error) if error.fault() == Some(Fault::NotFound) => Ok(Outcome::Done),
             result => Ok(result.map(|()| Outcome::Done)?),
@@ -378,7 +398,9 @@ impl Machine {
     fn collect(&self, instance: &InstanceId) -> Result<Outcome, MachineError> {
         let client = self.client()?;
         self.end_processes(&client, instance)?;
+        may_die("processes ended");
         self.release(&client, instance)?;
+        may_die("released");
         self.cgroups.remove(instance)?;
         lock(&self.signalled).remove(instance);
         lock(&self.noted).remove(instance);
@@ -427,6 +449,7 @@ impl Machine {
         let rootfs = match scope {
             Scope::All => {
                 self.keeper.refresh(&client)?;
+                self.keeper.catch_up(&client);
                 self.storage.list()?
             }
             Scope::Objects(objects) => self.storage.list_of(objects)?,

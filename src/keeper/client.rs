@@ -199,6 +199,12 @@ impl Client {
         }
     }
 
+    /// Has the keeper execute `program` in its own place, with everything that it holds; returns when
+    /// that runs. [`Fault::Busy`] while a start is half done; any refusal leaves the keeper as it is.
+    pub fn upgrade(&self, program: &Path) -> Result<(), KeeperError> {
+        self.done(Request::Upgrade { program: program.to_owned() })
+    }
+
     pub fn stats(&self) -> Result<Stats, KeeperError> {
         match self.call(Request::Ping, &[], ANSWER_WITHIN)? {
             Reply::Stats(stats) => Ok(stats),
@@ -260,6 +266,9 @@ impl Shared {
             let Ok(Some(message)) = frame else { break };
             match message.parse() {
                 Ok(Frame::Reply { id, reply }) => {
+                    if let Reply::List(handles) = &reply {
+                        on_event(Event::Listed(handles.clone()));
+                    }
                     // Nobody waits any more after a timeout.
                     if let Some(answer) = self.with_waiting(|waiting| waiting.remove(&id)).flatten() {
                         let _ = answer.try_send(reply);

@@ -11,6 +11,7 @@ use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::hooks;
 use super::log;
+use super::netdevices;
 use super::passwd;
 use super::rdt::{self, Group};
 use super::relay;
@@ -126,6 +127,7 @@ impl Scripted {
         {
             return Err(Invalid::new("root.path", format!("{} is not a directory", place.path)).into());
         }
+        netdevices::find(&config.linux.net_devices)?;
         let planned = driver::plan(global.cgroups, &config, &wish.id)?;
         let place = &planned.place;
         if config.linux.intel_rdt.is_some() {
@@ -288,6 +290,7 @@ impl Container {
 
     /// Runs the hooks of the host while the child waits for them, and lets it go on.
     fn hooks(&self, launched: &Launched) -> Result<(), OciError> {
+        netdevices::hand_over(&self.config.linux.net_devices, launched.pid)?;
         hooks::before(&self.config.hooks, &self.record)?;
         let creating = hooks::state(&self.record, Status::Creating)?;
         let created = hooks::state(&self.record, Status::Created)?;

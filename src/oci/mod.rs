@@ -31,6 +31,7 @@ mod lifecycle;
 mod list;
 mod log;
 mod mounts;
+mod netdevices;
 mod passwd;
 mod rdt;
 mod relay;

@@ -9,6 +9,7 @@ mod attributes;
 mod bpf;
 mod clone;
 mod exec;
+mod mortal;
 mod mount;
 mod own;
 mod pidfd;
@@ -26,6 +27,7 @@ pub use bpf::{
 };
 pub use clone::{Cloned, Request, clone3, exit, fork, fork_sibling};
 pub use exec::{Pointers, execve};
+pub use mortal::{may_die, mortality};
 pub use mount::{MountChange, mount_setattr};
 pub use own::{Masks, stat_field};
 pub use pidfd::{pidfd_exit_status, pidfd_kill};
