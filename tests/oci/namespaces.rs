@@ -219,6 +219,119 @@ fn without_a_mount_namespace_there_is_a_root_and_nothing_is_mounted_or_hidden() 
 
 #[test]
 #[ignore = "needs root"]
+fn hooks_of_the_host_run_there_also_when_namespaces_are_joined() {
+    let first = Bundle::new("exec sleep 1000");
+    assert_eq!(first.create().code, Some(0));
+    let number = pid(&first);
+    let mut second = Bundle::new("readlink /proc/self/ns/net");
+    for entry in namespaces(&mut second) {
+        let kind = entry["type"].as_str().unwrap().to_owned();
+        if let Some((_, file)) = FILES.iter().find(|(name, _)| *name == kind && kind != "mount") {
+            entry["path"] = json!(format!("/proc/{number}/ns/{file}"));
+        }
+    }
+    let out = second.path("seen");
+    let script = format!("cd /proc/self/ns; readlink net uts ipc pid >> {}", out.display());
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    second.config["hooks"] = json!({"createRuntime": hook, "poststart": hook});
+
+    let answer = second.run();
+
+    let theirs = fs::read_link(format!("/proc/{number}/ns/net")).unwrap();
+    assert_eq!(Some(well(&answer)), theirs.to_str());
+    let own = ["net", "uts", "ipc", "pid"].map(|file| fs::read_link(format!("/proc/self/ns/{file}")).unwrap());
+    let once: String = own.iter().map(|link| format!("{}\n", link.display())).collect();
+    assert_eq!(fs::read_to_string(out).unwrap(), once.repeat(2));
+    first.on(&["delete", "--force"]);
+}
+
+/// Runs `test` in a network namespace of its own: a thread takes it along to what it starts.
+fn on_a_network_of_its_own(test: impl FnOnce() + Send + 'static) {
+    let outer = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(outer).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// With ip(8), which may not be there: then nobody can say.
+fn ip(words: &str) -> bool {
+    std::process::Command::new("ip").args(words.split(' ')).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn network_devices_come_along_with_their_addresses_and_are_up() {
+    on_a_network_of_its_own(|| {
+        if !ip("tuntap add plain0 mode tap") || !ip("tuntap add named0 mode tap") {
+            return;
+        }
+        for words in [
+            "addr add 10.9.8.7/24 brd 10.9.8.255 dev named0",
+            "addr add 10.9.9.1 peer 10.9.9.2/32 dev named0",
+            "addr add 10.9.7.1/24 dev named0 scope link",
+            "link set named0 address 02:00:00:00:00:07 mtu 1400",
+            "link set named0 up",
+        ] {
+            assert!(ip(words), "{words}");
+        }
+        for user in [false, true] {
+            if user {
+                // Those of a namespace that has ended end with it, as they are not real.
+                assert!(ip("tuntap add plain0 mode tap") && ip("tuntap add named0 mode tap"));
+                assert!(ip("addr add 10.9.8.7/24 dev named0"));
+            }
+            let mut bundle = Bundle::new("ip -o -4 addr show; ip -o link show plain0; ip link show inner0");
+            let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+            if user {
+                mapped(&mut bundle, &mapping, &mapping);
+            }
+            bundle.config["linux"]["netDevices"] = json!({"plain0": {}, "named0": {"name": "inner0"}});
+
+            let answer = bundle.run();
+
+            let seen = well(&answer);
+            assert!(seen.contains("inner0    inet 10.9.8.7/24"), "{seen}");
+            assert_eq!(seen.matches(",UP").count(), 2, "{seen}");
+            if !user {
+                assert!(seen.contains("brd 10.9.8.255 scope global") && seen.contains("10.9.9.1 peer 10.9.9.2/32"));
+                assert!(seen.contains("mtu 1400") && seen.contains("02:00:00:00:00:07"), "{seen}");
+            }
+            assert!(!seen.contains("10.9.7.1"), "{seen}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn network_devices_that_cannot_come_along_are_named() {
+    on_a_network_of_its_own(|| {
+        for (devices, own, expected) in [
+            (json!({"none0": {}}), true, "linux.netDevices[\"none0\"]: finding the device: No such device"),
+            (json!({"a/b": {}}), true, "linux.netDevices[\"a/b\"]: \"a/b\" is not the name of a device"),
+            (json!({"lo": {"name": "a%d"}}), true, "linux.netDevices[\"lo\"]: \"a%d\" is not the name"),
+            (json!({"a": {"name": "c"}, "b": {"name": "c"}}), true, "linux.netDevices[\"b\"]: another one is c inside"),
+            (json!({"lo": {}}), false, "linux.netDevices: take a network namespace"),
+            (json!({"lo": {}}), true, "linux.netDevices[\"lo\"]: moving it into the container as lo: "),
+        ] {
+            let mut bundle = Bundle::new("true");
+            bundle.config["linux"]["netDevices"] = devices;
+            if !own {
+                namespaces(&mut bundle).retain(|entry| entry["type"] != "network");
+            }
+
+            let answer = bundle.run();
+
+            assert!(answer.code == Some(1) && answer.err.contains(expected), "{answer:?}");
+            assert!(bundle.is_gone());
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_container_in_all_of_the_hosts_namespaces_runs() {
     let mut bundle = Bundle::new("readlink /proc/self/ns/net /proc/self/ns/pid /proc/self/ns/uts");
     namespaces(&mut bundle).retain(|entry| entry["type"] == "mount");

@@ -1,8 +1,7 @@
 //! `config.json` as the OCI runtime specification (1.3) has it, the part for Linux.
 //!
-//! What the specification does not know is ignored, as it demands. What it knows is either here with
-//! a type of its own, or here as [`Later`]: refused with its path when it asks for anything. Nothing
-//! that is asked for is silently left out.
+//! What the specification does not know is ignored, as it demands. What it knows has a type of its own
+//! here: nothing that is asked for is silently left out.
 
 mod hooks;
 mod linux;
@@ -13,7 +12,7 @@ mod resources;
 pub use hooks::{Hook, Hooks};
 pub use linux::{
     Arch, Clock, ClockOffset, Device, DeviceKind, IdMapping, IntelRdt, Linux, MemoryFlag, MemoryMode, MemoryPolicy,
-    NamespaceEntry, NamespaceKind, Personality, PersonalityDomain, RootPropagation, Seccomp, SeccompFlag,
+    NamespaceEntry, NamespaceKind, NetDevice, Personality, PersonalityDomain, RootPropagation, Seccomp, SeccompFlag,
 };
 pub use process::{
     Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, Process, Rlimit, Scheduler, SchedulerFlag,
@@ -24,7 +23,7 @@ pub use resources::{
     Throttle, WeightDevice,
 };
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -90,25 +89,6 @@ pub struct Mount {
     pub uid_mappings: Vec<IdMapping>,
     #[serde(default, deserialize_with = "or_null")]
     pub gid_mappings: Vec<IdMapping>,
-}
-
-/// A part of the specification that is refused until it is supported, unless it asks for nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Later(serde_json::Value);
-
-impl Later {
-    pub fn refuse(&self, path: impl Into<String>) -> Result<(), Invalid> {
-        use serde_json::Value;
-        let asks = match &self.0 {
-            Value::Null | Value::Bool(false) => false,
-            Value::Bool(true) | Value::Number(_) => true,
-            Value::String(text) => !text.is_empty(),
-            Value::Array(list) => !list.is_empty(),
-            Value::Object(map) => map.values().any(|value| Self(value.clone()).refuse("").is_err()),
-        };
-        if asks { Err(Invalid::new(path, "not supported yet")) } else { Ok(()) }
-    }
 }
 
 /// Programs written in Go say `null` for an empty list.
