@@ -75,8 +75,10 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
         without_mounts(config)?;
         &[]
     };
+    let path = context.bundle.join(&root.path);
     let around = Surroundings {
         bundle: context.bundle,
+        root: &path,
         devices: &linux.devices,
         place: context.place,
         own_cgroups: own.contains(&Namespace::Cgroup),
@@ -89,7 +91,6 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     }
     let mounts::Planned { mut mounts, nodes, origins } = mounts::plan(mounts, &around)?;
     attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules);
-    let path = context.bundle.join(&root.path);
     let given = Given {
         seccomp: linux.seccomp.as_ref().map(seccomp::flags),
         user_namespace: ids.is_some(),

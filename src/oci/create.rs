@@ -21,6 +21,7 @@ use super::service;
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
+use crate::sandbox::program::Hidden;
 use crate::sandbox::{
     self, Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch, proceed,
 };
@@ -39,7 +40,7 @@ pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
     Ok(())
 }
 
-pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> {
+pub(super) fn run(global: &Global, wish: &Create, hidden: Hidden) -> Result<ExitCode, OciError> {
     if wish.print_script {
         super::show::print(&Scripted::of(global, wish, Waits::Not)?.script.to_string())?;
         return Ok(ExitCode::SUCCESS);
@@ -63,6 +64,7 @@ pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> 
         end(&launched);
         container.undo();
     })?;
+    drop(hidden);
     let code = supervise(&launched, &signals, terminal)?;
     if !wish.keep {
         container.remove()?;
@@ -414,18 +416,18 @@ fn rootfs(blueprint: &Blueprint) -> String {
     }
 }
 
-/// Which descriptors from 3 on the program keeps: those that are open now. What is opened here later
-/// may get a number between them, and does not end in the container.
+/// Which descriptors from 3 on the program keeps: those that we were started with. What is opened here
+/// may have a number between them, and does not end in the container.
 pub(super) fn descriptors(preserved: u32, listening: u32) -> Vec<u32> {
     let count = preserved.saturating_add(listening);
     if count == 0 {
         return Vec::new();
     }
-    let is_open = |fd: &u32| rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_ok();
+    // All that we open ourselves closes at `execve`.
     let all = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    // All at once: then the directory's own descriptor is closed, and not among those that are asked.
-    let numbers: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    let mut kept: Vec<u32> = numbers.into_iter().filter(|fd| *fd >= 3 && *fd - 3 < count).filter(is_open).collect();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let within = numbers.filter(|fd| fd.checked_sub(3).is_some_and(|index| index < count));
+    let mut kept: Vec<u32> = within.filter(|fd| crate::sys::is_kept_over_exec(*fd)).collect();
     kept.sort_unstable();
     kept
 }

@@ -175,6 +175,21 @@ impl<'a> Child<'a> {
                 let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::of(mount)?, *link)?;
                 move_onto(mount, target.as_fd())
             }
+            ChildOp::Copy { root, path, recursive, changes, idmap, into } => {
+                let place = path::resolve(self.slot(*root)?, path.as_c_str())?;
+                let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
+                let tree = rustix::mount::open_tree(&place, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?;
+                for TreeChange { set, clear, propagation, recursive } in changes.iter().copied() {
+                    let change = MountChange { set, clear, propagation, recursive, ..MountChange::default() };
+                    sys::mount_setattr(tree.as_fd(), change)?;
+                }
+                if let Some((namespace, recursive)) = *idmap {
+                    let idmap = Some(self.slot(namespace)?);
+                    sys::mount_setattr(tree.as_fd(), MountChange { idmap, recursive, ..MountChange::default() })?;
+                }
+                self.keep(*into, tree)
+            }
             ChildOp::Enter { tree, at: _ } => rustix::process::fchdir(self.slot(*tree)?),
             ChildOp::MountHere { kind, source, path, options, flags } => {
                 let flags = MountFlags::from_bits_retain(*flags);

@@ -138,6 +138,10 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         lanes.child.extend(calls(HookKind::CreateContainer, create_container, creating, Some(root))?);
         own_hooks = calls(HookKind::StartContainer, start_container, created, None)?;
     }
+    if !has_mounts {
+        // The only devpts that there is.
+        lanes.terminal(process);
+    }
     match change_root {
         ChangeRoot::Pivot if own.contains(&Namespace::Mount) => lanes.child.push(ChildOp::PivotRoot { root }),
         ChangeRoot::Cover { hidden } if own.contains(&Namespace::Mount) => {
@@ -153,7 +157,8 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     if let Some(propagation) = root_propagation {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
     }
-    let ends = Ends { console: true, init: *init, wait: *wait, scheduled: ids.is_some(), hooks: own_hooks };
+    let terminal = if has_mounts { Terminal::Console } else { Terminal::Opened };
+    let ends = Ends { terminal, init: *init, wait: *wait, scheduled: ids.is_some(), hooks: own_hooks };
     lanes.finish(process, ends)
 }
 
@@ -187,7 +192,10 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     if user_namespace {
         lanes.become_root(process, 0, 0);
     }
-    lanes.finish(process, Ends { console: false, init: false, wait: false, scheduled: true, hooks: Vec::new() })
+    lanes.finish(
+        process,
+        Ends { terminal: Terminal::Plain, init: false, wait: false, scheduled: true, hooks: Vec::new() },
+    )
 }
 
 pub(super) fn text(from: &str) -> Result<Text, ScriptError> {
@@ -233,14 +241,22 @@ fn change_of(Propagation { kind, recursive }: Propagation) -> TreeChange {
 
 /// How a lane ends.
 struct Ends {
-    /// A terminal is the container's `/dev/console`, too.
-    console: bool,
+    terminal: Terminal,
     init: bool,
     wait: bool,
     /// Scheduling is done by now, or by the parent.
     scheduled: bool,
     /// Run just before the program.
     hooks: Vec<ChildOp>,
+}
+
+/// What is to be done about a terminal that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Terminal {
+    Plain,
+    /// It is the container's `/dev/console`, too.
+    Console,
+    Opened,
 }
 
 /// The slot of a tree of nodes, and names in it with their places in the root.
@@ -454,7 +470,15 @@ impl<'a> Lanes<'a> {
                     self.parent.push(ParentOp::Copy { options, flags, root, at, into });
                     into
                 }
-                Step::Link { .. }
+                // Who copies is the child; to map what it has copied it needs a namespace.
+                Step::Again { tree: Tree { mapping: Some(Mapping { by: MappedBy::Maps(maps), .. }), .. }, .. } => {
+                    let into = self.slots.take()?;
+                    let (uids, gids) = (map(&maps.uids)?, map(&maps.gids)?);
+                    self.parent.push(ParentOp::UserNamespace { uids, gids, into });
+                    into
+                }
+                Step::Again { .. }
+                | Step::Link { .. }
                 | Step::Change { .. }
                 | Step::Kernel { .. }
                 | Step::Inside { .. }
@@ -530,6 +554,7 @@ impl<'a> Lanes<'a> {
                 Step::Tree { tree, .. } => &tree.path,
                 Step::Devices { .. } => "devices",
                 Step::Copy { .. } => "tmpfs",
+                Step::Again { tree, .. } => &tree.path,
                 Step::Link { to, .. } => to,
                 Step::Change { .. } => "",
                 Step::Kernel { what: Fresh::Proc, .. } => "proc",
@@ -547,6 +572,15 @@ impl<'a> Lanes<'a> {
                 (Step::Copy { at, change, .. }, Some(mount)) => {
                     self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Follow });
                     self.change(root, at, change)?;
+                }
+                (Step::Again { tree: Tree { path, recursive, change, mapping, .. }, at, link }, namespace) => {
+                    let into = self.slots.take()?;
+                    let changes = change.changes();
+                    let idmap = namespace.map(|slot| (slot, mapping.as_ref().is_some_and(|mapping| mapping.recursive)));
+                    let path = text(path)?;
+                    self.child.push(ChildOp::Copy { root, path, recursive: *recursive, changes, idmap, into });
+                    let (mount, at, link) = (into, text(at)?, *link);
+                    self.child.push(ChildOp::Attach { root, mount, what, at, link });
                 }
                 (Step::Change { at, change }, _) => self.change(root, at, change)?,
                 (Step::Link { at, .. }, _) => {
@@ -634,13 +668,19 @@ impl<'a> Lanes<'a> {
         Ok(())
     }
 
-    fn finish(mut self, process: &Process, ends: Ends) -> Result<Script, ScriptError> {
+    fn terminal(&mut self, process: &Process) {
         self.child.push(ChildOp::NewSession);
         if let Some((rows, columns)) = process.terminal {
             self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid, new_line: process.new_line });
-            if ends.console {
-                self.child.push(ChildOp::Console);
-            }
+        }
+    }
+
+    fn finish(mut self, process: &Process, ends: Ends) -> Result<Script, ScriptError> {
+        if ends.terminal != Terminal::Opened {
+            self.terminal(process);
+        }
+        if process.terminal.is_some() && ends.terminal == Terminal::Console {
+            self.child.push(ChildOp::Console);
         }
         process.attributes.keyring(&mut self.child)?;
         if let Some(nice) = process.nice {

@@ -31,34 +31,42 @@ pub fn is_sealed() -> bool {
     File::open(OWN).is_ok_and(|own| rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SEALS)))
 }
 
+/// What a hidden process may let go when it has nothing else to do: taking a mount away waits until no CPU
+/// can see it any more, which on a busy host takes milliseconds. It closes at `execve`.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Hidden(#[allow(dead_code, reason = "what counts is when it is closed")] Option<OwnedFd>);
+
 /// From here on this process, and those that are cloned from it, show nothing of the file that they
 /// run from. For a process with one thread, which may start anew here.
-pub fn hide(name: &CStr) -> io::Result<()> {
+pub fn hide(name: &CStr) -> io::Result<Hidden> {
     match behind_a_mount(name) {
-        Ok(()) => Ok(()),
-        Err(_) if is_sealed() => Ok(()),
+        Ok(mount) => Ok(Hidden(Some(mount))),
+        Err(_) if is_sealed() => Ok(Hidden(None)),
         // In a user namespace, or in a kernel that is made without CHECKPOINT_RESTORE.
         Err(_) => {
             let copy = sealed_copy(name, Path::new(OWN))?;
-            change_to(&copy, &copy).map_err(|_| execute(&copy))
+            change_to(&copy, &copy).map_err(|_| execute(&copy))?;
+            Ok(Hidden(None))
         }
     }
 }
 
-fn behind_a_mount(name: &CStr) -> io::Result<()> {
+fn behind_a_mount(name: &CStr) -> io::Result<OwnedFd> {
     let mount = read_only_mount(Path::new(OWN))?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let by_mount = rustix::fs::open(format!("/proc/self/fd/{}", mount.as_raw_fd()), flags, Mode::empty())?;
     match executable_memory(name) {
         Ok(empty) => {
             rustix::fs::fcntl_add_seals(&empty, SEALS)?;
-            change_to(&by_mount, &empty)
+            change_to(&by_mount, &empty)?;
         }
         // The host's rule against executing memory (vm.memfd_noexec=2, Linux 6.3): nobody can write
         // through the mount either.
-        Err(Errno::ACCESS) => change_to(&by_mount, &by_mount),
-        Err(errno) => Err(errno.into()),
+        Err(Errno::ACCESS) => change_to(&by_mount, &by_mount)?,
+        Err(errno) => return Err(errno.into()),
     }
+    Ok(mount)
 }
 
 /// Runs on from `program`, which has the same content, and shows another file.

@@ -33,6 +33,13 @@ pub fn keep_over_exec(fd: u32) -> Result<(), Errno> {
     done(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) })
 }
 
+/// Whether a descriptor is open and stays so at `execve`.
+pub fn is_kept_over_exec(fd: u32) -> bool {
+    // SAFETY: integers alone, and nothing changes.
+    let flags = unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::c_long::from(libc::FD_CLOEXEC) == 0
+}
+
 /// Sets a limit of the calling process (`prlimit64(2)`); `resource` is a number of getrlimit(2).
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = [soft, hard];

@@ -23,7 +23,7 @@ fn by_shell(bundle: &Bundle, script: &str) -> Answer {
 #[test]
 #[ignore = "needs root"]
 fn a_process_that_waits_for_its_start_has_only_what_it_needs() {
-    for (preserve, words) in [(0, ""), (2, "--preserve-fds 2")] {
+    for (preserve, words) in [(0, ""), (2, "--preserve-fds 2"), (2, "--preserve-fds 5")] {
         let bundle = Bundle::new("ls /proc/self/fd | wc -l; readlink /proc/self/fd/3; true");
         let create = format!(
             "exec 3</etc/passwd 4</etc/group 8</etc 9</etc; \"$0\" --root \"$ROOT\" create {words} --bundle \"$1\" \"$2\" >$1/out 2>$1/err"

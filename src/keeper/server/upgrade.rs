@@ -14,6 +14,7 @@ use super::super::state::{
 use super::super::wire::Packet;
 use super::{LoopError, Refused, Server, Source, forget, raise_descriptors};
 use crate::keeper::daemon;
+use crate::sys::may_die;
 use rustix::event::epoll;
 use rustix::process::{Pid, Rlimit};
 use std::fs::File;
@@ -109,7 +110,8 @@ impl Server {
             Ok(socket) => socket,
             Err(error) => return failed(error),
         };
-        let error = candidate.execute(&socket);
+        may_die("keeper: packed");
+        let error = candidate.execute(&socket, &self.options.run);
         // The standard input is nothing again; if not even that can be had, what stays there is idle.
         let _ = rustix::stdio::dup2_stdin(&self.null);
         failed(error)
@@ -177,6 +179,7 @@ impl Server {
                 .map_err(|errno| LoopError::new("watching a process", errno))?;
             server.execs.insert(id, Exec { instance, child, state: State::Running });
         }
+        may_die("keeper: unpacked");
         if let Some((connection, call)) = state.asker {
             server.reply(Asker { connection, call }, Reply::Done);
         }
