@@ -3,7 +3,8 @@
 use super::config::{
     self, Invalid, IoClass, MemoryFlag, MemoryMode, PersonalityDomain, SchedulerFlag, SchedulerPolicy,
 };
-use crate::sandbox::{Affinity, Attributes, Keyring, MemoryPolicy, Mount, Scheduler};
+use crate::sandbox::{Affinity, Attributes, Keyring, MemoryPolicy, Mount};
+use crate::sys::SchedulerAttributes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -133,7 +134,7 @@ fn personality(from: &config::Personality) -> Result<u32, Invalid> {
 }
 
 /// With the numbers of sched(7) and sched_setattr(2). The kernel judges what goes with what.
-fn scheduler(from: &config::Scheduler, place: &str) -> Result<Scheduler, Invalid> {
+fn scheduler(from: &config::Scheduler, place: &str) -> Result<SchedulerAttributes, Invalid> {
     let invalid = |field: &str, what: &str| Invalid::new(format!("{place}.scheduler.{field}"), what);
     let config::Scheduler { policy, nice, priority, flags, runtime, deadline, period } = from;
     let policy_number = match policy {
@@ -169,7 +170,7 @@ fn scheduler(from: &config::Scheduler, place: &str) -> Result<Scheduler, Invalid
     };
     let flags = flags.iter().map(flag).fold(0, |all: u64, flag| all | flag);
     let (runtime, deadline, period) = (*runtime, *deadline, *period);
-    Ok(Scheduler { policy: policy_number, flags, nice: *nice, priority, runtime, deadline, period })
+    Ok(SchedulerAttributes { policy: policy_number, flags, nice: *nice, priority, runtime, deadline, period })
 }
 
 /// Class and level as ioprio_set(2) takes them.

@@ -8,7 +8,7 @@ use super::config::{Config, Invalid, Mount, NamespaceKind};
 use super::driver::{self, Planned};
 use super::exposed;
 use super::filter;
-use super::foreground::{self, Console, Stay, supervise};
+use super::foreground::{self, Console, Stay, Watch, supervise};
 use super::hooks;
 use super::log;
 use super::netdevices;
@@ -25,18 +25,18 @@ use crate::sandbox::program::Hidden;
 use crate::sandbox::{
     self, Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch, proceed,
 };
-use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{WaitId, WaitIdOptions};
+use std::cell::RefCell;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
-    let mut container = ManuallyDrop::new(Container::prepare(global, wish, Waits::ForStart)?);
-    container.launch(wish).inspect_err(|_| container.undo())?;
+    let mut watch = Watch::begin()?;
+    let mut container = ManuallyDrop::new(Container::prepare(global, wish, Waits::ForStart, &watch)?);
+    container.launch(wish, &mut watch).inspect_err(|_| container.undo(&watch))?;
     Ok(())
 }
 
@@ -45,29 +45,24 @@ pub(super) fn run(global: &Global, wish: &Create, hidden: Hidden) -> Result<Exit
         super::show::print(&Scripted::of(global, wish, Waits::Not)?.script.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let signals = SigSet::all();
-    // Before there is a child whose end could be missed. The child has none blocked.
-    signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
+    let mut watch = Watch::begin()?;
     // We end soon, and all memory at once: what is freed before costs a fault for every page, since the
     // child had a copy of it.
-    let mut container = ManuallyDrop::new(Container::prepare(global, wish, Waits::Not)?);
-    let launched = container.launch(wish).inspect_err(|_| container.undo())?;
-    hooks::after_start(&container.record).inspect_err(|_| {
-        end(&launched);
-        container.undo();
-    })?;
-    if wish.detach {
-        return Ok(ExitCode::SUCCESS);
+    let mut container = ManuallyDrop::new(Container::prepare(global, wish, Waits::Not, &watch)?);
+    if wish.subreaper && !wish.detach {
+        let us = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(us))
+            .map_err(|errno| io("becoming the reaper of orphans", errno))
+            .inspect_err(|_| container.undo(&watch))?;
     }
-    let console = std::mem::take(&mut container.console);
-    let terminal = console.relay().inspect_err(|_| {
+    let launched = container.launch(wish, &mut watch).inspect_err(|_| container.undo(&watch))?;
+    let code = container.see_through(wish, &launched, &mut watch, hidden).inspect_err(|_| {
         end(&launched);
-        container.undo();
+        container.undo(&watch);
     })?;
-    drop(hidden);
-    let code = supervise(&launched, &signals, terminal)?;
+    let Some(code) = code else { return Ok(ExitCode::SUCCESS) };
     if !wish.keep {
-        container.remove()?;
+        container.remove(&watch)?;
     }
     Ok(ExitCode::from(code))
 }
@@ -162,7 +157,7 @@ impl Scripted {
 impl Container {
     /// Everything that can be known to be wrong is found here, with nothing made on the host yet but,
     /// at the end, the directory that reserves the id.
-    fn prepare(global: &Global, wish: &Create, waits: Waits) -> Result<Self, OciError> {
+    fn prepare(global: &Global, wish: &Create, waits: Waits, watch: &Watch) -> Result<Self, OciError> {
         let root = &global.root;
         let Scripted { bundle, config, planned, blueprint, origins, script, common } =
             Scripted::of(global, wish, waits)?;
@@ -198,12 +193,12 @@ impl Container {
         let home = Home::make(root, &wish.id)?;
         let container = Self { home, planned, record, config, script, origins, filter, waits, console, common };
         let kept = container.filter.as_ref().map_or(Ok(()), |file| filter::keep(file, &container.home.path));
-        kept.and_then(|()| container.home.save(&container.record)).inspect_err(|_| container.undo())?;
+        kept.and_then(|()| container.home.save(&container.record)).inspect_err(|_| container.undo(watch))?;
         Ok(container)
     }
 
     /// From the cgroup to the point where the program runs, or the process waits for its start.
-    fn launch(&mut self, wish: &Create) -> Result<Launched, OciError> {
+    fn launch(&mut self, wish: &Create, watch: &mut Watch) -> Result<Launched, OciError> {
         let linux = &self.config.linux;
         let (_held, made) = self.planned.make(&linux.resources)?;
         self.record.made = made;
@@ -227,9 +222,11 @@ impl Container {
         group.map_or(Ok(()), Group::enter)?;
         let launched = launch(&self.script, self.console.io(), listener, filter).map_err(|error| self.placed(error))?;
         group.map_or(Ok(()), Group::leave).inspect_err(|_| end(&launched))?;
-        let finished = self.finish(&launched, wish);
+        watch.join(std::mem::take(&mut self.console));
+        let finished = self.finish(&launched, wish, watch);
         if finished.is_err() {
             end(&launched);
+            watch.drain();
             if let Some(path) = &wish.pid_file {
                 // Not there, when that was what failed.
                 let _ = std::fs::remove_file(path);
@@ -238,8 +235,24 @@ impl Container {
         finished.map(|()| launched)
     }
 
+    /// From its program's beginning to its end, whose code it gives, or to where nobody waits for that.
+    fn see_through(
+        &self,
+        wish: &Create,
+        launched: &Launched,
+        watch: &mut Watch,
+        hidden: Hidden,
+    ) -> Result<Option<u8>, OciError> {
+        hooks::after_start(&self.record, Some(watch))?;
+        if wish.detach {
+            return Ok(None);
+        }
+        drop(hidden);
+        supervise(launched, watch).map(Some)
+    }
+
     /// What is on record before the child gets to its program.
-    fn finish(&mut self, launched: &Launched, wish: &Create) -> Result<(), OciError> {
+    fn finish(&mut self, launched: &Launched, wish: &Create, watch: &mut Watch) -> Result<(), OciError> {
         let pid = launched.pid.as_raw_nonzero().get();
         let start_time =
             state::start_time(pid).ok_or_else(|| io("reading the start time of the process", Errno::SRCH))?;
@@ -263,23 +276,23 @@ impl Container {
             foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
         let listener = self.record.init.as_ref().and_then(|init| init.listener.as_ref());
-        let listen = || {
-            hear(launched, |fd| match listener {
+        let listen = |watch: &mut Watch| {
+            hear(launched, watch, |fd| match listener {
                 Some(listener) => listener.hand_over(&fd, &self.home, &self.record, pid),
                 None => Ok(()),
             })
         };
-        let mut heard = listen()?;
+        let mut heard = listen(watch)?;
         if self.record.creating && heard == Report::Waiting {
-            self.hooks(launched)?;
-            heard = listen()?;
+            self.hooks(launched, watch)?;
+            heard = listen(watch)?;
             self.record.creating = false;
             self.home.save(&self.record)?;
         }
         match (heard, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
             (Report::Failed(failure), _) => {
-                Err(OciError::Start(self.place_of(&failure) + &words(&self.script.explain(&failure), failure.errno)))
+                Err(failed(&(self.place_of(&failure) + &self.script.explain(&failure)), failure.errno))
             }
             (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
             (Report::Executed | Report::Waiting | Report::Listener(_), _) => {
@@ -289,9 +302,9 @@ impl Container {
     }
 
     /// Runs the hooks of the host while the child waits for them, and lets it go on.
-    fn hooks(&self, launched: &Launched) -> Result<(), OciError> {
+    fn hooks(&self, launched: &Launched, watch: &Watch) -> Result<(), OciError> {
         netdevices::hand_over(&self.config.linux.net_devices, launched.pid)?;
-        hooks::before(&self.config.hooks, &self.record)?;
+        hooks::before(&self.config.hooks, &self.record, watch)?;
         let creating = hooks::state(&self.record, Status::Creating)?;
         let created = hooks::state(&self.record, Status::Created)?;
         proceed(launched.report.as_fd(), creating.as_fd(), created.as_fd())
@@ -322,14 +335,14 @@ impl Container {
     }
 
     /// After a failure: as if it had never been tried.
-    fn undo(&self) {
+    fn undo(&self, watch: &Watch) {
         // The error that led here is the one to tell; what can't be removed shows in the state.
-        if self.remove().is_err() {
+        if self.remove(watch).is_err() {
             super::log::say("something of the container could not be removed; delete --force tries again");
         }
     }
 
-    fn remove(&self) -> Result<(), OciError> {
+    fn remove(&self, watch: &Watch) -> Result<(), OciError> {
         // Nobody's but ours: one that stood there before had no processes, and was not made by us.
         if !self.record.made.is_empty() {
             driver::remove(&self.planned.place, self.record.scope.as_deref())?;
@@ -340,7 +353,7 @@ impl Container {
         }
         self.home.remove()?;
         if self.record.init.is_some() {
-            hooks::after_end(&self.record);
+            hooks::after_end(&self.record, Some(watch));
         }
         Ok(())
     }
@@ -372,17 +385,17 @@ fn owner(config: &Config, place: &Place) -> Option<u32> {
 }
 
 /// In the words that callers look for, to tell one failure of a program's start from the other.
-pub(super) fn words(text: &str, errno: i32) -> String {
+pub(super) fn failed(text: &str, errno: i32) -> OciError {
     if let Some(hook) = text.strip_prefix("running ").filter(|text| text.contains(" hook #")) {
-        return format!("error running {hook}");
+        return OciError::Start(format!("error running {hook}"));
     }
-    let Some(rest) = text.strip_prefix("executing ") else { return text.to_owned() };
+    let Some(rest) = text.strip_prefix("executing ") else { return OciError::Start(text.to_owned()) };
     if errno == libc::ENOENT && rest.contains("there is no such program") {
-        return format!("exec {rest} (executable file not found in $PATH)");
+        return OciError::Program(format!("exec {rest} (executable file not found in $PATH)"));
     }
     let cause = std::io::Error::from_raw_os_error(errno).to_string();
     let cause = cause.split(" (os error").next().unwrap_or_default();
-    format!("exec {}", rest.replace(cause, &cause.to_lowercase()))
+    OciError::Program(format!("exec {}", rest.replace(cause, &cause.to_lowercase())))
 }
 
 /// No pid namespace ends with its first process.
@@ -444,24 +457,26 @@ pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
 /// What became of the child; who asks for the listener of its filter gets it before it goes on.
 pub(super) fn hear(
     launched: &Launched,
+    watch: &mut Watch,
     mut give: impl FnMut(OwnedFd) -> Result<(), OciError>,
 ) -> Result<Report, OciError> {
-    let mut failed = None;
+    let failed = RefCell::new(None);
+    let keep = |error| {
+        failed.replace(Some(error));
+        std::io::Error::from(std::io::ErrorKind::Other)
+    };
     let child = (launched.pid, launched.pidfd.as_fd());
-    let heard = sandbox::hear(launched.report.as_fd(), child, |fd| {
-        give(fd).map_err(|error| {
-            failed = Some(error);
-            std::io::ErrorKind::Other.into()
-        })
-    });
+    let ready = |report: BorrowedFd<'_>| watch.until(report).map_err(keep);
+    let heard = sandbox::hear(launched.report.as_fd(), child, ready, |fd| give(fd).map_err(keep));
     let unheard = |source| OciError::Io { what: "hearing of the process".to_owned(), source };
-    heard.map_err(|source| failed.unwrap_or_else(|| unheard(source)))
+    heard.map_err(|source| failed.take().unwrap_or_else(|| unheard(source)))
 }
 
 /// Kills and reaps a child that is not to be.
 pub(super) fn end(launched: &Launched) {
-    // It may have ended already; it is reaped in any case.
+    // It may have ended already. One that stands still where nothing ends it has nobody to wait for it.
     let _ = rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::KILL);
-    let id = || WaitId::PidFd(launched.pidfd.as_fd());
-    while let Err(Errno::INTR) = rustix::process::waitid(id(), WaitIdOptions::EXITED) {}
+    if state::wait_for_end(&launched.pidfd).is_ok() {
+        let _ = rustix::process::waitpid(Some(launched.pid), rustix::process::WaitOptions::NOHANG);
+    }
 }

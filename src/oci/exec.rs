@@ -5,9 +5,9 @@ use super::args::{Exec, Global, UsageError};
 use super::attributes::{Modules, Moment};
 use super::build::{self, Given};
 use super::config::{self, Capabilities, Process};
-use super::create::{descriptors, end, hear, words, write_pid};
+use super::create::{descriptors, end, failed, hear, write_pid};
 use super::filter;
-use super::foreground::{self, Console, Stay, supervise};
+use super::foreground::{self, Console, Stay, Watch, supervise};
 use super::log;
 use super::passwd;
 use super::relay;
@@ -17,7 +17,6 @@ use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
 use crate::sandbox::program::Hidden;
 use crate::sandbox::{CgroupJoin, ExecPlan, LaunchError, Namespace, Report, exec_script, launch_exec};
-use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,11 +24,7 @@ use std::process::ExitCode;
 pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitCode, OciError> {
     let root = &global.root;
     let keep_descriptors = descriptors(wish.preserve_fds, 0);
-    let signals = SigSet::all();
-    // Before there is a child whose end could be missed. The child has none blocked.
-    signals
-        .thread_block()
-        .map_err(|errno| OciError::Io { what: "blocking signals".to_owned(), source: errno.into() })?;
+    let mut watch = Watch::begin()?;
     let home = Home::of(root, &wish.id);
     let record = home.load(&wish.id)?;
     let status = home.status(&record);
@@ -78,7 +73,8 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
         }
         result => result?,
     };
-    let finish = || {
+    watch.join(console);
+    let finish = |watch: &mut Watch| {
         if let Some(path) = &wish.pid_file {
             write_pid(path, launched.pid.as_raw_nonzero().get())?;
         }
@@ -86,24 +82,31 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
             foreground::send_pidfd(path, launched.pidfd.as_fd())?;
         }
         let pid = launched.pid.as_raw_nonzero().get();
-        let heard = hear(&launched, |fd| match &init.listener {
+        let heard = hear(&launched, watch, |fd| match &init.listener {
             Some(listener) => listener.hand_over(&fd, &home, &record, pid),
             None => Ok(()),
         })?;
         match heard {
             Report::Executed => Ok(()),
-            Report::Failed(failure) => Err(OciError::Start(words(&script.explain(&failure), failure.errno))),
+            Report::Failed(failure) => Err(failed(&script.explain(&failure), failure.errno)),
             Report::Ended => Err(OciError::Start("the process was killed on its way".to_owned())),
             Report::Waiting | Report::Listener(_) => Err(OciError::Start("the process waits for nobody".to_owned())),
         }
     };
-    finish().inspect_err(|_| end(&launched))?;
+    let end = |_: &OciError| {
+        if place.is_frozen() {
+            // It ends when it goes on, and nobody knows when that is.
+            let _ = crate::sys::pidfd_kill(launched.pidfd.as_fd(), libc::SIGKILL);
+        } else {
+            end(&launched);
+        }
+    };
+    finish(&mut watch).inspect_err(end).inspect_err(|_| watch.drain())?;
     if wish.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let terminal = console.relay().inspect_err(|_| end(&launched))?;
     drop(hidden);
-    Ok(ExitCode::from(supervise(&launched, &signals, terminal)?))
+    Ok(ExitCode::from(supervise(&launched, &mut watch).inspect_err(end)?))
 }
 
 /// `PATH`s below the container's cgroup, each for all hierarchies or, as `CONTROLLER[,CONTROLLER]:PATH`,

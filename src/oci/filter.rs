@@ -1,12 +1,12 @@
 //! Compiled seccomp filters, kept by what they were compiled from.
 //!
 //! Compiling takes some 20 ms, several times what a whole start does. The result depends on the
-//! profile, the capabilities, this program, its library and the kernel, and all five are in the name of
+//! profile, the capabilities, what compiles it, its library and the kernel, and all five are in the name of
 //! its file. A file that others could have written is not believed: it is made anew.
 
 use super::OciError;
 use super::config::Seccomp;
-use crate::sandbox::seccomp;
+use crate::sandbox::seccomp::{self, Profile};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -29,18 +29,8 @@ fn failed(path: &Path) -> impl Fn(std::io::Error) -> OciError + '_ {
 /// The profile's filter, which is compiled if there is none yet.
 pub(super) fn compiled(root: &Path, profile: &Seccomp, capabilities: u64) -> Result<File, OciError> {
     let profile = super::seccomp::profile(profile);
-    let mut hash = Hash(Sha256::new());
-    // Debug output names every field, which is all that a key has to do. Writing to a hash can't fail.
-    let _ = write!(hash, "{profile:?}");
-    let Hash(mut hash) = hash;
-    hash.update(capabilities.to_ne_bytes());
-    hash.update(env!("CARGO_PKG_VERSION"));
-    hash.update(seccomp::library());
-    // What stands in the place of what the library writes.
-    hash.update("shortened");
-    hash.update(rustix::system::uname().release().to_bytes());
     let directory = root.join(DIRECTORY);
-    let path = directory.join(hex::encode(hash.finalize()));
+    let path = directory.join(key(&profile, capabilities, seccomp::BUILD));
     if let Some(file) = ours(&path) {
         return Ok(file);
     }
@@ -53,6 +43,19 @@ pub(super) fn compiled(root: &Path, profile: &Seccomp, capabilities: u64) -> Res
         .and_then(|file| std::fs::rename(&new, &path).map(|()| file))
         .inspect_err(|_| drop(std::fs::remove_file(&new)))
         .map_err(failed(&path))
+}
+
+/// A name that changes with all that a filter depends on.
+fn key(profile: &Profile, capabilities: u64, build: u64) -> String {
+    let mut hash = Hash(Sha256::new());
+    // Debug output names every field, which is all that a key has to do. Writing to a hash can't fail.
+    let _ = write!(hash, "{profile:?}");
+    let Hash(mut hash) = hash;
+    hash.update(capabilities.to_ne_bytes());
+    hash.update(build.to_ne_bytes());
+    hash.update(seccomp::library());
+    hash.update(rustix::system::uname().release().to_bytes());
+    hex::encode(hash.finalize())
 }
 
 /// Takes a text in the pieces in which it is made.
@@ -113,4 +116,19 @@ fn copy(filter: &File, to: &Path) -> std::io::Result<()> {
 pub(super) fn kept(home: &Path) -> Result<File, OciError> {
     let path = home.join(OWN);
     File::open(&path).map_err(|source| OciError::Io { what: format!("opening {}", path.display()), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_of_another_build_is_not_taken() {
+        let profile = seccomp::default_profile();
+        let own = key(&profile, 1, seccomp::BUILD);
+
+        assert_eq!(own, key(&profile, 1, seccomp::BUILD));
+        assert_ne!(own, key(&profile, 1, seccomp::BUILD + 1));
+        assert_ne!(own, key(&profile, 2, seccomp::BUILD));
+    }
 }

@@ -11,7 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::process::WaitOptions;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -30,7 +30,7 @@ pub(super) enum Console {
     /// To who listens at `--console-socket`.
     Socket(OwnedFd),
     /// To us.
-    Here(relay::Socket),
+    Here(relay::Pair),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Console {
             (false, None, _) => Ok(Self::None),
             (false, Some(_), _) => Err(Invalid::new("process.terminal", "false, and --console-socket is given").into()),
             (true, Some(path), _) => Ok(Self::Socket(connect("the console socket", path)?)),
-            (true, None, Stay::Foreground) => Ok(Self::Here(relay::Socket::new()?)),
+            (true, None, Stay::Foreground) => Ok(Self::Here(relay::Pair::new()?)),
             (true, None, Stay::Detached) => {
                 Err(Invalid::new("process.terminal", "takes --console-socket, as nobody stays to hold it").into())
             }
@@ -63,14 +63,6 @@ impl Console {
             }),
             Self::Socket(socket) => Io::Terminal { console: socket.as_fd() },
             Self::Here(socket) => Io::Terminal { console: socket.theirs.as_fd() },
-        }
-    }
-
-    /// Once the child has its terminal.
-    pub(super) fn relay(self) -> Result<Option<Relay>, OciError> {
-        match self {
-            Self::None | Self::Socket(_) => Ok(None),
-            Self::Here(socket) => socket.receive().map(Some),
         }
     }
 }
@@ -92,41 +84,150 @@ pub(super) fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<(), OciEr
         .map_err(|errno| io(format!("sending the pidfd to {}", path.display()), errno))
 }
 
-/// Passes signals on until the process has ended; its exit code, as a shell says it.
-pub(super) fn supervise(launched: &Launched, signals: &SigSet, mut terminal: Option<Relay>) -> Result<u8, OciError> {
-    let errno = |errno: nix::Error| Errno::from_raw_os_error(errno as i32);
+/// What somebody who waits for something of a container looks at meanwhile: signals to us, and the
+/// container's terminal, so that nobody writes in vain who is waited for.
+pub(super) struct Watch {
+    all: SigSet,
+    /// Of those that are to end us.
+    ending: SignalFd,
+    terminal: Terminal,
+}
+
+enum Terminal {
+    /// There is none, or it is somebody else's.
+    None,
+    /// The child has not made it yet.
+    Awaited(relay::Socket),
+    Joined(Relay),
+}
+
+/// Those that ask a program to end.
+const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+fn signals(set: &SigSet) -> Result<SignalFd, OciError> {
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    let incoming = SignalFd::with_flags(signals, flags).map_err(|e| io("listening for signals", errno(e)))?;
-    loop {
-        let mut wait = vec![
-            PollFd::new(&launched.pidfd, PollFlags::IN),
-            PollFd::from_borrowed_fd(incoming.as_fd(), PollFlags::IN),
-        ];
-        wait.extend(terminal.as_ref().map(Relay::wait).into_iter().flatten());
-        match rustix::event::poll(&mut wait, None) {
+    SignalFd::with_flags(set, flags)
+        .map_err(|errno| io("listening for signals", Errno::from_raw_os_error(errno as i32)))
+}
+
+impl Watch {
+    /// Signals have no effect of their own any more: to be called before there is something that is to be
+    /// undone. A child has none blocked.
+    pub(super) fn begin() -> Result<Self, OciError> {
+        let all = SigSet::all();
+        all.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
+        let ending = signals(&ENDING.into_iter().collect())?;
+        Ok(Self { all, ending, terminal: Terminal::None })
+    }
+
+    /// Once the child has its own end of what the terminal comes over.
+    pub(super) fn join(&mut self, console: Console) {
+        if let Console::Here(socket) = console {
+            self.terminal = Terminal::Awaited(socket.keep_ours());
+        }
+    }
+
+    /// Readable when we are to end.
+    pub(super) fn stop(&self) -> BorrowedFd<'_> {
+        self.ending.as_fd()
+    }
+
+    /// The signal that [`Self::stop`] is readable for.
+    pub(super) fn interruption(&self) -> OciError {
+        let signal = self.ending.read_signal().ok().flatten();
+        OciError::Interrupted(signal.and_then(|info| i32::try_from(info.ssi_signo).ok()).unwrap_or(libc::SIGTERM))
+    }
+
+    /// Returns when `what` can be read, or with the signal that we are to end by.
+    pub(super) fn until(&mut self, what: BorrowedFd<'_>) -> Result<(), OciError> {
+        loop {
+            let (ready, ending) = self.wait(what, None)?;
+            if ready {
+                return Ok(());
+            }
+            if ending {
+                return Err(self.interruption());
+            }
+        }
+    }
+
+    /// One wait, with the terminal served: whether `what` can be read, and whether there are signals, in
+    /// `incoming` or of those that end us.
+    fn wait(&mut self, what: BorrowedFd<'_>, incoming: Option<&SignalFd>) -> Result<(bool, bool), OciError> {
+        let signals = incoming.unwrap_or(&self.ending).as_fd();
+        let mut fds =
+            vec![PollFd::from_borrowed_fd(what, PollFlags::IN), PollFd::from_borrowed_fd(signals, PollFlags::IN)];
+        match &self.terminal {
+            Terminal::None => {}
+            Terminal::Awaited(socket) => fds.push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)),
+            Terminal::Joined(relay) => fds.extend(relay.wait()),
+        }
+        match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(io("waiting for the process", errno)),
         }
-        let is_ready = |index: usize| wait.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        let (ended, signalled, input) = (is_ready(0), is_ready(1), is_ready(3));
-        // Also when the process has ended: what it wrote last is still there.
-        if let Some(Err(error)) = terminal.as_mut().map(|terminal| terminal.carry(input)) {
-            // For the program its terminal hangs up, as it would for one that ran without us. Its end is
-            // still ours to wait for.
-            log::say(&error.to_string());
-            terminal = None;
-        }
+        let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        let (ready, signalled, terminal, input) = (is_ready(0), is_ready(1), is_ready(2), is_ready(3));
+        drop(fds);
+        self.serve(terminal, input);
+        Ok((ready, signalled))
+    }
+
+    /// Carries what there is, also when the process has ended: what it wrote last is still there.
+    fn serve(&mut self, is_there: bool, input: bool) {
+        let error = match std::mem::replace(&mut self.terminal, Terminal::None) {
+            Terminal::Awaited(socket) if is_there => match socket.receive() {
+                Ok(Some(relay)) => {
+                    self.terminal = Terminal::Joined(relay);
+                    return;
+                }
+                // It has ended before, which is told elsewhere.
+                Ok(None) => return,
+                Err(error) => error,
+            },
+            Terminal::Joined(mut relay) => match relay.carry(input) {
+                Ok(()) => {
+                    self.terminal = Terminal::Joined(relay);
+                    return;
+                }
+                // For the program its terminal hangs up, as it would for one that ran without us. Its end is
+                // still ours to wait for.
+                Err(error) => error,
+            },
+            other => {
+                self.terminal = other;
+                return;
+            }
+        };
+        log::say(&error.to_string());
+    }
+
+    /// What a process that has ended has written last.
+    pub(super) fn drain(&mut self) {
+        self.serve(false, false);
+    }
+}
+
+/// Passes signals on until the process has ended; its exit code, as a shell says it.
+///
+/// All of our children are reaped that end meanwhile: orphans of the container's may become ours.
+pub(super) fn supervise(launched: &Launched, watch: &mut Watch) -> Result<u8, OciError> {
+    let incoming = signals(&watch.all)?;
+    loop {
+        let (ended, signalled) = watch.wait(launched.pidfd.as_fd(), Some(&incoming))?;
+        let mut reap_others = ended;
         if signalled {
             while let Ok(Some(info)) = incoming.read_signal() {
                 let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-                match &terminal {
-                    Some(terminal) if number == Signal::SIGWINCH as i32 => terminal.resize(),
+                reap_others |= number == Signal::SIGCHLD as i32;
+                match &watch.terminal {
+                    Terminal::Joined(terminal) if number == Signal::SIGWINCH as i32 => terminal.resize(),
                     _ => pass_on(launched.pidfd.as_fd(), number),
                 }
             }
         }
-        if ended {
-            return reap(launched);
+        if reap_others && let Some(code) = reap(launched)? {
+            return Ok(code);
         }
     }
 }
@@ -141,13 +242,18 @@ fn pass_on(process: BorrowedFd<'_>, signal: i32) {
     let _ = crate::sys::pidfd_kill(process, signal);
 }
 
-fn reap(launched: &Launched) -> Result<u8, OciError> {
-    let status = loop {
-        match rustix::process::waitid(WaitId::PidFd(launched.pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Err(Errno::INTR) => {}
-            result => break result.map_err(|errno| io("waiting for the process", errno))?,
+/// Reaps all children that have ended; the code of the one that is waited for, if it is among them.
+fn reap(launched: &Launched) -> Result<Option<u8>, OciError> {
+    let mut code = None;
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == launched.pid => {
+                let number = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+                code = Some(number.and_then(|code| u8::try_from(code).ok()).unwrap_or(255));
+            }
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) | Err(Errno::CHILD) => return Ok(code),
+            Err(errno) => return Err(io("waiting for the process", errno)),
         }
-    };
-    let code = status.and_then(|status| status.exit_status().or(status.terminating_signal().map(|n| 128 + n)));
-    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
+    }
 }

@@ -2,9 +2,10 @@
 
 use super::OciError;
 use super::config::{self, Invalid};
+use super::foreground::Watch;
 use super::log;
 use super::state::{Record, Status};
-use crate::sandbox;
+use crate::sandbox::{self, HookError};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
@@ -104,33 +105,49 @@ pub(super) fn state(record: &Record, status: Status) -> Result<OwnedFd, OciError
 }
 
 /// Before there is a container: the first one that fails ends it all.
-pub(super) fn before(hooks: &config::Hooks, record: &Record) -> Result<(), OciError> {
-    run("prestart", &hooks.prestart, record, Status::Creating)?;
-    run("createRuntime", &hooks.create_runtime, record, Status::Creating)
+pub(super) fn before(hooks: &config::Hooks, record: &Record, watch: &Watch) -> Result<(), OciError> {
+    run("prestart", &hooks.prestart, record, Status::Creating, Some(watch))?;
+    run("createRuntime", &hooks.create_runtime, record, Status::Creating, Some(watch))
 }
 
 /// When its program runs. The first one that fails ends the container.
-pub(super) fn after_start(record: &Record) -> Result<(), OciError> {
-    run("poststart", &record.hooks.poststart, record, Status::Running)
+pub(super) fn after_start(record: &Record, watch: Option<&Watch>) -> Result<(), OciError> {
+    run("poststart", &record.hooks.poststart, record, Status::Running, watch)
 }
 
 /// When nothing is left of it. One that fails stops nothing, not even the others.
-pub(super) fn after_end(record: &Record) {
+pub(super) fn after_end(record: &Record, watch: Option<&Watch>) {
     for (number, hook) in record.hooks.poststop.iter().enumerate() {
-        let one = one("poststop", number, hook, record, Status::Stopped);
+        let one = one("poststop", number, hook, record, Status::Stopped, watch);
         if let Err(error) = one {
             log::warn(&error.to_string());
         }
     }
 }
 
-fn run(kind: &str, list: &[config::Hook], record: &Record, status: Status) -> Result<(), OciError> {
-    list.iter().enumerate().try_for_each(|(number, hook)| one(kind, number, hook, record, status))
+fn run(
+    kind: &str,
+    list: &[config::Hook],
+    record: &Record,
+    status: Status,
+    watch: Option<&Watch>,
+) -> Result<(), OciError> {
+    list.iter().enumerate().try_for_each(|(number, hook)| one(kind, number, hook, record, status, watch))
 }
 
-fn one(kind: &str, number: usize, hook: &config::Hook, record: &Record, status: Status) -> Result<(), OciError> {
+fn one(
+    kind: &str,
+    number: usize,
+    hook: &config::Hook,
+    record: &Record,
+    status: Status,
+    watch: Option<&Watch>,
+) -> Result<(), OciError> {
     let state = state(record, status)?;
     let hook = call(hook, our_env);
-    let failed = |error| OciError::Start(format!("error running {kind} hook #{number}: {}: {error}", hook.path));
-    sandbox::run_hook(&hook, &record.bundle, state.as_fd()).map_err(failed)
+    let stop = watch.map(Watch::stop);
+    sandbox::run_hook(&hook, &record.bundle, state.as_fd(), stop).map_err(|error| match (error, watch) {
+        (HookError::Stopped, Some(watch)) => watch.interruption(),
+        (error, _) => OciError::Start(format!("error running {kind} hook #{number}: {}: {error}", hook.path)),
+    })
 }

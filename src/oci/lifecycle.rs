@@ -3,7 +3,7 @@
 use super::OciError;
 use super::args::Update;
 use super::config::{self, Invalid, Resources};
-use super::create::words;
+use super::create::failed;
 use super::driver;
 use super::hooks;
 use super::resources::{self, Moment};
@@ -62,7 +62,7 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
         None => Ok(()),
     };
     match sandbox::start(socket.as_fd(), (pid, pidfd.as_fd()), give) {
-        Ok(()) => hooks::after_start(&record).inspect_err(|_| {
+        Ok(()) => hooks::after_start(&record, None).inspect_err(|_| {
             // What is left of it is for who deletes it. It may have ended already.
             let _ = crate::sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL);
             let _ = state::wait_for_end(&pidfd);
@@ -71,7 +71,7 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
             let position = init.after_start.iter().find(|(position, _)| *position == failure.operation);
             let what = position.map_or("starting", |(_, words)| words.as_str());
             let error = sandbox::reason(failure.errno);
-            Err(OciError::Start(words(&format!("{what}: {error}"), failure.errno)))
+            Err(failed(&format!("{what}: {error}"), failure.errno))
         }
         // A child that still waits for us ends with the connection.
         Err(error) => {
@@ -140,7 +140,7 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
     }
     home.remove()?;
     if record.init.is_some() {
-        hooks::after_end(&record);
+        hooks::after_end(&record, None);
     }
     Ok(())
 }

@@ -26,7 +26,11 @@ pub(super) fn error(global: &Global, error: &OciError) {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    say(&text);
+    match error {
+        // Nobody is left to be told that nobody listens.
+        OciError::Program(_) => drop(writeln!(std::io::stderr(), "{text}")),
+        _ => say(&text),
+    }
     if let Some(path) = &global.log {
         append(path, &line(global, "error", &text));
     }

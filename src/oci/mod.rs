@@ -71,12 +71,18 @@ pub enum OciError {
     Seccomp(crate::sandbox::seccomp::SeccompError),
     #[error("{0}")]
     Start(String),
+    /// Its program can't be executed: told as by itself.
+    #[error("{0}")]
+    Program(String),
     #[error("a container with the id {0} exists")]
     Exists(String),
     #[error("container {0} does not exist")]
     NoContainer(String),
     #[error("container {id} is {status}: {what}")]
     State { id: String, status: &'static str, what: &'static str },
+    /// Nothing is left of what had been begun.
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
     #[error("{what}")]
     Io { what: String, source: std::io::Error },
 }
@@ -113,8 +119,13 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             log::error(&global, &error);
-            // What a program in the container could return, too, but seldom does.
-            ExitCode::from(if is_exec { 255 } else { 1 })
+            match error {
+                // As a shell has it.
+                OciError::Interrupted(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(255)),
+                // What a program in the container could return, too, but seldom does.
+                _ if is_exec => ExitCode::from(255),
+                _ => ExitCode::from(1),
+            }
         }
     }
 }

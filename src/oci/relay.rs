@@ -17,10 +17,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Both ends of what the terminal comes over.
-pub(super) struct Socket {
+pub(super) struct Pair {
     ours: OwnedFd,
     pub(super) theirs: OwnedFd,
 }
+
+/// Our end of it.
+pub(super) struct Socket(OwnedFd);
 
 pub(super) struct Relay {
     master: OwnedFd,
@@ -44,7 +47,7 @@ fn io(what: &str) -> impl FnOnce(Errno) -> OciError + '_ {
     move |errno| OciError::Io { what: what.to_owned(), source: errno.into() }
 }
 
-impl Socket {
+impl Pair {
     pub(super) fn new() -> Result<Self, OciError> {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
@@ -52,15 +55,32 @@ impl Socket {
         Ok(Self { ours, theirs })
     }
 
-    /// Takes the terminal that the child has sent, and puts our own into raw mode.
-    pub(super) fn receive(self) -> Result<Relay, OciError> {
+    /// When the child has the other end: only its own is left then, and goes with it.
+    pub(super) fn keep_ours(self) -> Socket {
+        let Self { ours, theirs: _ } = self;
+        Socket(ours)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Socket {
+    /// Takes the terminal that the child has sent, and puts our own into raw mode; nothing when the child has
+    /// sent none and ended.
+    pub(super) fn receive(self) -> Result<Option<Relay>, OciError> {
         let failed = || io("receiving the terminal");
-        drop(self.theirs);
         let mut byte = [0];
         let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut data = [IoSliceMut::new(&mut byte)];
-        rustix::net::recvmsg(&self.ours, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC).map_err(failed())?;
+        let received = rustix::net::recvmsg(&self.0, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC);
+        if received.map_err(failed())?.bytes == 0 {
+            return Ok(None);
+        }
         let master = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
@@ -80,7 +100,7 @@ impl Socket {
         }
         let relay = Relay { master, _peer: peer, before, pending: Vec::new(), input: Input::Open };
         relay.resize();
-        Ok(relay)
+        Ok(Some(relay))
     }
 }
 

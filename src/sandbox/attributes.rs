@@ -4,13 +4,14 @@
 use super::lanes::text;
 use super::ops::{ChildOp, ParentOp, Scheduling, Slot};
 use super::script::{ScriptError, Slots};
+use crate::sys::SchedulerAttributes;
 
 /// Nothing of it, and an unnamed keyring of its own, when nothing is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// For personality(2).
     pub personality: Option<u32>,
-    pub scheduler: Option<Scheduler>,
+    pub scheduler: Option<SchedulerAttributes>,
     /// For ioprio_set(2): class and level.
     pub io_priority: Option<u16>,
     pub affinity: Affinity,
@@ -22,18 +23,6 @@ pub struct Attributes {
     pub selinux: Option<String>,
     /// Supplementary groups stay those of who starts it.
     pub keep_groups: bool,
-}
-
-/// For sched_setattr(2).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scheduler {
-    pub policy: u32,
-    pub flags: u64,
-    pub nice: i32,
-    pub priority: u32,
-    pub runtime: u64,
-    pub deadline: u64,
-    pub period: u64,
 }
 
 /// The CPUs that the process runs on, of those that its cpuset has. One bit for each.
@@ -67,6 +56,13 @@ pub enum Keyring {
     Inherited,
 }
 
+/// Whether a process forks before its program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forks {
+    No,
+    Yes,
+}
+
 /// More than any kernel has; it takes those that there are.
 const EVERY_CPU: [u64; 128] = [u64::MAX; 128];
 
@@ -93,10 +89,17 @@ impl Attributes {
         }
     }
 
-    pub(super) fn scheduling(&self) -> Vec<Scheduling> {
+    pub(super) fn scheduling(&self, forks: Forks) -> Vec<Scheduling> {
+        /// `SCHED_DEADLINE` and `SCHED_FLAG_RESET_ON_FORK`.
+        const DEADLINE: u32 = 6;
+        const RESET_ON_FORK: u64 = 1;
         let mut all = Vec::new();
-        if let Some(Scheduler { policy, flags, nice, priority, runtime, deadline, period }) = self.scheduler {
-            all.push(Scheduling::Cpu { policy, flags, nice, priority, runtime, deadline, period });
+        if let Some(mut attributes) = self.scheduler {
+            if attributes.policy == DEADLINE && forks == Forks::Yes {
+                // Without it nothing with a deadline can fork (sched(7)): what is asked for could not be had.
+                attributes.flags |= RESET_ON_FORK;
+            }
+            all.push(Scheduling::Cpu(attributes));
         }
         all.extend(self.io_priority.map(|priority| Scheduling::Io { priority }));
         all

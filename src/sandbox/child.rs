@@ -6,7 +6,7 @@
 
 use super::guard::{self, Guard};
 use super::launch::{Io, LISTENER, SUCCESSOR, Stdio};
-use super::ops::{ChildOp, Fresh, HookCall, Namespaces, Node, Scheduling, Slot, TreeChange};
+use super::ops::{ChildOp, Fresh, HookCall, Limit, Namespaces, Node, Scheduling, Slot, TreeChange};
 use super::{Text, hooks, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -280,9 +280,7 @@ impl<'a> Child<'a> {
             }
             ChildOp::SetDomainname { name } => rustix::system::setdomainname(name.as_c_str().to_bytes()),
             ChildOp::WriteFile { path, value } => write_file(path.as_c_str(), value.as_c_str().to_bytes()),
-            ChildOp::SetLimits { limits } => {
-                limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
-            }
+            ChildOp::SetLimits { limits } => limit(None, limits),
             ChildOp::KeepDescriptors { descriptors } => descriptors.iter().try_for_each(|fd| sys::keep_over_exec(*fd)),
             ChildOp::Mount { root, kind, source, at, data, mode_of_place, flags, link } => {
                 let mut buffer = [0; 4096];
@@ -683,12 +681,14 @@ fn drop_bounding(keep: u64) -> Result<(), Errno> {
 }
 
 /// Of a process, or of the calling one.
+pub(super) fn limit(pid: Option<rustix::process::Pid>, limits: &[Limit]) -> Result<(), Errno> {
+    limits.iter().try_for_each(|limit| sys::set_limit(pid, limit.resource, limit.soft, limit.hard))
+}
+
+/// As [`limit`].
 pub(super) fn schedule(pid: Option<rustix::process::Pid>, scheduling: Scheduling) -> Result<(), Errno> {
     match scheduling {
-        Scheduling::Cpu { policy, flags, nice, priority, runtime, deadline, period } => {
-            let attributes = sys::SchedulerAttributes { policy, flags, nice, priority, runtime, deadline, period };
-            sys::set_scheduler(pid, attributes)
-        }
+        Scheduling::Cpu(attributes) => sys::set_scheduler(pid, attributes),
         Scheduling::Io { priority } => sys::set_io_priority(pid, priority),
     }
 }

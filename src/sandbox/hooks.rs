@@ -7,7 +7,7 @@
 
 use super::ops::HookCall;
 use super::script::ScriptError;
-use super::{Text, child};
+use super::{Text, child, descendants};
 use crate::sys::{self, Errno};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::SeekFrom;
@@ -18,7 +18,7 @@ use rustix::time::ClockId;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Those that are run by the child, and whether it waits for those that are not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,15 +52,32 @@ pub fn proceed(report: BorrowedFd<'_>, creating: BorrowedFd<'_>, created: Borrow
     rustix::net::sendmsg(report, &[IoSlice::new(&[0])], &mut buffer, SendFlags::NOSIGNAL).map(drop).map_err(Into::into)
 }
 
-/// Runs a hook here and waits for it. `input` is what it reads, from its start. The error is one for
-/// [`super::reason`].
+/// Runs a hook here and waits for it. `input` is what it reads, from its start. When `stop` is readable
+/// it is killed, as at its timeout: with all that it has started, whatever session that is in by then.
 ///
-/// To be called by a process with one thread.
-pub fn run_hook(hook: &Hook, directory: &str, input: BorrowedFd<'_>) -> Result<(), HookError> {
+/// To be called by a process with one thread, which is from then on the one that descendants fall to whose
+/// parents have ended.
+pub fn run_hook(
+    hook: &Hook,
+    directory: &str,
+    input: BorrowedFd<'_>,
+    stop: Option<BorrowedFd<'_>>,
+) -> Result<(), HookError> {
     let call = call(hook)?;
     let directory = Text::try_from(directory).map_err(ScriptError::from)?;
     let prepared = Prepared::new(&call);
-    run(&call, &prepared, Some(directory.as_c_str()), input).map_err(HookError::Failed)
+    let failed = |errno: Errno| HookError::Failed(errno.raw_os_error());
+    descendants::take_orphans().map_err(failed)?;
+    let pid = begin(&call, &prepared, Some(directory.as_c_str()), input).map_err(HookError::Failed)?;
+    let ended = ends(pid, call.timeout, stop);
+    if !matches!(ended, Ok(Ended::ByItself)) {
+        descendants::kill_since(pid);
+    }
+    if let Ok(Ended::Stopped) = ended {
+        let _ = finish(pid, call.timeout, ended);
+        return Err(HookError::Stopped);
+    }
+    finish(pid, call.timeout, ended).map_err(HookError::Failed)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +86,8 @@ pub enum HookError {
     Script(#[from] ScriptError),
     #[error("{}", reason(*.0))]
     Failed(i32),
+    #[error("killed, as who waited for it is to end")]
+    Stopped,
 }
 
 pub(super) fn call(hook: &Hook) -> Result<HookCall, ScriptError> {
@@ -100,6 +119,8 @@ pub fn reason(errno: i32) -> String {
     let low = errno & 0xffff;
     match errno - low {
         EXITED => format!("exited with {low}"),
+        // By its filter, mostly, which a bare number does not tell.
+        KILLED if low == libc::SIGSYS => format!("killed by signal {low} (bad system call)"),
         KILLED => format!("killed by signal {low}"),
         TOO_LONG => format!("killed as it ran longer than {low} s"),
         _ => {
@@ -116,13 +137,23 @@ pub(super) fn run(
     directory: Option<&CStr>,
     input: BorrowedFd<'_>,
 ) -> Result<(), i32> {
+    let pid = begin(call, prepared, directory, input)?;
+    finish(pid, call.timeout, ends(pid, call.timeout, None))
+}
+
+fn begin(
+    call: &HookCall,
+    prepared: &Prepared<'_>,
+    directory: Option<&CStr>,
+    input: BorrowedFd<'_>,
+) -> Result<Pid, i32> {
     let raw = |errno: Errno| errno.raw_os_error();
     child::find(std::iter::once(call.path.as_c_str())).map_err(raw)?;
     // The one before has read it to its end.
     rustix::fs::seek(input, SeekFrom::Start(0)).map_err(raw)?;
     match sys::fork().map_err(raw)? {
         None => become_hook(call, prepared, directory, input),
-        Some(pid) => wait(pid, call.timeout),
+        Some(pid) => Ok(pid),
     }
 }
 
@@ -147,9 +178,16 @@ fn become_hook(call: &HookCall, prepared: &Prepared<'_>, directory: Option<&CStr
 /// As a shell has it.
 const NOT_EXECUTED: i32 = 126;
 
-fn wait(pid: Pid, timeout: Option<u32>) -> Result<(), i32> {
-    let in_time = timeout.map_or(Ok(true), |seconds| ends_within(pid, seconds));
-    if !matches!(in_time, Ok(true)) {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    ByItself,
+    TooLate,
+    Stopped,
+}
+
+/// Reaps a hook, which is killed before if it has not ended.
+fn finish(pid: Pid, timeout: Option<u32>, ended: Result<Ended, Errno>) -> Result<(), i32> {
+    if !matches!(ended, Ok(Ended::ByItself)) {
         // It has not been reaped: the number is still its own. Its group may be empty by now.
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -160,30 +198,42 @@ fn wait(pid: Pid, timeout: Option<u32>) -> Result<(), i32> {
             result => break result.map_err(Errno::raw_os_error)?,
         }
     };
-    match (in_time, status.and_then(|status| status.exit_status()), status.and_then(|s| s.terminating_signal())) {
+    match (ended, status.and_then(|status| status.exit_status()), status.and_then(|s| s.terminating_signal())) {
         (Err(errno), _, _) => Err(errno.raw_os_error()),
-        (Ok(false), _, _) => Err(TOO_LONG | i32::try_from(timeout.unwrap_or(0)).unwrap_or(0xffff).min(0xffff)),
-        (Ok(true), Some(0), _) => Ok(()),
-        (Ok(true), Some(code), _) => Err(EXITED | code & 0xffff),
-        (Ok(true), None, signal) => Err(KILLED | signal.unwrap_or(0) & 0xffff),
+        (Ok(Ended::TooLate | Ended::Stopped), _, _) => {
+            Err(TOO_LONG | i32::try_from(timeout.unwrap_or(0)).unwrap_or(0xffff).min(0xffff))
+        }
+        (Ok(Ended::ByItself), Some(0), _) => Ok(()),
+        (Ok(Ended::ByItself), Some(code), _) => Err(EXITED | code & 0xffff),
+        (Ok(Ended::ByItself), None, signal) => Err(KILLED | signal.unwrap_or(0) & 0xffff),
     }
 }
 
-fn ends_within(pid: Pid, seconds: u32) -> Result<bool, Errno> {
+/// Waits for the end, or for what comes before it.
+fn ends(pid: Pid, timeout: Option<u32>, stop: Option<BorrowedFd<'_>>) -> Result<Ended, Errno> {
+    if timeout.is_none() && stop.is_none() {
+        return Ok(Ended::ByItself);
+    }
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     let now = || rustix::time::clock_gettime(ClockId::Monotonic);
     let mut end = now();
-    end.tv_sec = end.tv_sec.saturating_add(seconds.into());
+    end.tv_sec = end.tv_sec.saturating_add(timeout.unwrap_or(0).into());
     loop {
         let Timespec { tv_sec, tv_nsec } = now();
         let (borrow, tv_nsec) =
             if end.tv_nsec < tv_nsec { (1, end.tv_nsec + 1_000_000_000 - tv_nsec) } else { (0, end.tv_nsec - tv_nsec) };
         let tv_sec = end.tv_sec - borrow - tv_sec;
         let left = if tv_sec < 0 { Timespec { tv_sec: 0, tv_nsec: 0 } } else { Timespec { tv_sec, tv_nsec } };
-        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&left)) {
+        let own = pidfd.as_fd();
+        let flags = if stop.is_some() { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds =
+            [PollFd::from_borrowed_fd(own, PollFlags::IN), PollFd::from_borrowed_fd(stop.unwrap_or(own), flags)];
+        match rustix::event::poll(&mut fds, timeout.map(|_| &left)) {
             Err(Errno::INTR) => {}
-            result => return result.map(|ready| ready > 0),
+            Err(errno) => return Err(errno),
+            Ok(0) => return Ok(Ended::TooLate),
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(Ended::ByItself),
+            Ok(_) => return Ok(Ended::Stopped),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From a blueprint to the two lanes of a script.
 
+use super::attributes::Forks;
 use super::guard::{self, Guard};
 use super::hooks;
 use super::layout::{Layout, Step};
@@ -51,7 +52,9 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     if own.contains(&Namespace::Time) {
         lanes.parent.push(ParentOp::NewClocks { offsets: text(clocks)? });
     }
-    lanes.birth(own, ids.as_ref(), cgroup, process)?;
+    let forks = *init || !create_container.is_empty() || !start_container.is_empty();
+    let forks = if forks { Forks::Yes } else { Forks::No };
+    lanes.birth(own, ids.as_ref(), cgroup, process, forks)?;
     // Where a hook of the host that enters the mount namespace finds the root.
     let awaits = *wait_for_hooks || !create_container.is_empty() || !start_container.is_empty();
     let root_at = match root {
@@ -158,7 +161,7 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
     }
     let terminal = if has_mounts { Terminal::Console } else { Terminal::Opened };
-    let ends = Ends { terminal, init: *init, wait: *wait, scheduled: ids.is_some(), hooks: own_hooks };
+    let ends = Ends { terminal, init: *init, wait: *wait, scheduled: ids.is_some(), forks, hooks: own_hooks };
     lanes.finish(process, ends)
 }
 
@@ -170,10 +173,14 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     lanes.parent.extend(process.attributes.before());
     lanes.parent.push(ParentOp::Clone { namespaces: Namespaces::NONE, cgroup: cgroup2 });
     let user_namespace = enter.contains(&Namespace::User);
-    lanes.early(cgroup, process, user_namespace)?;
+    lanes.early(cgroup, process)?;
+    // A right over the host's limits is gone in a user namespace.
+    if user_namespace {
+        lanes.child.extend(limits(process).map(|limits| ChildOp::SetLimits { limits }));
+    }
     lanes.labels = process.attributes.open_labels(&mut lanes.child, &mut lanes.slots)?;
     // Takes rights over the host.
-    lanes.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
+    lanes.child.extend(process.attributes.scheduling(Forks::No).into_iter().map(ChildOp::Schedule));
     let root = match root {
         Some(path) => {
             let into = lanes.slots.take()?;
@@ -194,7 +201,14 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     }
     lanes.finish(
         process,
-        Ends { terminal: Terminal::Plain, init: false, wait: false, scheduled: true, hooks: Vec::new() },
+        Ends {
+            terminal: Terminal::Plain,
+            init: false,
+            wait: false,
+            scheduled: true,
+            forks: Forks::No,
+            hooks: Vec::new(),
+        },
     )
 }
 
@@ -235,6 +249,11 @@ fn raw(node: &DeviceNode, ids: Option<&IdMaps>) -> Result<Node, ScriptError> {
     Ok(Node { path: text(path)?, mode: kind | mode, major, minor, link, uid, gid })
 }
 
+fn limits(process: &Process) -> Option<Vec<Limit>> {
+    let limit = |limit: &ResourceLimit| Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
+    (!process.limits.is_empty()).then(|| process.limits.iter().map(limit).collect())
+}
+
 fn change_of(Propagation { kind, recursive }: Propagation) -> TreeChange {
     TreeChange { propagation: kind.bits(), recursive, ..TreeChange::NONE }
 }
@@ -246,6 +265,7 @@ struct Ends {
     wait: bool,
     /// Scheduling is done by now, or by the parent.
     scheduled: bool,
+    forks: Forks,
     /// Run just before the program.
     hooks: Vec<ChildOp>,
 }
@@ -296,6 +316,7 @@ impl<'a> Lanes<'a> {
         ids: Option<&IdMaps>,
         cgroup: &CgroupJoin,
         process: &Process,
+        forks: Forks,
     ) -> Result<(), ScriptError> {
         // A pid namespace belongs to the user namespace of who makes it, and so does its proc.
         let succeeds = self.joined.is_some() && own.contains(&Namespace::Pid);
@@ -306,7 +327,7 @@ impl<'a> Lanes<'a> {
         let namespaces = own.iter().filter(at_birth).fold(Namespaces::NONE, gather);
         let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
         self.parent.push(ParentOp::Clone { namespaces, cgroup: cgroup2 });
-        self.early(cgroup, process, ids.is_some())?;
+        self.early(cgroup, process)?;
         // Here rather than at the clone, so that it runs beside the parent's work: a network
         // namespace alone takes a quarter of a whole start. After the cgroups: the cgroup namespace's
         // root is where its maker is.
@@ -324,7 +345,9 @@ impl<'a> Lanes<'a> {
         }
         self.labels = process.attributes.open_labels(&mut self.child, &mut self.slots)?;
         if ids.is_some() {
-            self.parent.extend(process.attributes.scheduling().into_iter().map(ParentOp::Schedule));
+            // The child has no right over the host's limits.
+            self.parent.extend(limits(process).map(|limits| ParentOp::SetLimits { limits }));
+            self.parent.extend(process.attributes.scheduling(forks).into_iter().map(ParentOp::Schedule));
         }
         match ids {
             Some(_) if self.joined.is_some() => {}
@@ -338,7 +361,7 @@ impl<'a> Lanes<'a> {
     }
 
     /// While still the host's user 0: `/proc/self` belongs to it.
-    fn early(&mut self, cgroup: &CgroupJoin, process: &Process, user_namespace: bool) -> Result<(), ScriptError> {
+    fn early(&mut self, cgroup: &CgroupJoin, process: &Process) -> Result<(), ScriptError> {
         self.child.push(ChildOp::Seal);
         if !process.keep_descriptors.is_empty() {
             self.child.push(ChildOp::KeepDescriptors { descriptors: process.keep_descriptors.clone() });
@@ -350,10 +373,6 @@ impl<'a> Lanes<'a> {
             self.child.push(ChildOp::JoinCgroup { tasks: text(&format!("{directory}/tasks"))? });
         }
         process.attributes.placed(&mut self.child);
-        // A right over the host's limits is gone in a user namespace.
-        if user_namespace {
-            self.limits(process);
-        }
         Ok(())
     }
 
@@ -363,13 +382,6 @@ impl<'a> Lanes<'a> {
         } else {
             ChildOp::BecomeRoot { uid, gid }
         });
-    }
-
-    fn limits(&mut self, process: &Process) {
-        if !process.limits.is_empty() {
-            let limit = |limit: &ResourceLimit| Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard };
-            self.child.push(ChildOp::SetLimits { limits: process.limits.iter().map(limit).collect() });
-        }
     }
 
     fn root(&mut self, path: &str, mapped: bool, with_mounts: bool) -> Result<Slot, ScriptError> {
@@ -689,7 +701,7 @@ impl<'a> Lanes<'a> {
         self.child.push(ChildOp::SetUmask { mask: process.umask });
         self.child.push(ChildOp::WorkingDirectory { path: text(&process.cwd)? });
         if !self.child.iter().any(|op| matches!(op, ChildOp::BecomeRoot { .. } | ChildOp::SetUser { .. })) {
-            self.limits(process);
+            self.child.extend(limits(process).map(|limits| ChildOp::SetLimits { limits }));
         }
         if let Some(personality) = process.attributes.personality {
             self.child.push(ChildOp::SetPersonality { personality });
@@ -699,7 +711,7 @@ impl<'a> Lanes<'a> {
         }
         if !ends.scheduled {
             // Late: a process with a deadline can't fork (sched(7)).
-            self.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
+            self.child.extend(process.attributes.scheduling(ends.forks).into_iter().map(ChildOp::Schedule));
         }
         let program = program(process)?;
         let mut last = Vec::new();

@@ -8,7 +8,7 @@
 //! - `ops`: the operations and their words; `lanes`: their order; `layout`: how each mount is made;
 //!   `usual`: the mounts of a container that asks for none.
 //! - `launch`, `exec`: the clone, and what came of it; `start`: a child that waits; `parent`, `child`:
-//!   the two lanes; `hooks`: programs that run on the way; `attributes`: what else a process has;
+//!   the two lanes; `hooks`: programs that run on the way; `descendants`: what they leave; `attributes`: what else a process has;
 //!   `overlay`: layers by descriptor, and by name where the kernel is older.
 //! - `namespace`: those of others; `copy`: what a tmpfs begins with; `path`: names inside a root that is not ours;
 //!   `terminal`, `init`: what their names say.
@@ -19,6 +19,7 @@ mod attributes;
 mod blueprint;
 mod child;
 mod copy;
+mod descendants;
 mod exec;
 pub mod guard;
 mod hooks;
@@ -40,7 +41,7 @@ mod terminal;
 mod text;
 mod usual;
 
-pub use attributes::{Affinity, Attributes, Keyring, MemoryPolicy, Scheduler};
+pub use attributes::{Affinity, Attributes, Keyring, MemoryPolicy};
 pub use blueprint::{
     Blueprint, Capabilities, CgroupJoin, ChangeRoot, DeviceNode, ExecPlan, IdExtent, IdMaps, Link, MappedBy, Mapping,
     Mount, MountChange, Namespace, NewLine, NodeKind, Overlay, Process, Propagation, PropagationKind, ResourceLimit,

@@ -2,6 +2,7 @@
 
 use super::Text;
 use super::path::Link;
+use crate::sys::SchedulerAttributes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -117,6 +118,8 @@ pub(super) enum ParentOp {
     Overlay { lower: Vec<Slot>, upper: Text, work: Text, into: Slot },
     /// Of the child, where that takes a right over the host that it does not have.
     Schedule(Scheduling),
+    /// As the one before.
+    SetLimits { limits: Vec<Limit> },
     /// The child gets these and may go on: the counterpart of [`ChildOp::Receive`].
     HandOver { slots: Vec<Slot> },
 }
@@ -125,7 +128,7 @@ pub(super) enum ParentOp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Scheduling {
     /// For sched_setattr(2).
-    Cpu { policy: u32, flags: u64, nice: i32, priority: u32, runtime: u64, deadline: u64, period: u64 },
+    Cpu(SchedulerAttributes),
     /// For ioprio_set(2).
     Io { priority: u16 },
 }
@@ -529,6 +532,7 @@ impl fmt::Display for ParentOp {
             }
             Self::SetAffinity { cpus } => write!(f, "setting the CPUs {}", Bits(cpus)),
             Self::Schedule(scheduling) => write!(f, "{scheduling}"),
+            Self::SetLimits { limits } => set_limits(f, limits),
             Self::EnterNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
             Self::UserNamespace { uids, gids, into } => {
                 let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
@@ -594,10 +598,15 @@ impl fmt::Display for Bits<'_> {
     }
 }
 
+fn set_limits(f: &mut fmt::Formatter<'_>, limits: &[Limit]) -> fmt::Result {
+    f.write_str("setting the limits")?;
+    limits.iter().try_for_each(|limit| write!(f, " {}={}:{}", limit.resource, limit.soft, limit.hard))
+}
+
 impl fmt::Display for Scheduling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cpu { policy, flags, nice, priority, runtime, deadline, period } => {
+            Self::Cpu(SchedulerAttributes { policy, flags, nice, priority, runtime, deadline, period }) => {
                 write!(
                     f,
                     "setting the scheduling policy {policy} (flags {flags:#x}, nice {nice}, priority {priority}"
@@ -708,10 +717,7 @@ impl fmt::Display for ChildOp {
             }
             Self::SetDomainname { name } => write!(f, "setting the domain name {name}"),
             Self::WriteFile { path, value } => write!(f, "writing {:?} to {path}", value.as_str()),
-            Self::SetLimits { limits } => {
-                f.write_str("setting the limits")?;
-                limits.iter().try_for_each(|limit| write!(f, " {}={}:{}", limit.resource, limit.soft, limit.hard))
-            }
+            Self::SetLimits { limits } => set_limits(f, limits),
             Self::KeepDescriptors { descriptors } => {
                 f.write_str("keeping open the descriptors")?;
                 descriptors.iter().try_for_each(|fd| write!(f, " {fd}"))

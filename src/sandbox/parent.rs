@@ -44,6 +44,7 @@ impl<'a> Parent<'a> {
             | ParentOp::NewClocks { .. }
             | ParentOp::Clone { .. } => Err(Errno::INVAL),
             ParentOp::Schedule(scheduling) => super::child::schedule(Some(self.pid), *scheduling),
+            ParentOp::SetLimits { limits } => super::child::limit(Some(self.pid), limits),
             ParentOp::AwaitSuccessor => self.await_successor(),
             ParentOp::MapIds { uids, gids } => map_ids(self.pid, uids.as_str(), gids.as_str()),
             ParentOp::Tree { path, recursive, changes, idmap, link_itself, into } => {

@@ -34,7 +34,7 @@ pub fn start(
         Err(Errno::PIPE | Errno::CONNRESET) => return Err(StartError::Gone),
         Err(errno) => return Err(StartError::Socket(errno.into())),
     }
-    match hear(connection, child, listener) {
+    match hear(connection, child, |_| Ok(()), listener) {
         Ok(Report::Executed) => Ok(()),
         Ok(Report::Ended) => Err(StartError::Gone),
         Ok(Report::Failed(failure)) => Err(StartError::Failed(failure)),
@@ -44,15 +44,18 @@ pub fn start(
 }
 
 /// As [`super::read_report`], and gives the listener of the child's filter away before the child goes
-/// on, which does not end here. `child` is its number and a pidfd.
+/// on, which does not end here. `child` is its number and a pidfd. `ready` is called with `report` before
+/// each read and returns when there is something, or with the error to give up with.
 ///
 /// When `listener` fails, the child still stands before its program: its end is the caller's affair.
 pub fn hear(
     report: BorrowedFd<'_>,
     (pid, pidfd): (Pid, BorrowedFd<'_>),
+    mut ready: impl FnMut(BorrowedFd<'_>) -> io::Result<()>,
     mut listener: impl FnMut(OwnedFd) -> io::Result<()>,
 ) -> io::Result<Report> {
     loop {
+        ready(report)?;
         let number = match read_report(report, pid)? {
             Report::Listener(number) => number,
             other => return Ok(other),

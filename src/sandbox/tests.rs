@@ -852,3 +852,36 @@ fn labels_are_opened_while_proc_is_the_hosts_and_written_at_the_end() {
     ];
     assert!(order.is_sorted(), "{text}");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn limits_that_take_a_right_over_the_host_are_set_by_the_parent() {
+    for (ids, lane) in [(Some(IdRange { base: BASE, size: IdRange::SIZE }), "parent"), (None, "child")] {
+        let mut ground = Ground::with("true", ids);
+        ground.blueprint.process.limits = vec![ResourceLimit { resource: 7, soft: 5, hard: 6 }];
+
+        let text = script(&ground.blueprint).unwrap().to_string();
+
+        let lines: Vec<&str> = text.lines().filter(|line| line.ends_with("setting the limits 7=5:6")).collect();
+        assert!(lines.len() == 1 && lines[0].starts_with(lane), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_process_with_a_deadline_can_fork_where_it_has_to() {
+    let hook = Hook { path: "/bin/true".to_owned(), argv: vec!["true".to_owned()], env: Vec::new(), timeout: None };
+    for (hooks, init, flags) in [(vec![], false, "0x0"), (vec![hook], false, "0x1"), (vec![], true, "0x1")] {
+        for ids in [None, Some(IdRange { base: BASE, size: IdRange::SIZE })] {
+            let mut ground = Ground::with("true", ids);
+            ground.blueprint.hooks.start_container.clone_from(&hooks);
+            ground.blueprint.init = init;
+            let deadline = crate::sys::SchedulerAttributes { policy: 6, ..Default::default() };
+            ground.blueprint.process.attributes.scheduler = Some(deadline);
+
+            let text = script(&ground.blueprint).unwrap().to_string();
+
+            assert!(text.contains(&format!("setting the scheduling policy 6 (flags {flags},")), "{text}");
+        }
+    }
+}

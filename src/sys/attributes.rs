@@ -3,10 +3,11 @@
 use super::process::done;
 use super::{Errno, last_error};
 use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
 
 /// `sched_attr` of sched_setattr(2), without its size.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchedulerAttributes {
     pub policy: u32,
     pub flags: u64,

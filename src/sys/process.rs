@@ -40,11 +40,12 @@ pub fn is_kept_over_exec(fd: u32) -> bool {
     flags >= 0 && flags & libc::c_long::from(libc::FD_CLOEXEC) == 0
 }
 
-/// Sets a limit of the calling process (`prlimit64(2)`); `resource` is a number of getrlimit(2).
-pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+/// Sets a limit of a process, or of the calling one (`prlimit64(2)`); `resource` is a number of getrlimit(2).
+pub fn set_limit(pid: Option<Pid>, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = [soft, hard];
+    let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get());
     // SAFETY: `limit` is laid out as a rlimit64, two 64-bit numbers, and the old one is not asked for.
-    done(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), std::ptr::null_mut::<u64>()) })
+    done(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, limit.as_ptr(), std::ptr::null_mut::<u64>()) })
 }
 
 /// Closes every descriptor from `first` on (`close_range(2)`, Linux 5.9).

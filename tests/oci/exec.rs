@@ -237,3 +237,48 @@ fn a_signal_at_any_moment_of_a_start_is_not_lost() {
     }
     assert!(moments[0] >= 12, "{moments:?}");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_signal_ends_exec_in_a_paused_container() {
+    let bundle = running();
+    assert_eq!(bundle.on(&["pause"]).code, Some(0));
+    let file = bundle.path("pid");
+    let id = bundle.id();
+    let words = ["exec", "--ignore-paused", "--pid-file", file.to_str().unwrap(), &id, "sh", "-c", "echo ran"];
+    let mut exec = bundle.command(&words);
+    let exec = exec.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    bundle.wait("its process", || file.exists());
+
+    kill(&exec, libc::SIGTERM);
+
+    let answer: crate::fixture::Answer = exec.wait_with_output().unwrap().into();
+    assert_eq!((answer.code, answer.out.as_str()), (Some(128 + libc::SIGTERM), ""), "{answer:?}");
+    assert_eq!(bundle.on(&["resume"]).code, Some(0));
+    let process = format!("/proc/{}", fs::read_to_string(file).unwrap());
+    bundle.wait("the end of its process", || !std::path::Path::new(&process).exists());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn orphans_of_a_container_are_runs_to_reap_but_where_it_is_told_not_to() {
+    // The first argument is who has started this, and ends.
+    let orphan = "while [ -e /proc/$1 ]; do :; done; sed -n 's/^PPid:\\t//p' /proc/$$/status > /tmp/parent";
+    let script = "o=$(sh -c 'sh /tmp/orphan $$ > /dev/null & echo $!'); \
+                  until [ -s /tmp/parent ]; do :; done; cat /tmp/parent; while [ -e /proc/$o ]; do :; done";
+    for options in [&[][..], &["--no-subreaper"]] {
+        let mut bundle = Bundle::new(script);
+        fs::write(bundle.path("rootfs/tmp/orphan"), orphan).unwrap();
+        bundle.config["root"]["readonly"] = json!(false);
+        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|entry| entry["type"] != "pid");
+        bundle.write();
+        let (dir, id) = (bundle.path(""), bundle.id());
+        let words = [&["run", "--bundle", dir.to_str().unwrap()][..], options, &[&id]].concat();
+        let run = bundle.command(&words).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let number = run.id().to_string();
+
+        let answer: crate::fixture::Answer = run.wait_with_output().unwrap().into();
+
+        assert_eq!(answer.out == number, options.is_empty(), "{number} {answer:?}");
+    }
+}

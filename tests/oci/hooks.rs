@@ -284,3 +284,75 @@ fn hooks_run_with_a_user_namespace() {
     ];
     assert_eq!(lines(&log), expected);
 }
+
+/// A run that says when it has come so far; what it was, what it said and the signal it was sent.
+fn interrupted(kind: &str) -> (Bundle, crate::fixture::Answer) {
+    let mut bundle = Bundle::new("exec sleep 1000");
+    let log = with_log(&mut bundle);
+    let file = if kind == "startContainer" { "/tmp/log".to_owned() } else { log.display().to_string() };
+    bundle.config["hooks"][kind] = json!([hook(&format!("flock {file} sh -c 'echo here >> {file}; exec sleep 1000'"))]);
+    bundle.write();
+    let mut run = bundle.command(&["run", "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()]);
+    let run = run.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    bundle.wait("the hook", || lines(&log) == ["here"]);
+
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+
+    let answer = run.wait_with_output().unwrap().into();
+    let file = fs::File::open(&log).unwrap();
+    bundle.wait("the hook's end", || {
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+    (bundle, answer)
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_signal_ends_run_and_its_hook_also_when_the_hook_has_no_timeout() {
+    for kind in ["createRuntime", "createContainer", "startContainer", "poststart"] {
+        let (bundle, answer) = interrupted(kind);
+
+        assert_eq!(answer.code, Some(128 + libc::SIGTERM), "{kind}: {answer:?}");
+        assert!(answer.err.contains("interrupted by signal 15"), "{kind}: {answer:?}");
+        assert!(bundle.is_gone(), "{kind}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_a_hook_has_started_ends_at_its_timeout_whatever_its_session() {
+    for kind in ["createRuntime", "createContainer"] {
+        for script in
+            ["setsid flock FILE sleep 1000 & sleep 1000", "(setsid sh -c 'flock FILE sleep 1000 & exit' &); sleep 1000"]
+        {
+            let mut bundle = Bundle::new("true");
+            let log = with_log(&mut bundle);
+            let script = script.replace("FILE", log.to_str().unwrap());
+            bundle.config["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}]);
+
+            let answer = bundle.run();
+
+            assert!(answer.err.contains("killed as it ran longer than 1 s"), "{kind}: {answer:?}");
+            let file = fs::File::open(&log).unwrap();
+            bundle.wait("the child's end", || {
+                rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+            });
+            assert!(bundle.is_gone(), "{kind}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_hook_that_a_filter_kills_is_told_so() {
+    let mut bundle = Bundle::new("true");
+    let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}]);
+    bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
+    bundle.config["hooks"]["startContainer"] = json!([{"path": "/usr/bin/mkdir", "args": ["mkdir", "/dev/shm/x"]}]);
+
+    let answer = bundle.run();
+
+    let expected = "error running startContainer hook #0: /usr/bin/mkdir: killed by signal 31 (bad system call)";
+    assert!(answer.err.contains(expected), "{answer:?}");
+}

@@ -160,3 +160,23 @@ fn without_a_mount_namespace_a_terminal_is_one_of_the_hosts() {
 
     assert!(answer.code == Some(0) && answer.out == "terminal", "{answer:?}");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_hook_that_writes_to_the_terminal_is_read_while_it_runs_and_when_it_fails() {
+    for (end, code) in [("exit 0", 4), ("exit 3", 1)] {
+        let mut bundle = Bundle::new("echo program; exit 4");
+        bundle.config["process"]["terminal"] = json!(true);
+        let script = format!("seq 1 30000; echo that was all; {end}");
+        bundle.config["hooks"]["startContainer"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+
+        let answer = bundle.run();
+
+        let lines: Vec<&str> = answer.out.lines().collect();
+        let last = &lines[lines.len().saturating_sub(4)..];
+        assert_eq!(answer.code, Some(code), "{last:?} {}", answer.err);
+        let expected = ["29999", "30000", "that was all", "program"];
+        assert_eq!(last, if code == 4 { &expected } else { &["29998", "29999", "30000", "that was all"] });
+        assert!(bundle.is_gone());
+    }
+}

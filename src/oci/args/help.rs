@@ -30,6 +30,7 @@ const RUN: &[&str] = &[
     "--preserve-fds N         the program keeps descriptors 3 to 2+N",
     "--no-pivot               move the root in place of pivot_root(2)",
     "--no-new-keyring         keep the caller's session keyring",
+    "--no-subreaper           leave orphans of the container to others",
 ];
 
 const EXEC: &[&str] = &[

@@ -76,6 +76,8 @@ pub struct Create {
     pub keep: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    /// In the foreground: orphans of the container's are ours to reap.
+    pub subreaper: bool,
     /// Print what the container would go through, and make nothing.
     pub print_script: bool,
 }
@@ -264,7 +266,7 @@ enum Verb {
 }
 
 fn create(words: &mut Words, verb: Verb) -> Result<Create, UsageError> {
-    let mut wish = Create { bundle: PathBuf::from("."), ..Create::default() };
+    let mut wish = Create { bundle: PathBuf::from("."), subreaper: true, ..Create::default() };
     let plain = words.options(|words, name, inline| {
         match name {
             "--bundle" | "-b" => wish.bundle = words.value(name, inline)?.into(),
@@ -278,8 +280,7 @@ fn create(words: &mut Words, verb: Verb) -> Result<Create, UsageError> {
             "--no-pivot" => wish.no_pivot = words.flag(name, inline.as_deref())?,
             "--print-script" if verb == Verb::Run => wish.print_script = words.flag(name, inline.as_deref())?,
             "--no-new-keyring" => wish.no_new_keyring = words.flag(name, inline.as_deref())?,
-            // We are never one: who waits for the process is its parent, or whose it becomes.
-            "--no-subreaper" => drop(words.flag(name, inline.as_deref())?),
+            "--no-subreaper" => wish.subreaper = !words.flag(name, inline.as_deref())?,
             _ => return words.unknown(name),
         }
         Ok(())

@@ -15,6 +15,38 @@ use crate::spec::Capability;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, ScmpVersion};
 use std::io::{Read, Seek};
 
+/// A number that changes with the code of this module, for who keeps what it has compiled.
+pub const BUILD: u64 = {
+    // All of the module's files; the texts themselves do not get into the program.
+    let files: [&[u8]; 5] = [
+        include_bytes!("default.rs"),
+        include_bytes!("mod.rs"),
+        include_bytes!("preamble.rs"),
+        include_bytes!("profile.rs"),
+        include_bytes!("shorten.rs"),
+    ];
+    let mut sum = START;
+    let mut index = 0;
+    while index < files.len() {
+        sum = summed(sum, files[index]);
+        index += 1;
+    }
+    sum
+};
+
+/// The offset basis and the prime of FNV-1a with 64 bits.
+const START: u64 = 0xcbf2_9ce4_8422_2325;
+const PRIME: u64 = 0x0100_0000_01b3;
+
+const fn summed(mut sum: u64, bytes: &[u8]) -> u64 {
+    let mut index = 0;
+    while index < bytes.len() {
+        sum = (sum ^ bytes[index] as u64).wrapping_mul(PRIME);
+        index += 1;
+    }
+    sum
+}
+
 /// Compiles a profile for a container with these capabilities into raw BPF.
 ///
 /// Names that the library does not know are skipped, except those that [`preamble`] has the numbers
@@ -208,6 +240,18 @@ fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
 mod tests {
     use super::*;
     use crate::spec::Capabilities;
+
+    #[test]
+    fn the_number_of_this_build_is_of_every_file() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sandbox/seccomp");
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+
+        let sum = files.iter().fold(START, |sum, file| summed(sum, &std::fs::read(file).unwrap()));
+
+        assert_eq!(sum, BUILD, "{files:?}");
+    }
 
     /// What a filter answers; interprets the few instructions that filters are made of.
     fn answer(filter: &[u8], machine: u32, number: u32, first_argument: u64) -> u32 {
