@@ -14,11 +14,11 @@ use rustix::fs::SeekFrom;
 use rustix::io::IoSlice;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use rustix::time::ClockId;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 /// Those that are run by the child, and whether it waits for those that are not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -171,15 +171,12 @@ fn wait(pid: Pid, timeout: Option<u32>) -> Result<(), i32> {
 
 fn ends_within(pid: Pid, seconds: u32) -> Result<bool, Errno> {
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    let now = || rustix::time::clock_gettime(ClockId::Monotonic);
-    let mut end = now();
-    end.tv_sec = end.tv_sec.saturating_add(seconds.into());
+    // The standard library's clock: that of rustix panics where the vDSO has no getcpu, as in User Mode Linux.
+    let end = Instant::now() + Duration::from_secs(seconds.into());
     loop {
-        let Timespec { tv_sec, tv_nsec } = now();
-        let (borrow, tv_nsec) =
-            if end.tv_nsec < tv_nsec { (1, end.tv_nsec + 1_000_000_000 - tv_nsec) } else { (0, end.tv_nsec - tv_nsec) };
-        let tv_sec = end.tv_sec - borrow - tv_sec;
-        let left = if tv_sec < 0 { Timespec { tv_sec: 0, tv_nsec: 0 } } else { Timespec { tv_sec, tv_nsec } };
+        let left = end.saturating_duration_since(Instant::now());
+        let tv_sec = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+        let left = Timespec { tv_sec, tv_nsec: left.subsec_nanos().into() };
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         match rustix::event::poll(&mut fds, Some(&left)) {
             Err(Errno::INTR) => {}
