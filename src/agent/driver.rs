@@ -501,7 +501,7 @@ impl Driver {
                 Sync::Invalid | Sync::Unavailable | Sync::Held => EventType::Warning,
                 // Everything is leaving; what its text says does not matter any more.
                 _ if self.settings.stop_all => continue,
-                Sync::Deleting | Sync::Overridden => EventType::Normal,
+                Sync::Deleting | Sync::Overridden | Sync::Suspended => EventType::Normal,
                 // Their steps say it.
                 Sync::Synced | Sync::Pending | Sync::Failed | Sync::Deferred => continue,
             };

@@ -5,7 +5,7 @@ use super::journal::Journal;
 use super::{Event, View};
 use crate::host::{ExecError, ExecRequest, ExecSession, Machine};
 use crate::spec::change::{Class, FieldChange};
-use crate::spec::{InstanceId, ObjectId, Timestamp};
+use crate::spec::{InstanceId, ObjectId, Resources, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +39,24 @@ pub enum Command {
     Restart {
         object: ObjectId,
         reason: Option<String>,
+    },
+    /// Nothing is done about them until they are resumed.
+    Suspend {
+        objects: Vec<ObjectId>,
+        all: bool,
+        reason: Option<String>,
+        until: Option<Timestamp>,
+    },
+    Resume {
+        objects: Vec<ObjectId>,
+        all: bool,
+    },
+    /// Limits above the manifest's; nothing set takes them back.
+    SetResources {
+        object: ObjectId,
+        resources: Box<Resources>,
+        reason: Option<String>,
+        until: Option<Timestamp>,
     },
     /// Releases held deletions.
     Approve {

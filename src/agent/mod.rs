@@ -10,6 +10,7 @@ mod inbox;
 mod journal;
 mod options;
 mod orders;
+mod overrides;
 mod preview;
 mod sources;
 mod status;

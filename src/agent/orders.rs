@@ -3,7 +3,7 @@
 use super::EventType;
 use super::driver::{Driver, now};
 use super::handle::{Command, CommandError};
-use crate::plan::{Action, Override, OverrideState, ProcessSeen, Record, Sync};
+use crate::plan::{Action, OverrideState, ProcessSeen, Record, Sync, Word};
 use crate::spec::{ObjectId, Timestamp};
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -11,14 +11,25 @@ use tokio::sync::oneshot;
 
 type Reply = oneshot::Sender<Result<String, CommandError>>;
 
+fn said(by: u32, reason: Option<String>, until: Option<Timestamp>) -> Word {
+    Word { by, reason, since: now(), until }
+}
+
 impl Driver {
     pub(super) fn order(&mut self, command: Command, by: u32, reply: Reply) {
         let answer = match command {
             Command::Stop { object, reason, until } => {
-                self.override_(&object, OverrideState::Stopped, by, reason, until)
+                self.override_(&object, OverrideState::Stopped, said(by, reason, until))
             }
-            Command::Start { object, reason, until } => self.start(&object, by, reason, until),
-            Command::Restart { object, reason } => self.override_(&object, OverrideState::Restart, by, reason, None),
+            Command::Start { object, reason, until } => self.start(&object, said(by, reason, until)),
+            Command::Restart { object, reason } => {
+                self.override_(&object, OverrideState::Restart, said(by, reason, None))
+            }
+            Command::Suspend { objects, all, reason, until } => self.suspend(&objects, all, &said(by, reason, until)),
+            Command::Resume { objects, all } => self.resume(&objects, all, by),
+            Command::SetResources { object, resources, reason, until } => {
+                self.set_resources(&object, *resources, said(by, reason, until))
+            }
             Command::Approve { objects, all } => self.approve(&objects, all),
             Command::Reconcile => {
                 self.sources.touched(Instant::now());
@@ -34,54 +45,6 @@ impl Driver {
         };
         // Whoever ordered it may have gone away; it is done nevertheless.
         drop(reply.send(answer));
-    }
-
-    /// A start takes a stop back; where the manifest says `stopped`, it is an override of its own.
-    fn start(
-        &mut self,
-        object: &ObjectId,
-        by: u32,
-        reason: Option<String>,
-        until: Option<Timestamp>,
-    ) -> Result<String, CommandError> {
-        let stopped = self.record(object)?.accepted.spec.desired_state == crate::spec::DesiredState::Stopped;
-        if stopped || until.is_some() {
-            return self.override_(object, OverrideState::Running, by, reason, until);
-        }
-        self.change(object, |record| {
-            record.override_ = None;
-            // A person who says "start" does not want to wait for a backoff.
-            record.attempts = crate::plan::Attempts::default();
-        })?;
-        self.journal.note(now(), EventType::Normal, &object.to_string(), "Started", format!("started by uid {by}"));
-        Ok(format!("{object} follows its manifest again"))
-    }
-
-    fn override_(
-        &mut self,
-        object: &ObjectId,
-        state: OverrideState,
-        by: u32,
-        reason: Option<String>,
-        until: Option<Timestamp>,
-    ) -> Result<String, CommandError> {
-        let word = match state {
-            OverrideState::Stopped => "stopped",
-            OverrideState::Running => "started",
-            OverrideState::Restart => "restarted",
-        };
-        let mut text = format!("{word} by uid {by}");
-        if let Some(reason) = &reason {
-            let _infallible = write!(text, ": {reason}");
-        }
-        if let Some(until) = until {
-            let _infallible = write!(text, " (until {until})");
-        }
-        self.change(object, |record| {
-            record.override_ = Some(Override { state, by, reason, since: now(), until });
-        })?;
-        self.journal.note(now(), EventType::Normal, &object.to_string(), "Overridden", text.clone());
-        Ok(format!("{object} is {text}"))
     }
 
     fn approve(&mut self, objects: &[ObjectId], all: bool) -> Result<String, CommandError> {
@@ -127,11 +90,11 @@ impl Driver {
         }
     }
 
-    fn record(&self, object: &ObjectId) -> Result<&Record, CommandError> {
+    pub(super) fn record(&self, object: &ObjectId) -> Result<&Record, CommandError> {
         self.records.get(object).ok_or_else(|| CommandError::NotFound(object.to_string()))
     }
 
-    fn change(&mut self, object: &ObjectId, change: impl FnOnce(&mut Record)) -> Result<(), CommandError> {
+    pub(super) fn change(&mut self, object: &ObjectId, change: impl FnOnce(&mut Record)) -> Result<(), CommandError> {
         let mut record = self.record(object)?.clone();
         change(&mut record);
         let written = self.store.put(std::slice::from_ref(&record));

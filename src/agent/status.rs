@@ -84,7 +84,7 @@ fn status(
         ProcessSeen::Running { pid, .. } => Some(*pid),
         ProcessSeen::None | ProcessSeen::Exited(_) => None,
     };
-    let desired = record.map(|record| record.accepted.spec.resources.clone()).unwrap_or_default();
+    let desired = record.map(|record| record.wanted_resources().into_owned()).unwrap_or_default();
     let provenance = match inputs.desired.objects.get(id) {
         Some(wish) => Some(wish.provenance()),
         None => record.map(|record| &record.provenance),
@@ -178,6 +178,7 @@ pub(super) fn word(finding: Option<&Finding>) -> &'static str {
         Some(Sync::Deleting) => "deleting",
         Some(Sync::Held) => "held",
         Some(Sync::Overridden) => "overridden",
+        Some(Sync::Suspended) => "suspended",
     }
 }
 
@@ -201,6 +202,7 @@ fn conditions(
         Some(Sync::Pending) => all.push(condition("Reconciling", true, "Progressing", message)),
         Some(Sync::Failed) => all.push(condition("Stalled", true, "Failed", message)),
         Some(Sync::Overridden) => all.push(condition("Suspended", true, "Overridden", message)),
+        Some(Sync::Suspended) => all.push(condition("Suspended", true, "Suspended", message)),
         Some(Sync::Unavailable) => all.push(condition("SourceUnavailable", true, "SourceUnavailable", message)),
         Some(Sync::Synced | Sync::Deferred | Sync::Deleting) | None => {}
     }

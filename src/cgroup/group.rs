@@ -6,7 +6,7 @@ use super::resize::Mode;
 use super::table::{Controller, Version};
 use super::{CgroupError, table};
 use crate::plan::GroupSeen;
-use crate::spec::{InstanceId, Resources};
+use crate::spec::{InstanceId, LimitPointer, Resources};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, OFlags};
@@ -63,12 +63,17 @@ impl Cgroups {
     /// Makes the directories and writes the limits; nothing runs in them yet.
     ///
     /// What an earlier try left is removed first when it has no processes. On failure everything that this
-    /// call made is gone again.
+    /// call made is gone again. What is `ignored` is not told in the readback.
     ///
     /// # Errors
     /// [`CgroupError::Unsupported`] when the host lacks a hard limit that is asked for, before
     /// anything is made.
-    pub fn create(&self, instance: &InstanceId, want: &Resources) -> Result<Created, CgroupError> {
+    pub fn create(
+        &self,
+        instance: &InstanceId,
+        want: &Resources,
+        ignored: &[LimitPointer],
+    ) -> Result<Created, CgroupError> {
         self.prepare()?;
         let wanted = self.wanted(want)?;
         let mut made = Vec::new();
@@ -83,7 +88,8 @@ impl Cgroups {
         let result = result.and_then(|()| {
             let applied = self.apply(instance, &wanted, Mode::Fresh)?;
             let join = self.join(instance, want);
-            Ok(Created { join, readback: applied.says, unsupported: wanted.unsupported.clone() })
+            let readback = wanted.told(applied.says, ignored);
+            Ok(Created { join, readback, unsupported: wanted.unsupported.clone() })
         });
         if result.is_err() {
             for (base, path) in made.iter().rev() {

@@ -5,7 +5,7 @@ use super::group::v1_name;
 use super::memory::{self, Deferral, MemoryFiles};
 use super::table::{Asked, Controller, KNOBS, Setting, Strength, Version};
 use super::{CgroupError, device, files};
-use crate::spec::{CpuSet, InstanceId, Resources};
+use crate::spec::{CpuSet, InstanceId, LimitPointer, Resources};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,8 @@ pub(super) struct Wanted {
 
 #[derive(Debug)]
 struct Target {
+    /// Below `spec.resources`.
+    field: &'static str,
     hierarchy: usize,
     /// The field is set, so that the file has to be there.
     asked: bool,
@@ -52,19 +54,53 @@ pub(super) struct Applied {
     pub deferred: Option<Deferral>,
 }
 
+impl Wanted {
+    /// Without those that others may change, and that are to say what they were to say before.
+    fn leave(&mut self, before: &Self, ignored: &[LimitPointer]) {
+        let same = |target: &Target| before.settings.iter().any(|other| other.setting == target.setting);
+        self.settings.retain(|target| !is_ignored(target.field, ignored) || !same(target));
+    }
+
+    /// What the files say, without those that others may change.
+    pub(super) fn told(
+        &self,
+        mut says: BTreeMap<String, String>,
+        ignored: &[LimitPointer],
+    ) -> BTreeMap<String, String> {
+        for target in self.settings.iter().filter(|target| is_ignored(target.field, ignored)) {
+            says.remove(&*target.setting.file);
+        }
+        says
+    }
+}
+
+fn is_ignored(field: &str, ignored: &[LimitPointer]) -> bool {
+    ignored.iter().any(|pointer| pointer.covers(field))
+}
+
 impl Cgroups {
     /// Writes what differs from `to`, also what differs because somebody else wrote it; a limit that
     /// `to` does not name goes back to the kernel's default.
     ///
     /// Memory is never lowered below what is in use: then it is deferred, and everything else is
-    /// applied all the same.
+    /// applied all the same. What is `ignored` is written only where `to` differs from `from`, and not
+    /// told in the readback.
     ///
     /// # Errors
     /// [`CgroupError::Unsupported`] when the host lacks a hard limit, with nothing written. After a
     /// refused write the files before it, in the table's order, have been written.
-    pub fn resize(&self, instance: &InstanceId, from: &Resources, to: &Resources) -> Result<Resized, CgroupError> {
+    pub fn resize(
+        &self,
+        instance: &InstanceId,
+        from: &Resources,
+        to: &Resources,
+        ignored: &[LimitPointer],
+    ) -> Result<Resized, CgroupError> {
         self.prepare()?;
-        let wanted = self.wanted(to)?;
+        let mut wanted = self.wanted(to)?;
+        if !ignored.is_empty() {
+            wanted.leave(&self.wanted(from)?, ignored);
+        }
         let Applied { says, deferred } = self.apply(instance, &wanted, Mode::Live)?;
         let mut actuated = to.clone();
         if let Some(deferral) = &deferred {
@@ -77,7 +113,7 @@ impl Cgroups {
         }
         Ok(Resized {
             actuated,
-            readback: says,
+            readback: wanted.told(says, ignored),
             unsupported: wanted.unsupported,
             deferred: deferred.map(|deferral| deferral.to_string()),
         })
@@ -113,7 +149,12 @@ impl Cgroups {
                         .map(|setting| setting.file.to_string());
                     let there = settings.into_iter().filter(|setting| controls.has(index, &setting.file));
                     let before = wanted.settings.len();
-                    wanted.settings.extend(there.map(|setting| Target { hierarchy: index, asked: is_asked, setting }));
+                    wanted.settings.extend(there.map(|setting| Target {
+                        field: knob.field,
+                        hierarchy: index,
+                        asked: is_asked,
+                        setting,
+                    }));
                     let none = total > 0 && wanted.settings.len() == before;
                     match lacking {
                         _ if none && !self.is_enabled(index, knob.controller) => {

@@ -160,7 +160,7 @@ mod root {
             ..Resources::default()
         };
 
-        let created = ours.create(&web(1), &want).unwrap();
+        let created = ours.create(&web(1), &want, &[]).unwrap();
 
         let expected: &[(&str, &str)] = match ours.version(Controller::Memory).unwrap() {
             Version::V1 => &[
@@ -194,7 +194,7 @@ mod root {
         let no_such_page = BTreeMap::from([(Bytes(3 << 20), Bytes(3 << 20))]);
         let want = Resources { hugepages: no_such_page, ..limit(64) };
 
-        let refused = ours.create(&web(1), &want);
+        let refused = ours.create(&web(1), &want, &[]);
 
         let Err(error @ CgroupError::Unsupported { .. }) = refused else { panic!("{refused:?}") };
         assert!(error.to_string().starts_with("this host cannot enforce resources.hugepages: "), "{error}");
@@ -208,7 +208,7 @@ mod root {
         let ours = Ours::new();
         let more_than_pids = Resources { pids: pids(1 << 40), ..limit(64) };
 
-        let refused = ours.create(&web(1), &more_than_pids);
+        let refused = ours.create(&web(1), &more_than_pids, &[]);
 
         let Err(CgroupError::Write { path, value, .. }) = refused else { panic!("{refused:?}") };
         assert!(path.ends_with("pids.max"), "{path:?}");
@@ -223,7 +223,7 @@ mod root {
         let ours = Ours::new();
         let want = Resources { hugepages: BTreeMap::from([(Bytes(2 << 20), Bytes(64 << 20))]), ..limit(64) };
 
-        let created = ours.create(&web(1), &want);
+        let created = ours.create(&web(1), &want, &[]);
 
         match ours.version(Controller::Hugetlb) {
             Some(Version::V2) => assert_eq!(created.unwrap().readback["hugetlb.2MB.max"], "67108864"),
@@ -236,11 +236,11 @@ mod root {
     #[ignore = "needs root"]
     fn huge_pages_can_be_limited_while_it_runs() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
         let _guest = Guest::start(&created);
         let want = Resources { hugepages: BTreeMap::from([(Bytes(2 << 20), Bytes(64 << 20))]), ..limit(64) };
 
-        let resized = ours.resize(&web(1), &limit(64), &want);
+        let resized = ours.resize(&web(1), &limit(64), &want, &[]);
 
         match ours.version(Controller::Hugetlb) {
             Some(Version::V2) => assert_eq!(resized.unwrap().readback["hugetlb.2MB.max"], "67108864"),
@@ -256,7 +256,7 @@ mod root {
         let cpuset = Some(CpuSet::try_from("0,999".to_owned()).unwrap());
         let want = Resources { cpu: Cpu { cpuset, ..Cpu::default() }, ..Resources::default() };
 
-        let refused = ours.create(&web(1), &want);
+        let refused = ours.create(&web(1), &want, &[]);
 
         assert!(matches!(refused, Err(CgroupError::NotOnThisHost { .. })), "{refused:?}");
         assert_eq!(ours.list().unwrap(), BTreeSet::new());
@@ -266,10 +266,10 @@ mod root {
     #[ignore = "needs root"]
     fn a_raised_limit_reaches_the_kernel_and_the_process_stays() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
         let mut guest = Guest::start(&created);
 
-        let resized = ours.resize(&web(1), &limit(64), &limit(128)).unwrap();
+        let resized = ours.resize(&web(1), &limit(64), &limit(128), &[]).unwrap();
 
         assert_eq!(resized.deferred, None);
         assert_eq!(resized.actuated, limit(128));
@@ -284,11 +284,11 @@ mod root {
         let ours = Ours::new();
         let from = Resources { pids: pids(32), ..limit(256) };
         let to = Resources { pids: pids(64), ..limit(64) };
-        let created = ours.create(&web(1), &from).unwrap();
+        let created = ours.create(&web(1), &from, &[]).unwrap();
         let mut guest = Guest::start(&created);
         assert!(guest.tell("hold 100"));
 
-        let resized = ours.resize(&web(1), &from, &to).unwrap();
+        let resized = ours.resize(&web(1), &from, &to, &[]).unwrap();
 
         let message = resized.deferred.expect("it is deferred");
         assert!(message.starts_with("memory 256Mi → 64Mi: 1") && message.ends_with("Mi in use"), "{message}");
@@ -305,13 +305,13 @@ mod root {
     #[ignore = "needs root"]
     fn a_deferred_limit_is_written_once_the_memory_is_free() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(256)).unwrap();
+        let created = ours.create(&web(1), &limit(256), &[]).unwrap();
         let mut guest = Guest::start(&created);
         assert!(guest.tell("hold 100"));
-        assert!(ours.resize(&web(1), &limit(256), &limit(64)).unwrap().deferred.is_some());
+        assert!(ours.resize(&web(1), &limit(256), &limit(64), &[]).unwrap().deferred.is_some());
         assert!(guest.tell("drop"));
 
-        let resized = ours.resize(&web(1), &limit(256), &limit(64)).unwrap();
+        let resized = ours.resize(&web(1), &limit(256), &limit(64), &[]).unwrap();
 
         assert_eq!(resized.deferred, None);
         assert_eq!(ours.says(&web(1), ours.memory_max()), (64 << 20).to_string());
@@ -322,12 +322,12 @@ mod root {
     #[ignore = "needs root"]
     fn cached_pages_give_way_to_a_lower_limit() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(256)).unwrap();
+        let created = ours.create(&web(1), &limit(256), &[]).unwrap();
         let mut guest = Guest::start(&created);
         let file = format!("/var/tmp/plimsoll-cgroup-test-{}", std::process::id());
         assert!(guest.tell(&format!("cache 100 {file}")));
 
-        let resized = ours.resize(&web(1), &limit(256), &limit(64));
+        let resized = ours.resize(&web(1), &limit(256), &limit(64), &[]);
 
         std::fs::remove_file(&file).unwrap();
         let resized = resized.unwrap();
@@ -345,10 +345,10 @@ mod root {
             memory: Memory { limit: mib(limit), high: mib(high), ..Memory::default() },
             ..Resources::default()
         };
-        let created = ours.create(&web(1), &with(256, 200)).unwrap();
+        let created = ours.create(&web(1), &with(256, 200), &[]).unwrap();
         let _guest = Guest::start(&created);
 
-        let resized = ours.resize(&web(1), &with(256, 200), &with(128, 100)).unwrap();
+        let resized = ours.resize(&web(1), &with(256, 200), &with(128, 100), &[]).unwrap();
 
         assert_eq!(resized.deferred, None);
         match ours.version(Controller::Memory).unwrap() {
@@ -366,11 +366,11 @@ mod root {
             memory: Memory { limit: mib(limit), swap: mib(swap), ..Memory::default() },
             ..Resources::default()
         };
-        let created = ours.create(&web(1), &with(64, 0)).unwrap();
+        let created = ours.create(&web(1), &with(64, 0), &[]).unwrap();
         let _guest = Guest::start(&created);
 
         for (from, to) in [((64, 0), (256, 64)), ((256, 64), (32, 16)), ((32, 16), (64, 0))] {
-            let resized = ours.resize(&web(1), &with(from.0, from.1), &with(to.0, to.1)).unwrap();
+            let resized = ours.resize(&web(1), &with(from.0, from.1), &with(to.0, to.1), &[]).unwrap();
 
             assert_eq!(resized.deferred, None);
             let swap = match ours.version(Controller::Memory).unwrap() {
@@ -386,16 +386,16 @@ mod root {
     #[ignore = "needs root"]
     fn a_limit_that_is_taken_out_is_no_limit() {
         let ours = Ours::new();
-        let before = ours.create(&web(1), &Resources::default()).unwrap().readback;
+        let before = ours.create(&web(1), &Resources::default(), &[]).unwrap().readback;
         let want = Resources {
             cpu: Cpu { limit: Some(MilliCpu(200)), weight: Some(Weight::try_from(20).unwrap()), ..Cpu::default() },
             memory: Memory { limit: mib(64), low: mib(16), swap: mib(0), ..Memory::default() },
             pids: pids(10),
             ..Resources::default()
         };
-        let limited = ours.resize(&web(1), &Resources::default(), &want).unwrap();
+        let limited = ours.resize(&web(1), &Resources::default(), &want, &[]).unwrap();
 
-        let resized = ours.resize(&web(1), &want, &Resources::default()).unwrap();
+        let resized = ours.resize(&web(1), &want, &Resources::default(), &[]).unwrap();
 
         assert_ne!(limited.readback, before);
         assert_eq!(resized.readback, before);
@@ -406,7 +406,7 @@ mod root {
     #[ignore = "needs root"]
     fn cpus_and_disks_can_be_limited_while_it_runs() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
         let mut guest = Guest::start(&created);
         let mut want = limit(64);
         want.cpu.cpuset = Some(CpuSet::try_from("0".to_owned()).unwrap());
@@ -419,7 +419,7 @@ mod root {
             write_iops: Some(Count::try_from(200).unwrap()),
         }];
 
-        let limited = ours.resize(&web(1), &limit(64), &want).unwrap();
+        let limited = ours.resize(&web(1), &limit(64), &want, &[]).unwrap();
 
         assert_eq!(limited.readback["cpuset.cpus"], "0");
         let is_v1 = ours.version(Controller::Io) == Some(Version::V1);
@@ -433,7 +433,7 @@ mod root {
         let status = std::fs::read_to_string(format!("/proc/{}/status", guest.child.id())).unwrap();
         assert!(status.lines().any(|line| line == "Cpus_allowed_list:\t0"), "{status}");
 
-        let freed = ours.resize(&web(1), &want, &limit(64)).unwrap();
+        let freed = ours.resize(&web(1), &want, &limit(64), &[]).unwrap();
 
         let io = if is_v1 { "blkio.throttle.read_bps_device" } else { "io.max" };
         assert_eq!(freed.readback[io], "");
@@ -453,7 +453,7 @@ mod root {
         want.cpu.mems = Some(CpuSet::try_from("0".to_owned()).unwrap());
         want.io.weight = Some(Weight::try_from(50).unwrap());
 
-        let created = ours.create(&web(1), &want).unwrap();
+        let created = ours.create(&web(1), &want, &[]).unwrap();
 
         let guest = Guest::start(&created);
         assert_eq!(created.readback["cpuset.cpus"], "0");
@@ -466,12 +466,12 @@ mod root {
     #[ignore = "needs root"]
     fn a_limit_set_by_hand_is_seen_and_set_right_by_a_resize_to_the_same() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
         ours.by_hand(Controller::Memory, &web(1), ours.memory_max(), "33554432");
         ours.by_hand(Controller::Pids, &web(1), "pids.max", "7");
 
         let drifted = ours.seen(&web(1));
-        let resized = ours.resize(&web(1), &limit(64), &limit(64)).unwrap();
+        let resized = ours.resize(&web(1), &limit(64), &limit(64), &[]).unwrap();
 
         assert_eq!(drifted.limits[ours.memory_max()], "33554432");
         assert_eq!(drifted.limits["pids.max"], "7");
@@ -483,21 +483,21 @@ mod root {
     #[ignore = "needs root"]
     fn another_agent_sees_what_the_first_one_made() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
         let _guest = Guest::start(&created);
 
         let other = Cgroups::detect(&ours.parent).unwrap();
 
         assert_eq!(other.list().unwrap(), BTreeSet::from([web(1)]));
         assert_eq!(other.observe(&web(1)).unwrap(), Some(GroupSeen { populated: true, limits: created.readback }));
-        assert_eq!(other.resize(&web(1), &limit(64), &limit(128)).unwrap().actuated, limit(128));
+        assert_eq!(other.resize(&web(1), &limit(64), &limit(128), &[]).unwrap().actuated, limit(128));
     }
 
     #[test]
     #[ignore = "needs root"]
     fn kill_reaches_every_child_and_remove_leaves_nothing() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
         let mut guest = Guest::start(&created);
         assert!(guest.tell("fork 3"));
         assert!(ours.procs(&web(1)).unwrap().len() > 1);
@@ -520,7 +520,7 @@ mod root {
     #[ignore = "needs root"]
     fn remove_kills_what_still_runs_also_below_the_payload() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
         let guest = Guest::start(&created);
         if let Some(payload) = &created.join.unified {
             std::fs::create_dir_all(format!("{payload}/inner/most")).unwrap();
@@ -537,8 +537,8 @@ mod root {
     #[ignore = "needs root"]
     fn two_instances_of_an_object_live_apart() {
         let ours = Ours::new();
-        let one = ours.create(&web(1), &limit(64)).unwrap();
-        let two = ours.create(&web(2), &limit(128)).unwrap();
+        let one = ours.create(&web(1), &limit(64), &[]).unwrap();
+        let two = ours.create(&web(2), &limit(128), &[]).unwrap();
         let first = Guest::start(&one);
         let mut second = Guest::start(&two);
 
@@ -560,11 +560,11 @@ mod root {
     #[ignore = "needs root"]
     fn a_place_with_processes_is_not_taken_over_and_an_empty_one_is() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
-        let again = ours.create(&web(1), &limit(32)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
+        let again = ours.create(&web(1), &limit(32), &[]).unwrap();
         let mut guest = Guest::start(&created);
 
-        let refused = ours.create(&web(1), &limit(16));
+        let refused = ours.create(&web(1), &limit(16), &[]);
 
         assert_eq!(again.readback[ours.memory_max()], (32 << 20).to_string());
         assert!(matches!(refused, Err(CgroupError::Occupied { .. })), "{refused:?}");
@@ -578,7 +578,7 @@ mod root {
         let ours = Ours::new();
         let want =
             Resources { memory: Memory { limit: mib(32), swap: mib(0), ..Memory::default() }, ..Resources::default() };
-        let created = ours.create(&web(1), &want).unwrap();
+        let created = ours.create(&web(1), &want, &[]).unwrap();
         let mut guest = Guest::start(&created);
 
         assert!(!guest.tell("hold 64"));
@@ -590,7 +590,7 @@ mod root {
     #[ignore = "needs root"]
     fn usage_is_what_the_kernel_counts() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(128)).unwrap();
+        let created = ours.create(&web(1), &limit(128), &[]).unwrap();
         let mut guest = Guest::start(&created);
         assert!(guest.tell("hold 40"));
 
@@ -622,7 +622,7 @@ mod root {
     #[ignore = "needs root"]
     fn devices_outside_the_default_set_are_denied_by_a_v1_host() {
         let ours = Ours::new();
-        let created = ours.create(&web(1), &limit(64)).unwrap();
+        let created = ours.create(&web(1), &limit(64), &[]).unwrap();
 
         let shared = created.join.v1.iter().find(|dir| dir.contains("/devices/"));
 
@@ -648,7 +648,7 @@ mod root {
             }
             // Nothing is handed down on this host, so nothing is ever in the way.
             _ => {
-                ours.create(&web(1), &limit(64)).unwrap();
+                ours.create(&web(1), &limit(64), &[]).unwrap();
                 return;
             }
         };
@@ -661,9 +661,9 @@ mod root {
         };
         let mut guest = Guest::start(&outside);
 
-        let refused = ours.create(&web(1), &want);
+        let refused = ours.create(&web(1), &want, &[]);
         ours.enter_keeper(guest.child.id()).unwrap();
-        let created = ours.create(&web(1), &want);
+        let created = ours.create(&web(1), &want, &[]);
 
         let Err(error @ CgroupError::Unsupported { .. }) = refused else { panic!("{refused:?}") };
         assert!(error.to_string().ends_with("processes are in that node itself"), "{error}");
@@ -738,7 +738,7 @@ mod root {
     #[ignore = "needs root"]
     fn an_instance_opens_the_usual_devices_and_no_others() {
         let ours = Ours::new();
-        let created = ours.create(&"default_devices.1".parse().unwrap(), &Resources::default()).unwrap();
+        let created = ours.create(&"default_devices.1".parse().unwrap(), &Resources::default(), &[]).unwrap();
 
         ours.guards_devices().unwrap();
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Run", &["up", "agent"]),
     ("Look", &["status", "get", "describe", "logs", "events", "why"]),
-    ("Change", &["validate", "plan", "approve", "reconcile", "stop", "start", "restart"]),
+    ("Change", &["validate", "plan", "approve", "reconcile", "stop", "start", "restart", "suspend", "resume", "set"]),
     ("Inside", &["exec"]),
     ("Host", &["check", "schema", "version"]),
 ];

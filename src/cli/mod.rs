@@ -22,7 +22,9 @@ mod plan;
 mod render;
 mod schema;
 mod screen;
+mod set;
 mod status;
+mod suspend;
 mod terminal;
 mod up;
 mod validate;
@@ -71,6 +73,9 @@ enum Verb {
     Stop(orders::StopArgs),
     Start(orders::StartArgs),
     Restart(orders::RestartArgs),
+    Suspend(suspend::SuspendArgs),
+    Resume(suspend::ResumeArgs),
+    Set(set::Args),
     Exec(exec::Args),
     Check(check::Args),
     Schema(schema::Args),
@@ -128,6 +133,9 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
             Verb::Approve(args) => orders::approve(args, context).await,
             Verb::Reconcile(args) => orders::reconcile(args, context).await,
             Verb::Stop(args) => orders::stop(args, context).await,
+            Verb::Suspend(args) => suspend::suspend(args, context).await,
+            Verb::Resume(args) => suspend::resume(args, context).await,
+            Verb::Set(args) => set::run(args, context).await,
             Verb::Start(args) => orders::start(args, context).await,
             Verb::Restart(args) => orders::restart(args, context).await,
             Verb::Exec(args) => exec::run(args, context).await,

@@ -14,7 +14,7 @@ use crate::keeper::{Client, Fault, HandleState, KeeperError, LogTarget, Output, 
 use crate::plan::{Action, Deferred, Exit, Failure, Outcome, ProcessSeen, Seen, Sighting};
 use crate::sandbox::{self, CgroupJoin, CgroupView};
 use crate::spec::change::{Class, class_between};
-use crate::spec::{Bytes, IdRange, InstanceId, Object, Resources, Span, Timestamp};
+use crate::spec::{Bytes, IdRange, InstanceId, LimitPointer, Object, Resources, Span, Timestamp};
 use crate::storage::{Storage, StorageError, UserError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -231,7 +231,7 @@ impl Machine {
         let result = (|| {
             let root = self.storage.create(instance, &image, ids)?;
             let user = self.storage.resolve_user(&root, &spec.user).map_err(no_user)?;
-            let group = self.cgroups.create(instance, &spec.resources)?;
+            let group = self.cgroups.create(instance, &spec.resources, &spec.ignore_drift)?;
             let cgroup = CgroupJoin { unified: group.join.unified, v1: group.join.v1 };
             let run_dir = self.storage.make_run_dir(instance)?;
             self.storage.make_log_dir(instance)?;
@@ -327,8 +327,14 @@ impl Machine {
         Ok(Outcome::Done)
     }
 
-    fn resize(&self, instance: &InstanceId, from: &Resources, to: &Resources) -> Result<Outcome, MachineError> {
-        let resized = self.cgroups.resize(instance, from, to)?;
+    fn resize(
+        &self,
+        instance: &InstanceId,
+        from: &Resources,
+        to: &Resources,
+        ignored: &[LimitPointer],
+    ) -> Result<Outcome, MachineError> {
+        let resized = self.cgroups.resize(instance, from, to, ignored)?;
         let deferred = resized.deferred.map(|message| Deferred {
             message,
             // The planner paces the tries; this is the first.
@@ -434,7 +440,7 @@ impl Machine {
             Action::Note | Action::Forget => Ok(Outcome::Done),
             Action::Start { instance, run, object, ids } => self.start(instance, *run, object, *ids),
             Action::Check { instance, object } => self.check(instance, object),
-            Action::Resize { instance, from, to } => self.resize(instance, from, to),
+            Action::Resize { instance, from, to, ignored } => self.resize(instance, from, to, ignored),
             Action::Signal { instance, signal } => self.signal(instance, *signal),
             Action::Kill { instance } => {
                 self.cgroups.kill(instance)?;

@@ -12,7 +12,7 @@
 
 use super::document::{Finding, MAX_DIAGNOSTICS};
 use super::tree::{Node, Step};
-use crate::spec::{Container, DISABLED, Io, Memory, Object, PRUNE, Span};
+use crate::spec::{Container, DISABLED, Io, Memory, Object, PRUNE, RECONCILE, Span};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -102,9 +102,11 @@ impl Check<'_> {
             let path = path!["metadata", "annotations", key.as_str()];
             self.say_key(path, format!("`{key}` cannot be the key of an annotation"), Some(help));
         }
-        if let Some(word) = annotations.get(PRUNE).filter(|word| !["enabled", DISABLED].contains(&word.as_str())) {
-            let message = format!("{word:?} says nothing about {PRUNE}");
-            self.say(path!["metadata", "annotations", PRUNE], message, Some("write disabled or enabled"));
+        for key in [PRUNE, RECONCILE] {
+            if let Some(word) = annotations.get(key).filter(|word| !["enabled", DISABLED].contains(&word.as_str())) {
+                let message = format!("{word:?} says nothing about {key}");
+                self.say(path!["metadata", "annotations", key], message, Some("write disabled or enabled"));
+            }
         }
         let bytes: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes > MAX_ANNOTATION_BYTES {
@@ -132,6 +134,9 @@ impl Check<'_> {
             restart,
             stop,
             logs,
+            ignore_drift: _,
+            depends_on: _,
+            boot: _,
             deletion_policy: _,
         } = spec;
         self.command(command, args);
@@ -229,21 +234,17 @@ impl Check<'_> {
     }
 
     fn memory(&mut self, memory: &Memory) {
-        let Memory { limit, high, low, min, swap: _ } = memory;
-        if limit.is_some_and(|limit| limit.0 < 1 << 20) {
+        let Memory { limit, high, low: _, min: _, swap: _ } = memory;
+        if limit.is_some_and(|limit| limit < Memory::LEAST) {
             let help = "write at least 1Mi, or leave the field out for no limit";
             let message = "nothing runs in less than 1Mi of memory";
             self.say(path!["spec", "resources", "memory", "limit"], message, Some(help));
             return;
         }
-        for (name, value) in [("high", high), ("low", low), ("min", min)] {
-            if let (Some(value), Some(limit)) = (value, limit)
-                && value > limit
-            {
-                let message = format!("`{name}` of {value} is above the `limit` of {limit}");
-                let help = Some("lower it, or raise the `limit`");
-                self.say(path!["spec", "resources", "memory", name], message, help);
-            }
+        for (name, value, limit) in memory.above_the_limit() {
+            let message = format!("`{name}` of {value} is above the `limit` of {limit}");
+            let help = Some("lower it, or raise the `limit`");
+            self.say(path!["spec", "resources", "memory", name], message, help);
         }
         if high.is_some_and(|high| high.0 == 0) {
             let help = Some("leave the field out for none");

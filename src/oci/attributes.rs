@@ -91,12 +91,15 @@ pub(super) fn attributes(
 }
 
 /// Gives a label to the file systems that are made for the container and can have one.
-pub(super) fn label_mounts(mounts: &mut [Mount], label: &str, modules: Modules) -> Result<(), Invalid> {
+///
+/// Nobody looks at it without SELinux, so unlike a process's label it confines nothing, and is left out.
+pub(super) fn label_mounts(mounts: &mut [Mount], label: &str, modules: Modules) {
     if label.is_empty() {
-        return Ok(());
+        return;
     }
     if !modules.selinux {
-        return Err(Invalid::new("linux.mountLabel", "the kernel of this host has no SELinux"));
+        super::log::warn("linux.mountLabel: the kernel of this host has no SELinux: left out");
+        return;
     }
     // Quotes, as labels have commas.
     let quoted = format!("\"{label}\"");
@@ -109,10 +112,9 @@ pub(super) fn label_mounts(mounts: &mut [Mount], label: &str, modules: Modules) 
             Mount::Devices { options, .. } | Mount::Copy { options, .. } => {
                 options.push(("context".to_owned(), label.to_owned()))
             }
-            Mount::Fresh { .. } | Mount::Bind { .. } | Mount::Link { .. } => {}
+            Mount::Fresh { .. } | Mount::Bind { .. } | Mount::Link { .. } | Mount::Change { .. } => {}
         }
     }
-    Ok(())
 }
 
 /// `PER_LINUX` and `PER_LINUX32` (personality(2)).

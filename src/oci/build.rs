@@ -61,19 +61,18 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     }
     let joined = join.iter().find(|(namespace, _)| *namespace == Namespace::User);
     let ids = ids(linux, own.contains(&Namespace::User), joined.map(|(_, path)| path.as_str()))?;
-    if joined.is_some() && own.contains(&Namespace::Pid) {
-        // It is made before the child joins, so it is the host's, and its proc is not theirs to mount.
-        let what = "a pid namespace of its own does not go with a user namespace that is joined";
-        return Err(Invalid::new("linux.namespaces", what));
-    }
     if let Some(ids) = &ids {
         mapped(&process.user, ids)?;
     }
     let settings = sysctl(config, &own, &join)?;
     let clocks = clocks(linux, own.contains(&Namespace::Time))?;
-    if !own.contains(&Namespace::Mount) && !join.iter().any(|(namespace, _)| *namespace == Namespace::Mount) {
-        without_mounts(config)?;
-    }
+    let mounts: &[config::Mount] =
+        if own.contains(&Namespace::Mount) || join.iter().any(|(namespace, _)| *namespace == Namespace::Mount) {
+            mounts
+        } else {
+            without_mounts(config)?;
+            &[]
+        };
     let around = Surroundings {
         bundle: context.bundle,
         devices: &linux.devices,
@@ -87,7 +86,7 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
         }
     }
     let mounts::Planned { mut mounts, nodes, origins } = mounts::plan(mounts, &around)?;
-    attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules)?;
+    attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules);
     let path = context.bundle.join(&root.path);
     let given = Given {
         seccomp: linux.seccomp.as_ref().map(seccomp::flags),
@@ -105,11 +104,11 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
         root_with_mounts: true,
         read_only_root: root.readonly,
         root_propagation: linux.rootfs_propagation.map(propagation),
-        change_root: context.change_root,
+        change_root: context.change_root.clone(),
         sysctl: settings.writes,
         own,
         join,
-        hostname: hostname.clone().filter(|name| !name.is_empty()).or(settings.hostname),
+        hostname: hostname.clone().filter(|name| !name.is_empty()),
         domainname: domainname.clone().filter(|name| !name.is_empty()).or(settings.domainname),
         mounts,
         listed_in_order: true,
@@ -127,11 +126,14 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     Ok(Built { blueprint, origins })
 }
 
-/// In the host's own mount namespace there is a root to change to, and nothing is mounted.
+/// In the host's own mount namespace there is a root to change to, and nothing is mounted. What would
+/// only be missed is left out, and what would have protected something is refused.
 fn without_mounts(config: &Config) -> Result<(), Invalid> {
+    if !config.mounts.is_empty() {
+        log::warn("mounts: left out: there is no mount namespace, and they would be the host's");
+    }
     let read_only = config.root.as_ref().is_some_and(|root| root.readonly);
     let refused = [
-        (!config.mounts.is_empty(), "mounts"),
         (read_only, "root.readonly"),
         (!config.linux.masked_paths.is_empty(), "linux.maskedPaths"),
         (!config.linux.readonly_paths.is_empty(), "linux.readonlyPaths"),
@@ -550,19 +552,16 @@ fn sysctl(config: &Config, own: &[Namespace], join: &Joined) -> Result<Settings,
         if !has(namespace) {
             return Err(invalid("takes a namespace of its own: it would change the host"));
         }
-        // The files of these are the host's root's alone (sysctl.kernel(5)); the system calls are not.
-        let (named, given) = match file.as_str() {
-            "kernel/hostname" => (&mut settings.hostname, &config.hostname),
-            "kernel/domainname" => (&mut settings.domainname, &config.domainname),
-            _ => {
-                settings.writes.push((format!("/proc/sys/{file}"), value.clone()));
-                continue;
+        match file.as_str() {
+            // Other runtimes take the field alone.
+            "kernel/hostname" => return Err(invalid("the configuration has a field for it")),
+            "kernel/domainname" if config.domainname.as_ref().is_some_and(|given| !given.is_empty()) => {
+                return Err(invalid("the configuration has a field for it, which is given, too"));
             }
-        };
-        if given.as_ref().is_some_and(|given| !given.is_empty()) {
-            return Err(invalid("the configuration has a field for it, which is given, too"));
+            // Its file is the host's root's alone (sysctl.kernel(5)); the system call is not.
+            "kernel/domainname" => settings.domainname = Some(value.clone()),
+            _ => settings.writes.push((format!("/proc/sys/{file}"), value.clone())),
         }
-        *named = Some(value.clone());
     }
     Ok(settings)
 }
@@ -571,6 +570,5 @@ fn sysctl(config: &Config, own: &[Namespace], join: &Joined) -> Result<Settings,
 struct Settings {
     /// Paths and values.
     writes: Vec<(String, String)>,
-    hostname: Option<String>,
     domainname: Option<String>,
 }

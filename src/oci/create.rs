@@ -6,6 +6,7 @@ use super::attributes::{Common, Modules};
 use super::build::{self, Built, Context};
 use super::config::{Config, Invalid, Mount, NamespaceKind};
 use super::driver::{self, Planned};
+use super::exposed;
 use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::hooks;
@@ -133,7 +134,13 @@ impl Scripted {
         let keyring = (!wish.no_new_keyring).then(|| format!("_ses.{}", wish.id));
         let common = Common::new(&config.linux, &config.annotations, keyring);
         let modules = Modules::of_this_host();
-        let change_root = if wish.no_pivot { ChangeRoot::Cover } else { ChangeRoot::Pivot };
+        let change_root = match &config.root {
+            Some(place) if wish.no_pivot => {
+                let root = bundle.join(&place.path);
+                ChangeRoot::Cover { hidden: exposed::bare(&mounts()?, &root.canonicalize().unwrap_or(root)) }
+            }
+            _ => ChangeRoot::Pivot,
+        };
         let context = Context { bundle: &bundle, place, wait, keep_descriptors, common, modules, change_root };
         let Built { mut blueprint, origins } = build::blueprint(&config, &context)?;
         if wish.console_socket.is_none() {

@@ -20,6 +20,7 @@ mod create;
 mod driver;
 mod events;
 mod exec;
+mod exposed;
 mod features;
 mod filter;
 mod foreground;

@@ -58,8 +58,11 @@ pub(super) fn plan(mounts: &[Mount], around: &Surroundings<'_>) -> Result<Planne
         }
         let follows = parsed.extra(Extra::DestNoFollow).is_none();
         let link = if follows { Link::Follow } else { Link::Itself };
-        if parsed.remounts() {
-            planned.push(remount(kind, source, at, &parsed, is_bind, link));
+        if parsed.remounts() && is_bind {
+            let (set, clear) = parsed.flags.named();
+            planned.push(sandbox::Mount::Change { at, change: MountChange { set, clear, ..parsed.change } });
+        } else if parsed.remounts() {
+            planned.push(remount(kind, source, at, &parsed, link));
         } else if is_bind {
             if clean(&at) == "/dev" {
                 devices = Devices::Hosts(around.bundle.join(source));
@@ -135,12 +138,10 @@ fn hosts(around: &Surroundings<'_>, from: &Path) -> Result<Vec<DeviceNode>, Inva
     Ok(elsewhere)
 }
 
-/// What is mounted there already changes.
-fn remount(kind: &str, source: &str, at: String, parsed: &Options, is_bind: bool, link: Link) -> sandbox::Mount {
-    /// `MS_BIND`: this mount, and not its file system.
-    const BIND: u32 = 1 << 12;
-    let flags = parsed.flags.set | if is_bind { BIND } else { 0 };
+/// The file system that is mounted there already changes.
+fn remount(kind: &str, source: &str, at: String, parsed: &Options, link: Link) -> sandbox::Mount {
     let (kind, source, data, change) = (kind.to_owned(), source.to_owned(), parsed.data(), parsed.change.clone());
+    let flags = parsed.flags.set;
     sandbox::Mount::Fresh { kind, source, at, data, flags, change, link }
 }
 
@@ -168,8 +169,8 @@ fn bind(
     }
     let link_itself = parsed.extra(Extra::SrcNoFollow).is_some();
     let recursive = parsed.bind == Some(Bind::Recursive) || mount.kind == "rbind";
-    let change =
-        MountChange { set: parsed.flags.set_attributes(), clear: parsed.flags.clear_attributes(), ..parsed.change };
+    let (set, clear) = parsed.flags.of_a_bind(if around.ids.is_some() { Owner::Container } else { Owner::Host });
+    let change = MountChange { set, clear, ..parsed.change };
     let tree = Tree { path: from.to_string_lossy().into_owned(), recursive, change, mapping, link_itself };
     Ok(sandbox::Mount::Bind { tree, at, link })
 }
@@ -290,6 +291,13 @@ struct Idmapped {
     maps: Option<String>,
 }
 
+/// Whose user namespace a mount is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Host,
+    Container,
+}
+
 const RDONLY: u32 = 1;
 const NOSUID: u32 = 2;
 const NODEV: u32 = 4;
@@ -348,8 +356,9 @@ impl Flags {
         ATTRIBUTES.iter().filter(|(flag, _)| bits & flag != 0).fold(0, |all, (_, attribute)| all | attribute)
     }
 
+    /// As mount(2) takes several of them.
     fn atime(&self) -> Option<u64> {
-        [(NOATIME, 0x10), (STRICTATIME, 0x20), (RELATIME, 0)]
+        [(STRICTATIME, 0x20), (NOATIME, 0x10), (RELATIME, 0)]
             .iter()
             .find(|(flag, _)| self.set & flag != 0)
             .map(|(_, value)| *value)
@@ -361,6 +370,36 @@ impl Flags {
 
     fn clear_attributes(&self) -> u64 {
         Self::attributes(self.cleared) | self.atime().map_or(0, |_| ATIME)
+    }
+
+    /// What is set and cleared when all that is not named stays as it is.
+    ///
+    /// The four words for times of access are one setting, and as in mount(2) one of them alone stands for
+    /// relatime.
+    fn named(&self) -> (u64, u64) {
+        let (set, mut clear) = (self.set_attributes(), self.clear_attributes());
+        if self.set & (NOATIME | NODIRATIME | RELATIME | STRICTATIME) != 0 {
+            clear |= ATIME | (Self::attributes(NODIRATIME) & !set);
+        }
+        (set, clear)
+    }
+
+    /// The same for a tree of the host's. As `mount --bind -o` and other runtimes have it, one option is
+    /// enough, and those of the source that are not named are gone; times of access are as they were.
+    ///
+    /// In a user namespace the source keeps what the kernel would have locked there
+    /// (mount_namespaces(7)), but for what is taken away by name.
+    fn of_a_bind(&self, owner: Owner) -> (u64, u64) {
+        let of_mount = ATTRIBUTES.iter().fold(NOATIME | RELATIME | STRICTATIME, |all, (flag, _)| all | flag);
+        if (self.set | self.cleared) & of_mount == 0 {
+            return (0, 0);
+        }
+        let (set, clear) = self.named();
+        let unnamed = match owner {
+            Owner::Host => Self::attributes(RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW),
+            Owner::Container => Self::attributes(NOSYMFOLLOW),
+        };
+        (set, clear | unnamed & !set)
     }
 
     fn take(&mut self, bits: u32, set: bool) {
@@ -556,6 +595,20 @@ mod tests {
         let parsed = options(&["ro", "nodev", "rw"]);
 
         assert_eq!((parsed.flags.set_attributes(), parsed.flags.clear_attributes()), (4, 1));
+    }
+
+    #[test]
+    fn an_option_of_a_bind_takes_away_those_that_are_not_named() {
+        const ALL: u64 = 0x20_000f;
+        let change = |list: &[&str], owner| options(list).flags.of_a_bind(owner);
+
+        assert_eq!(change(&["bind", "rprivate"], Owner::Host), (0, 0));
+        assert_eq!(change(&["dev"], Owner::Host), (0, ALL));
+        assert_eq!(change(&["ro", "nosuid"], Owner::Host), (3, ALL & !3));
+        assert_eq!(change(&["noatime"], Owner::Host), (0x10, ALL | ATIME | 0x80));
+        assert_eq!(change(&["nodiratime"], Owner::Host), (0x80, ALL | ATIME));
+        assert_eq!(change(&["ro"], Owner::Container), (1, ALL & !0xf));
+        assert_eq!(change(&["ro", "dev"], Owner::Container), (1, 4 | ALL & !0xf));
     }
 
     #[test]

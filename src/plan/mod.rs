@@ -7,6 +7,7 @@ mod decide;
 mod desired;
 mod idrange;
 mod known;
+mod order;
 mod presence;
 mod record;
 mod seen;
@@ -15,7 +16,7 @@ mod step;
 mod words;
 
 pub use desired::{Desired, SourceState, Wanted, Wish};
-pub use record::{Attempts, Deferred, Exit, InstanceRecord, Override, OverrideState, Phase, Record};
+pub use record::{Attempts, Deferred, Exit, InstanceRecord, Limits, Override, OverrideState, Phase, Record, Word};
 pub use seen::{GroupSeen, ProcessSeen, Seen, Sighting};
 pub use settle::settle;
 pub use step::{Action, Failure, Finding, Outcome, Plan, Settled, Step, Sync};
@@ -23,6 +24,7 @@ pub use step::{Action, Failure, Finding, Outcome, Plan, Settled, Step, Sync};
 use crate::spec::{ObjectId, Span, Timestamp};
 use decide::{Decision, Look};
 use idrange::FreeRanges;
+use order::Order;
 use presence::Presences;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +66,8 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
     let sightings: Vec<_> = seen.instances.iter().collect();
     let objects = known::all(inputs, &sightings);
     let presences = Presences::new(inputs, &objects);
+    let order = Order::new(inputs, &objects);
+    let needed = if settings.stop_all { order.needed() } else { BTreeMap::new() };
     let mut ranges = FreeRanges::new(inputs);
     let mut plan = Plan::default();
     let mut findings = Vec::with_capacity(objects.len());
@@ -73,6 +77,8 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
             id,
             record: object.record,
             presence: presences.of(object),
+            order: &order,
+            needed_by: needed.get(id),
             seen: object.seen,
             settings,
             approved: approved.contains(id),
@@ -89,7 +95,7 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
         }
     }
     plan.findings = findings.into_iter().collect();
-    plan.steps.sort_by_key(|step| rank(&step.action));
+    plan.steps.sort_by_key(|step| (rank(&step.action), -priority(&step.action)));
     plan
 }
 
@@ -104,6 +110,14 @@ fn rank(action: &Action) -> u8 {
         Action::Remove { .. } => 4,
         Action::Note | Action::Forget | Action::Check { .. } => 5,
         Action::Start { .. } => 6,
+    }
+}
+
+/// Of those that start, the highest first.
+fn priority(action: &Action) -> i64 {
+    match action {
+        Action::Start { object, .. } => object.spec.boot.priority.into(),
+        _ => 0,
     }
 }
 

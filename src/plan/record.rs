@@ -1,8 +1,10 @@
 //! What the agent remembers of an object: written before an effect, forgotten after the host is clean.
 
-use crate::spec::{IdRange, InstanceId, Object, ObjectId, Provenance, Resources, Span, Timestamp};
+use crate::spec::{IdRange, InstanceId, LimitPointer, Object, ObjectId, Provenance, Resources, Span, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,12 @@ pub struct Record {
     /// A person's word that stands above the manifest's `desiredState`.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub override_: Option<Override>,
+    /// Nothing is done about it until a person, or the time that was set, lets it go on: `plim suspend`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Word>,
+    /// Limits that stand above the manifest's: `plim set resources`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// The last generation that was found startable, so that what runs may be stopped for it.
     #[serde(default)]
     pub checked: u64,
@@ -61,6 +69,9 @@ pub struct InstanceRecord {
     /// later is drift; a rounded one at once is not.
     #[serde(default)]
     pub readback: BTreeMap<String, String>,
+    /// What `readback` leaves out, because others may change it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<LimitPointer>,
     /// Advisory limits that this host has no knob for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsupported: Vec<String>,
@@ -127,11 +138,10 @@ pub struct Exit {
     pub oom_killed: bool,
 }
 
-/// A person's `plim stop`, `plim start`.
+/// Who said something, when and why, and until when it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Override {
-    pub state: OverrideState,
+pub struct Word {
     /// The caller's user id, by the socket's credentials.
     pub by: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,6 +151,25 @@ pub struct Override {
     pub until: Option<Timestamp>,
 }
 
+/// A person's `plim stop`, `plim start`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Override {
+    pub state: OverrideState,
+    #[serde(flatten)]
+    pub word: Word,
+}
+
+/// A person's `plim set resources`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// What is set here stands above the manifest; what is not, the manifest says.
+    pub resources: Resources,
+    #[serde(flatten)]
+    pub word: Word,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OverrideState {
@@ -148,6 +177,38 @@ pub enum OverrideState {
     Running,
     /// Stop it once, then do as the manifest says: `plim restart`.
     Restart,
+}
+
+impl Record {
+    /// The limits that are to hold: the manifest's, and above them what a person has set.
+    pub fn wanted_resources(&self) -> Cow<'_, Resources> {
+        let own = &self.accepted.spec.resources;
+        match &self.limits {
+            Some(Limits { resources, word: _ }) => Cow::Owned(own.with(resources)),
+            None => Cow::Borrowed(own),
+        }
+    }
+}
+
+impl Word {
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+impl fmt::Display for Word {
+    /// `by uid 1000, until 12:00: disk swap`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by, reason, since: _, until } = self;
+        write!(f, "by uid {by}")?;
+        if let Some(until) = until {
+            write!(f, ", until {until}")?;
+        }
+        match reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Exit {

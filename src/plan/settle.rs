@@ -36,6 +36,7 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
             let Some(current) = current(record, instance) else { return };
             current.phase = Phase::Running;
             current.actuated = object.spec.resources.clone();
+            current.ignored = object.spec.ignore_drift.clone();
             current.deferred = None;
             current.started_at = Some(now);
             if let Outcome::Started { pid: _, at, digest, readback, unsupported } = outcome {
@@ -48,7 +49,12 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
             record.attempts.next_try = None;
             record.attempts.last_error = None;
         }
-        Action::Resize { instance, from: _, to } => resized(record, instance, to, outcome, now),
+        Action::Resize { instance, from: _, to, ignored } => {
+            if let Some(current) = current(record, instance) {
+                current.ignored.clone_from(ignored);
+            }
+            resized(record, instance, to, outcome, now);
+        }
         Action::Signal { instance, signal: _ } => {
             let grace = record.accepted.spec.stop.grace;
             if let Some(InstanceRecord { phase: Phase::Stopping { signalled, kill_at }, .. }) =
@@ -91,7 +97,7 @@ fn succeeded_after_all(record: &mut Record) {
 fn resized(record: &mut Record, id: &InstanceId, to: &Resources, outcome: Outcome, now: Timestamp) {
     let generation = record.generation;
     let newest = record.instance.as_ref().is_some_and(|current| {
-        record.accepted.spec.resources == *to && class_between(&current.started_from, &record.accepted) < Class::Restart
+        *record.wanted_resources() == *to && class_between(&current.started_from, &record.accepted) < Class::Restart
     });
     let Some(current) = current(record, id) else { return };
     let tries = current.deferred.as_ref().map_or(0, |deferred| deferred.tries);

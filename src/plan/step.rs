@@ -2,7 +2,7 @@
 
 use super::{Deferred, Record};
 use crate::spec::change::{Class, FieldChange};
-use crate::spec::{IdRange, InstanceId, Object, ObjectId, Resources, Timestamp};
+use crate::spec::{IdRange, InstanceId, LimitPointer, Object, ObjectId, Resources, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,8 +39,9 @@ pub enum Action {
     /// Looks whether the object could be started, before what runs of it is stopped for that.
     Check { instance: InstanceId, object: Arc<Object> },
     /// Writes limits, from those last written to those wanted. When the two are equal something
-    /// else has changed them: every one is written again.
-    Resize { instance: InstanceId, from: Resources, to: Resources },
+    /// else has changed them: every one is written again. Limits that are `ignored` are written only
+    /// where the two differ, and not told in the readback.
+    Resize { instance: InstanceId, from: Resources, to: Resources, ignored: Vec<LimitPointer> },
     /// Sends the stop signal to PID 1.
     Signal { instance: InstanceId, signal: i32 },
     /// Kills everything in its cgroup.
@@ -122,4 +123,6 @@ pub enum Sync {
     Held,
     /// Runs or stands still by a person's word.
     Overridden,
+    /// Nothing is done about it, by a person's word or its manifest's.
+    Suspended,
 }

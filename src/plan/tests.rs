@@ -1,4 +1,6 @@
 mod deletion;
+mod order;
+mod words;
 
 use super::*;
 use crate::spec::change::Class;
@@ -20,6 +22,10 @@ pub(crate) fn id(name: &str) -> ObjectId {
 pub(crate) fn object(name: &str, yaml: &str) -> Object {
     let (labels, annotations) = Default::default();
     Object { id: id(name), labels, annotations, spec: container(yaml) }
+}
+
+fn said(reason: &str, until: Option<Timestamp>) -> Word {
+    Word { by: 1000, reason: Some(reason.to_owned()), since: NOW, until }
 }
 
 /// A host with one object, driven without faults: every action succeeds at once.
@@ -368,11 +374,10 @@ fn a_deaf_process_is_killed_at_once_and_a_stubborn_one_after_its_grace() {
 fn a_persons_stop_holds_until_its_time_is_over() {
     let mut host = Host::with_web();
     let until = Some(host.now.after(Span::from_secs(60)));
-    let word =
-        Override { state: OverrideState::Stopped, by: 1000, reason: Some("disk swap".into()), since: NOW, until };
+    let word = Override { state: OverrideState::Stopped, word: said("disk swap", until) };
     host.records.get_mut(&id("web")).expect("a record").override_ = Some(word);
 
-    assert_eq!(host.step().reason, "stopped by uid 1000: disk swap");
+    assert_eq!(host.step().reason, "stopped by uid 1000, until 2023-11-14T22:14:20.000Z: disk swap");
     host.ends(1, 143);
     host.step();
     assert!(host.plan().steps.is_empty());

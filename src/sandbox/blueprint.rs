@@ -120,8 +120,11 @@ pub enum Mount {
     Bind { tree: Tree, at: String, link: Link },
     /// A symbolic link, where there is nothing yet.
     Link { at: String, to: String },
+    /// What is mounted there already changes.
+    Change { at: String, change: MountChange },
     /// A file system that is mounted in the container. `flags` are those of mount(2). A tmpfs
-    /// becomes read-only when all is mounted: others may need their places made in it.
+    /// becomes read-only when all is mounted: others may need their places made in it. One without a
+    /// `mode` takes that of the directory that it covers.
     Fresh { kind: String, source: String, at: String, data: String, flags: u32, change: MountChange, link: Link },
     /// A tmpfs with a copy of what the root has in its place; `options` and `flags` as in [`Self::Devices`].
     Copy { at: String, options: Vec<(String, String)>, flags: u32, change: MountChange },
@@ -159,12 +162,13 @@ pub enum MappedBy {
 }
 
 /// How a root becomes `/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeRoot {
     /// The host's tree is gone (pivot_root(2)).
     Pivot,
-    /// The host's tree stays below, where a root can't be pivoted: that of an initramfs.
-    Cover,
+    /// The host's tree stays below, where a root can't be pivoted: that of an initramfs. What is mounted
+    /// at `hidden` is taken away from the container's copy of it, or covered where it can't be.
+    Cover { hidden: Vec<String> },
 }
 
 /// What changes about a mount once it is there (`mount_setattr(2)`).

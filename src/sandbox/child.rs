@@ -5,7 +5,7 @@
 //! position and an errno; the words are the parent's to find.
 
 use super::guard::{self, Guard};
-use super::launch::{Io, LISTENER, Stdio};
+use super::launch::{Io, LISTENER, SUCCESSOR, Stdio};
 use super::ops::{ChildOp, Fresh, HookCall, Namespaces, Node, Scheduling, Slot, TreeChange};
 use super::{Text, hooks, init, path, terminal};
 use crate::sys::{self, Errno, Instruction, MountChange};
@@ -119,6 +119,14 @@ impl Child<'_> {
                 let file = rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
                 sys::enter_namespaces(file.as_fd(), namespace.0)
             }
+            ChildOp::Succeed => match sys::fork_sibling()? {
+                None => Ok(()),
+                Some(successor) => {
+                    let number = u32::try_from(successor.as_raw_nonzero().get()).map_err(|_| Errno::SRCH)?;
+                    tell(self.channel, number, SUCCESSOR);
+                    sys::exit(0)
+                }
+            },
             ChildOp::Make { what, attributes, into } => {
                 let fd = make(*what, *attributes)?;
                 self.keep(*into, fd)
@@ -160,6 +168,20 @@ impl Child<'_> {
                 rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
                 rustix::process::chdir(c"/")
             }
+            ChildOp::HideHosts { at } => {
+                let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+                match rustix::mount::unmount(at.as_c_str(), flags) {
+                    // It is below one that is gone already.
+                    Err(Errno::NOENT) => Ok(()),
+                    // In a user namespace, what has come from the host is there to stay.
+                    Err(Errno::INVAL | Errno::PERM) => {
+                        let empty = self.empty()?;
+                        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                        ignoring(rustix::mount::move_mount(&empty, c"", CWD, at.as_c_str(), flags), &[Errno::NOENT])
+                    }
+                    result => result,
+                }
+            }
             ChildOp::CoverRoot { root } => {
                 rustix::process::fchdir(self.slot(*root)?)?;
                 rustix::process::chroot(c".")?;
@@ -192,6 +214,12 @@ impl Child<'_> {
                 ignoring(rustix::process::setpriority_process(None, *nice), &[Errno::ACCESS, Errno::PERM])
             }
             ChildOp::WorkingDirectory { path } => working_directory(path.as_c_str()),
+            ChildOp::MakeWorkingDirectory { root, path } => {
+                // What is wrong with it is told when it is gone to.
+                let _ =
+                    path::mount_point(self.slot(*root)?, path.as_c_str(), path::Kind::Directory, path::Link::Follow);
+                Ok(())
+            }
             ChildOp::DropBounding { keep } => drop_bounding(*keep),
             ChildOp::SetUser { uid, gid, groups } => {
                 if *uid != 0 {
@@ -212,11 +240,18 @@ impl Child<'_> {
                 limits.iter().try_for_each(|limit| sys::set_limit(limit.resource, limit.soft, limit.hard))
             }
             ChildOp::KeepDescriptors { descriptors } => descriptors.iter().try_for_each(|fd| sys::keep_over_exec(*fd)),
-            ChildOp::Mount { root, kind, source, at, data, flags, link } => {
+            ChildOp::Mount { root, kind, source, at, data, mode_of_place, flags, link } => {
+                let mut buffer = [0; 4096];
+                let covered = mode_of_place.then(|| path::resolve(self.slot(*root)?, at.as_c_str()));
+                let data = match covered {
+                    Some(Ok(covered)) => with_mode(&mut buffer, data.as_c_str(), &covered)?,
+                    None | Some(Err(Errno::NOENT)) => data.as_c_str(),
+                    Some(Err(errno)) => return Err(errno),
+                };
                 let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::Directory, *link)?;
                 rustix::process::fchdir(&target)?;
                 let flags = MountFlags::from_bits_retain(*flags);
-                rustix::mount::mount(source.as_c_str(), c".", kind.as_c_str(), flags, data.as_c_str())
+                rustix::mount::mount(source.as_c_str(), c".", kind.as_c_str(), flags, data)
             }
             ChildOp::ChangeMount { root, at, change } => {
                 let target = match root {
@@ -485,6 +520,19 @@ fn ignoring(result: Result<(), Errno>, fine: &[Errno]) -> Result<(), Errno> {
         Err(errno) if fine.contains(&errno) => Ok(()),
         result => result,
     }
+}
+
+/// The options of a tmpfs, and the mode of a directory.
+fn with_mode<'a>(buffer: &'a mut [u8], options: &CStr, directory: &OwnedFd) -> Result<&'a CStr, Errno> {
+    let mode = rustix::fs::fstat(directory)?.st_mode;
+    let digits = [9, 6, 3, 0].map(|shift| b'0' | ((mode >> shift) & 7) as u8);
+    let comma: &[u8] = if options.is_empty() { b"" } else { b"," };
+    let mut all = [options.to_bytes(), comma, b"mode=", &digits, b"\0"].into_iter().flatten();
+    let written = buffer.iter_mut().zip(&mut all).map(|(to, from)| *to = *from).count();
+    if all.next().is_some() {
+        return Err(Errno::NAMETOOLONG);
+    }
+    CStr::from_bytes_with_nul(buffer.get(..written).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)
 }
 
 fn write_file(path: &CStr, text: &[u8]) -> Result<(), Errno> {

@@ -132,6 +132,9 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     }
     lanes.hide(root, &layout, masked_paths, readonly_paths)?;
     if *read_only_root {
+        if process.cwd != "/" {
+            lanes.child.push(ChildOp::MakeWorkingDirectory { root, path: text(&process.cwd)? });
+        }
         let trees = std::iter::once(root).chain(grafts.iter().map(|(graft, _)| *graft));
         lanes.child.extend(trees.map(|root| ChildOp::SealRoot { root }));
     }
@@ -142,10 +145,17 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         lanes.child.extend(calls(HookKind::CreateContainer, create_container, creating, Some(root))?);
         own_hooks = calls(HookKind::StartContainer, start_container, created, None)?;
     }
-    lanes.child.push(match change_root {
-        ChangeRoot::Pivot if own.contains(&Namespace::Mount) => ChildOp::PivotRoot { root },
-        ChangeRoot::Pivot | ChangeRoot::Cover => ChildOp::CoverRoot { root },
-    });
+    match change_root {
+        ChangeRoot::Pivot if own.contains(&Namespace::Mount) => lanes.child.push(ChildOp::PivotRoot { root }),
+        ChangeRoot::Cover { hidden } if own.contains(&Namespace::Mount) => {
+            for at in hidden {
+                lanes.child.push(ChildOp::HideHosts { at: text(at)? });
+            }
+            lanes.child.push(ChildOp::CoverRoot { root });
+        }
+        // The mounts are those of others.
+        ChangeRoot::Pivot | ChangeRoot::Cover { .. } => lanes.child.push(ChildOp::CoverRoot { root }),
+    }
     lanes.child.extend(too_late);
     if let Some(propagation) = root_propagation {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
@@ -163,6 +173,7 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     lanes.parent.push(ParentOp::Clone { namespaces: Namespaces::NONE, cgroup: cgroup2 });
     let user_namespace = enter.contains(&Namespace::User);
     lanes.early(cgroup, process, user_namespace)?;
+    lanes.labels = process.attributes.open_labels(&mut lanes.child, &mut lanes.slots)?;
     // Takes rights over the host.
     lanes.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
     // A child is born into the pid namespace.
@@ -269,7 +280,11 @@ impl<'a> Lanes<'a> {
         cgroup: &CgroupJoin,
         process: &Process,
     ) -> Result<(), ScriptError> {
-        let at_birth = |namespace: &&Namespace| matches!(namespace, Namespace::User | Namespace::Pid);
+        // A pid namespace belongs to the user namespace of who makes it, and so does its proc.
+        let succeeds = self.joined.is_some() && own.contains(&Namespace::Pid);
+        let at_birth = |namespace: &&Namespace| {
+            matches!(namespace, Namespace::User) || matches!(namespace, Namespace::Pid) && !succeeds
+        };
         let gather = |all: Namespaces, namespace: &Namespace| all.with((*namespace).into());
         let namespaces = own.iter().filter(at_birth).fold(Namespaces::NONE, gather);
         let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
@@ -289,6 +304,11 @@ impl<'a> Lanes<'a> {
         if later != Namespaces::NONE {
             self.child.push(ChildOp::Unshare { namespaces: later });
         }
+        if succeeds {
+            self.child.push(ChildOp::Succeed);
+            self.parent.push(ParentOp::AwaitSuccessor);
+        }
+        self.labels = process.attributes.open_labels(&mut self.child, &mut self.slots)?;
         if ids.is_some() {
             self.parent.extend(process.attributes.scheduling().into_iter().map(ParentOp::Schedule));
         }
@@ -303,7 +323,7 @@ impl<'a> Lanes<'a> {
         Ok(())
     }
 
-    /// While still the host's user 0: /proc/self belongs to it.
+    /// While still the host's user 0: `/proc/self` belongs to it.
     fn early(&mut self, cgroup: &CgroupJoin, process: &Process, user_namespace: bool) -> Result<(), ScriptError> {
         self.child.push(ChildOp::Seal);
         if !process.keep_descriptors.is_empty() {
@@ -316,7 +336,6 @@ impl<'a> Lanes<'a> {
             self.child.push(ChildOp::JoinCgroup { tasks: text(&format!("{directory}/tasks"))? });
         }
         process.attributes.placed(&mut self.child);
-        self.labels = process.attributes.open_labels(&mut self.child, &mut self.slots)?;
         // A right over the host's limits is gone in a user namespace.
         if user_namespace {
             self.limits(process);
@@ -437,7 +456,11 @@ impl<'a> Lanes<'a> {
                     self.parent.push(ParentOp::Copy { options, flags, root, at, into });
                     into
                 }
-                Step::Link { .. } | Step::Kernel { .. } | Step::Inside { .. } | Step::Mount { .. } => continue,
+                Step::Link { .. }
+                | Step::Change { .. }
+                | Step::Kernel { .. }
+                | Step::Inside { .. }
+                | Step::Mount { .. } => continue,
             };
             self.mounts.push((Lane::Parent, self.parent.len() - 1, index));
             self.handed.push(into);
@@ -510,6 +533,7 @@ impl<'a> Lanes<'a> {
                 Step::Devices { .. } => "devices",
                 Step::Copy { .. } => "tmpfs",
                 Step::Link { to, .. } => to,
+                Step::Change { .. } => "",
                 Step::Kernel { what: Fresh::Proc, .. } => "proc",
                 Step::Kernel { what: Fresh::Sysfs, .. } => "sysfs",
                 Step::Inside { kind, .. } | Step::Mount { kind, .. } => kind,
@@ -524,10 +548,9 @@ impl<'a> Lanes<'a> {
                 }
                 (Step::Copy { at, change, .. }, Some(mount)) => {
                     self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Follow });
-                    for change in change.changes() {
-                        self.child.push(ChildOp::ChangeMount { root: Some(root), at: text(at)?, change });
-                    }
+                    self.change(root, at, change)?;
                 }
+                (Step::Change { at, change }, _) => self.change(root, at, change)?,
                 (Step::Link { at, .. }, _) => {
                     let (mode, major, minor, uid, gid) = (0, 0, 0, 0, 0);
                     let node = Node { path: text(at)?, mode, major, minor, link: Some(what), uid, gid };
@@ -549,16 +572,24 @@ impl<'a> Lanes<'a> {
                 }
                 (Step::Mount { at, source, data, flags, change, link, .. }, _) => {
                     here = None;
-                    let (source, at, data, flags, link) = (text(source)?, text(at)?, text(data)?, *flags, *link);
-                    self.child.push(ChildOp::Mount { root, kind: what, source, at: at.clone(), data, flags, link });
-                    for change in change.changes() {
-                        self.child.push(ChildOp::ChangeMount { root: Some(root), at: at.clone(), change });
-                    }
+                    let place = text(at)?;
+                    let mode_of_place = what.as_str() == "tmpfs" && flags & REMOUNT == 0 && !has_mode(data);
+                    let (source, data, flags, link) = (text(source)?, text(data)?, *flags, *link);
+                    let kind = what;
+                    self.child.push(ChildOp::Mount { root, kind, source, at: place, data, mode_of_place, flags, link });
+                    self.change(root, at, change)?;
                 }
                 // Each of these has its slot by now.
                 (Step::Tree { .. } | Step::Copy { .. } | Step::Devices { .. } | Step::Kernel { .. }, None) => {}
             }
             self.mounts.extend((first..self.child.len()).map(|at| (Lane::Child, at, index)));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, root: Slot, at: &str, change: &MountChange) -> Result<(), ScriptError> {
+        for change in change.changes() {
+            self.child.push(ChildOp::ChangeMount { root: Some(root), at: text(at)?, change });
         }
         Ok(())
     }
@@ -685,6 +716,14 @@ impl<'a> Lanes<'a> {
 
 /// `MOUNT_ATTR_RDONLY`.
 const READ_ONLY: u64 = 1;
+
+/// `MS_REMOUNT`.
+const REMOUNT: u32 = 1 << 5;
+
+/// Among the options of a tmpfs (tmpfs(5)).
+fn has_mode(data: &str) -> bool {
+    data.split(',').any(|option| option.starts_with("mode="))
+}
 
 fn map(extents: &[IdExtent]) -> Result<Text, ScriptError> {
     for IdExtent { inside, outside, size } in extents {

@@ -165,10 +165,10 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
         .map_err(|errno| fail(born, errno))?
     };
     drop(theirs);
-    let mut parent = Parent::new(cloned.pid, cloned.pidfd.as_fd(), ours.as_fd(), way);
+    let mut parent = Parent::new(cloned, ours.as_fd(), way);
     for (position, op) in rest.iter().enumerate() {
         if let Err(errno) = parent.perform(op) {
-            let failure = abandon(&cloned.pidfd, &ours);
+            let failure = abandon(&parent.pidfd, &ours);
             return Err(match failure {
                 // The child failed first, and the parent only stumbled over that.
                 Some(failure) => explained(script, failure),
@@ -176,7 +176,8 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
             });
         }
     }
-    Ok(Launched { pid: cloned.pid, pidfd: cloned.pidfd, report: ours })
+    let Parent { pid, pidfd, .. } = parent;
+    Ok(Launched { pid, pidfd, report: ours })
 }
 
 /// They stay where they are.
@@ -252,15 +253,18 @@ fn read_filter(memory: BorrowedFd<'_>) -> Result<Vec<Instruction>, Errno> {
 }
 
 /// Position and errno.
-const RECORD: usize = 8;
+pub(super) const RECORD: usize = 8;
 
-fn decode(record: [u8; RECORD]) -> Failure {
+pub(super) fn decode(record: [u8; RECORD]) -> Failure {
     let [a, b, c, d, e, f, g, h] = record;
     Failure { lane: Lane::Child, operation: u32::from_ne_bytes([a, b, c, d]), errno: i32::from_ne_bytes([e, f, g, h]) }
 }
 
 /// In place of an error: the position is the number of the listener of the child's filter.
 pub(super) const LISTENER: i32 = -1;
+
+/// In place of an error: the position is the number of the process that takes the child's place.
+pub(super) const SUCCESSOR: i32 = -2;
 
 /// The position in the record of an init whose command has executed its program.
 pub(super) const EXECUTED: u32 = u32::MAX;

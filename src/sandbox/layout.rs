@@ -23,6 +23,8 @@ pub(super) enum Step<'a> {
     Tree { tree: &'a Tree, at: String, link: Link },
     /// A symbolic link.
     Link { at: String, to: &'a str },
+    /// What is mounted there already changes.
+    Change { at: String, change: &'a MountChange },
     /// The parent's tmpfs with a copy of what is there.
     Copy { at: String, options: &'a [(String, String)], flags: u32, change: &'a MountChange },
     /// The parent's tmpfs; `directories` are made in it for what follows.
@@ -46,6 +48,7 @@ impl Step<'_> {
         match self {
             Self::Tree { at, .. }
             | Self::Link { at, .. }
+            | Self::Change { at, .. }
             | Self::Copy { at, .. }
             | Self::Devices { at, .. }
             | Self::Kernel { at, .. }
@@ -74,6 +77,7 @@ impl<'a> Layout<'a> {
                     Step::Tree { tree, at, link: *link }
                 }
                 Mount::Link { at, to } => Step::Link { at: clean(at), to },
+                Mount::Change { at, change } => Step::Change { at: clean(at), change },
                 Mount::Copy { at, options, flags, change } => {
                     let at = clean(at);
                     layout.cover(&at);

@@ -97,6 +97,8 @@ pub(super) enum ParentOp {
     NewClocks { offsets: Text },
     /// The child exists from here on. Nothing but the operations above comes before.
     Clone { namespaces: Namespaces, cgroup: Option<Text> },
+    /// The child has another take its place: the counterpart of [`ChildOp::Succeed`].
+    AwaitSuccessor,
     /// Writes `uid_map` and `gid_map`: the texts of the two files.
     MapIds { uids: Text, gids: Text },
     /// A detached copy of a tree of the host, with the changes made to it one after the other.
@@ -187,6 +189,9 @@ pub(super) enum ChildOp {
         namespace: Namespaces,
         path: Text,
     },
+    /// Goes on as a new process, which is a child of the same parent: a pid namespace that has been
+    /// unshared is that of the children.
+    Succeed,
     /// Makes a detached file system. Has to come before [`Self::PivotRoot`]: a user namespace is
     /// refused a fresh proc or sysfs unless it still sees one that hides nothing.
     Make {
@@ -248,6 +253,10 @@ pub(super) enum ChildOp {
     PivotRoot {
         root: Slot,
     },
+    /// What the host has mounted at `at` is not there any more.
+    HideHosts {
+        at: Text,
+    },
     /// The root becomes `/`, over the host's tree.
     CoverRoot {
         root: Slot,
@@ -284,6 +293,11 @@ pub(super) enum ChildOp {
         nice: i32,
     },
     WorkingDirectory {
+        path: Text,
+    },
+    /// Makes the working directory while that can be done, if it is missing.
+    MakeWorkingDirectory {
+        root: Slot,
         path: Text,
     },
     DropBounding {
@@ -324,6 +338,8 @@ pub(super) enum ChildOp {
         source: Text,
         at: Text,
         data: Text,
+        /// Its root has the permission bits of the directory that it covers, if that was there before.
+        mode_of_place: bool,
         flags: u32,
         link: Link,
     },
@@ -497,6 +513,7 @@ impl fmt::Display for ParentOp {
             Self::SetAffinity { cpus } => write!(f, "setting the CPUs {}", Bits(cpus)),
             Self::Schedule(scheduling) => write!(f, "{scheduling}"),
             Self::EnterNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
+            Self::AwaitSuccessor => f.write_str("waiting for the process that takes the child's place"),
             Self::MapIds { uids, gids } => {
                 let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
                 write!(f, "mapping users {} and groups {}", lines(uids), lines(gids))
@@ -610,6 +627,9 @@ impl fmt::Display for ChildOp {
             Self::BecomeRoot { uid, .. } => write!(f, "becoming user {uid} of the container"),
             Self::JoinMounts { namespace } => write!(f, "entering the mount namespace {namespace}"),
             Self::JoinNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
+            Self::MakeWorkingDirectory { path, .. } => write!(f, "making the working directory {path}"),
+            Self::HideHosts { at } => write!(f, "taking away the host's {at}"),
+            Self::Succeed => f.write_str("going on as a new process"),
             Self::CoverRoot { root } => write!(f, "changing to the root {root}"),
             Self::AttachNodes { nodes, .. } => write!(f, "mounting the devices {nodes}"),
             Self::BindNode { at, .. } => write!(f, "binding the node {at}"),

@@ -1,7 +1,7 @@
 //! The parent's lane: what takes the host's privileges, done from outside of the child.
 
 use super::child::Table;
-use super::launch::lookup;
+use super::launch::{RECORD, SUCCESSOR, decode, lookup};
 use super::ops::{Idmap, IdmapBy, Namespaces, Node, ParentOp, Slot, TreeChange};
 use super::overlay::{self, Layers, Way, Writable};
 use super::{Text, copy, path};
@@ -16,8 +16,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub(super) struct Parent<'a> {
-    pid: Pid,
-    pidfd: BorrowedFd<'a>,
+    /// Of the child, or of who has taken its place.
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
     channel: BorrowedFd<'a>,
     user_namespace: Option<OwnedFd>,
     table: Table,
@@ -25,7 +26,8 @@ pub(super) struct Parent<'a> {
 }
 
 impl<'a> Parent<'a> {
-    pub(super) fn new(pid: Pid, pidfd: BorrowedFd<'a>, channel: BorrowedFd<'a>, way: Way) -> Self {
+    pub(super) fn new(child: sys::Cloned, channel: BorrowedFd<'a>, way: Way) -> Self {
+        let sys::Cloned { pid, pidfd } = child;
         Self { pid, pidfd, channel, user_namespace: None, table: [const { None }; 256], way }
     }
 
@@ -42,6 +44,7 @@ impl<'a> Parent<'a> {
             | ParentOp::NewClocks { .. }
             | ParentOp::Clone { .. } => Err(Errno::INVAL),
             ParentOp::Schedule(scheduling) => super::child::schedule(Some(self.pid), *scheduling),
+            ParentOp::AwaitSuccessor => self.await_successor(),
             ParentOp::MapIds { uids, gids } => map_ids(self.pid, uids.as_str(), gids.as_str()),
             ParentOp::Tree { path, recursive, changes, idmap, link_itself, into } => {
                 let tree = self.tree(clone_of(path, *recursive, *link_itself)?, *recursive, changes, idmap.as_ref())?;
@@ -73,9 +76,33 @@ impl<'a> Parent<'a> {
         }
     }
 
+    /// A child that fails before leaves its report to be read.
+    fn await_successor(&mut self) -> Result<(), Errno> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        use rustix::net::RecvFlags;
+        use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+        let mut either = [PollFd::new(&self.channel, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut either, None))?;
+        let mut record = [0; RECORD];
+        let number = match rustix::net::recv(self.channel, &mut record, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((RECORD, _)) => decode(record),
+            _ => return Err(Errno::CHILD),
+        };
+        if number.errno != SUCCESSOR {
+            return Err(Errno::CHILD);
+        }
+        rustix::net::recv(self.channel, &mut record, RecvFlags::empty())?;
+        rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED))?;
+        // Ours alone to reap, so the number means no other process.
+        let number = i32::try_from(number.operation).map_err(|_| Errno::SRCH)?;
+        self.pid = Pid::from_raw(number).ok_or(Errno::SRCH)?;
+        self.pidfd = pidfd_open(self.pid, PidfdFlags::empty())?;
+        Ok(())
+    }
+
     fn user_namespace(&mut self) -> Result<&OwnedFd, Errno> {
         if self.user_namespace.is_none() {
-            self.user_namespace = Some(user_namespace(self.pid, self.pidfd)?);
+            self.user_namespace = Some(user_namespace(self.pid, self.pidfd.as_fd())?);
         }
         self.user_namespace.as_ref().ok_or(Errno::BADF)
     }

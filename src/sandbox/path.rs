@@ -93,35 +93,91 @@ pub(super) fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedF
     Ok((mount_point(root, directory, Kind::Directory, Link::Follow)?, name))
 }
 
+/// A link that leads to nothing stands for its place: that is made, inside like everything else.
 fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<(), Errno> {
-    let bytes = path.to_bytes();
-    let mut prefix = [0u8; 4096];
+    let mut now = Path::of(&[path.to_bytes()])?;
+    // As many as the kernel follows (path_resolution(7)).
+    for _ in 0..40 {
+        match make_along(root, now.bytes(), kind)? {
+            None => return Ok(()),
+            Some(next) => now = next,
+        }
+    }
+    Err(Errno::LOOP)
+}
+
+/// Makes what is missing of a path, up to a link that leads to nothing: then the path that it stands for.
+fn make_along(root: BorrowedFd<'_>, bytes: &[u8], kind: Kind) -> Result<Option<Path>, Errno> {
+    let mut prefix = Path::of(&[])?;
     let mut parent = resolve(root, c".")?;
     let mut from = 0;
     while let Some(start) = (from..bytes.len()).find(|at| bytes.get(*at) != Some(&b'/')) {
         let end = (start..bytes.len()).find(|at| bytes.get(*at) == Some(&b'/')).unwrap_or(bytes.len());
-        // The path up to here, with a zero byte behind it: what came before is in the buffer already.
-        let (Some(to), Some(part)) = (prefix.get_mut(from..end), bytes.get(from..end)) else {
-            return Err(Errno::NAMETOOLONG);
+        let (Some(slashes), Some(name), Some(rest)) = (bytes.get(from..start), bytes.get(start..end), bytes.get(end..))
+        else {
+            return Err(Errno::INVAL);
         };
-        to.copy_from_slice(part);
-        *prefix.get_mut(end).ok_or(Errno::NAMETOOLONG)? = 0;
-        let so_far = CStr::from_bytes_with_nul(prefix.get(..=end).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)?;
-        let name = CStr::from_bytes_with_nul(prefix.get(start..=end).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)?;
-        match resolve(root, so_far) {
+        let before = prefix.length;
+        prefix.push(slashes)?;
+        prefix.push(name)?;
+        let found = match resolve(root, prefix.text()?) {
             Err(Errno::NOENT) => {
-                let last = bytes.get(end..).is_none_or(|rest| rest.iter().all(|byte| *byte == b'/'));
+                let last = rest.iter().all(|byte| *byte == b'/');
                 make_one(&parent, name, if last { kind } else { Kind::Directory })?;
-                parent = resolve(root, so_far)?;
+                resolve(root, prefix.text()?)
             }
-            result => parent = result?,
-        }
+            result => result,
+        };
+        parent = match found {
+            Err(Errno::NOENT) => {
+                let mut buffer = [0; 4096];
+                let name = Path::of(&[name])?;
+                let length = rustix::fs::readlinkat_raw(&parent, name.text()?, &mut buffer)?;
+                let target = buffer.get(..length).filter(|target| target.len() < buffer.len());
+                let target = target.ok_or(Errno::NAMETOOLONG)?;
+                let before = bytes.get(..before).filter(|_| !target.starts_with(b"/")).unwrap_or_default();
+                return Path::of(&[before, b"/", target, rest]).map(Some);
+            }
+            result => result?,
+        };
         from = end;
     }
-    Ok(())
+    Ok(None)
 }
 
-fn make_one(parent: &OwnedFd, name: &CStr, kind: Kind) -> Result<(), Errno> {
+/// A path that is put together where nothing may be allocated, with a zero byte at its end.
+struct Path {
+    bytes: [u8; 4096],
+    length: usize,
+}
+
+impl Path {
+    fn of(parts: &[&[u8]]) -> Result<Self, Errno> {
+        let mut path = Self { bytes: [0; 4096], length: 0 };
+        parts.iter().try_for_each(|part| path.push(part))?;
+        Ok(path)
+    }
+
+    fn push(&mut self, part: &[u8]) -> Result<(), Errno> {
+        let end =
+            self.length.checked_add(part.len()).filter(|end| *end < self.bytes.len()).ok_or(Errno::NAMETOOLONG)?;
+        self.bytes.get_mut(self.length..end).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(part);
+        self.length = end;
+        Ok(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    fn text(&self) -> Result<&CStr, Errno> {
+        CStr::from_bytes_with_nul(self.bytes.get(..=self.length).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)
+    }
+}
+
+fn make_one(parent: &OwnedFd, name: &[u8], kind: Kind) -> Result<(), Errno> {
+    let name = Path::of(&[name])?;
+    let name = name.text()?;
     let made = match kind {
         Kind::Directory => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)),
         Kind::File => {

@@ -2,7 +2,7 @@
 
 use super::ops::{ChildOp, ParentOp, Program, Slot};
 use super::text::ZeroByte;
-use super::{Process, Text};
+use super::{Link, Process, Text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -146,6 +146,11 @@ impl Script {
                     Some(ChildOp::Execute(program)) => explain_execute(program, failure.errno, error),
                     _ => format!("{words}: {error}"),
                 }
+            }
+            Some(ChildOp::Mount { link: Link::Refuse, .. } | ChildOp::Attach { link: Link::Refuse, .. })
+                if failure.lane == Lane::Child && matches!(failure.errno, libc::ELOOP | libc::ENOTDIR) =>
+            {
+                format!("{words}: it must be mounted on ordinary directory")
             }
             Some(ChildOp::WorkingDirectory { .. }) if failure.lane == Lane::Child && failure.errno == libc::EXDEV => {
                 format!("{words}: it is outside of the container")

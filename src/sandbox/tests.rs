@@ -324,15 +324,15 @@ mod root {
     #[test]
     #[ignore = "needs root"]
     fn a_link_of_the_image_leads_nowhere_outside() {
-        let mut ground = Ground::new("ls -a /trap/x");
+        let mut ground = Ground::new("stat -f -c %T /trap/x");
         let outside = ground.dir.path().join("outside");
         fs::create_dir(&outside).unwrap();
         std::os::unix::fs::symlink(&outside, ground.dir.path().join("base/trap")).unwrap();
         ground.blueprint.mounts.push(scratch("/trap/x", 1 << 20, 0o755, false));
 
-        let words = explain(&ground);
+        let ended = ground.run();
 
-        assert!(words.starts_with("mounting tmpfs at /trap/x"), "{words}");
+        assert_eq!((ended.code, ended.output.as_str()), (Some(0), "tmpfs\n"));
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 
@@ -367,6 +367,9 @@ mod root {
         let mut ground = Ground::new("pwd");
         ground.blueprint.process.cwd = "/srv/new".to_owned();
         assert_eq!(ground.run().output, "/srv/new\n");
+        ground.blueprint.process.cwd = "/srv/newer".to_owned();
+        ground.blueprint.read_only_root = true;
+        assert_eq!(ground.run().output, "/srv/newer\n");
 
         // A descriptor of the host, as in CVE-2024-21626.
         let ground_dir = fs::File::open("/").unwrap();
@@ -375,6 +378,17 @@ mod root {
         ground.blueprint.process.cwd = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
         let words = explain(&ground);
         assert!(words.starts_with("changing to the working directory /proc/self/fd/"), "{words}");
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_child_that_fails_before_its_successor_is_there_says_why() {
+        let mut ground = Ground::with("true", None);
+        ground.blueprint.join.push((Namespace::User, "/dev/null".to_owned()));
+
+        let words = explain(&ground);
+
+        assert!(words.starts_with("entering the user namespace /dev/null: "), "{words}");
     }
 
     #[test]

@@ -7,9 +7,10 @@
 use super::EnvName;
 use super::container::Capability;
 use super::{
-    AbsolutePath, Backoff, Bytes, Capabilities, Container, ContainerType, Count, Cpu, CpuSet, DeletionPolicy,
-    DesiredState, HugePages, ImageRef, Io, IoLimit, Logs, Memory, MilliCpu, Mount, MountSource, Name, Network, Object,
-    Pids, Resources, Restart, RestartPolicy, Seccomp, Security, Signal, Span, Stop, User, Weight,
+    AbsolutePath, Backoff, Boot, Bytes, Capabilities, Container, ContainerType, Count, Cpu, CpuSet, DeletionPolicy,
+    Dependency, DesiredState, HugePages, ImageRef, Io, IoLimit, LimitPointer, Logs, Memory, MilliCpu, Mount,
+    MountSource, Name, Network, Object, Pids, Resources, Restart, RestartPolicy, Seccomp, Security, Signal, Span, Stop,
+    User, Weight,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -166,6 +167,9 @@ struct Flat<'a> {
     stop_grace: Span,
     logs_max_size: Bytes,
     logs_files: u8,
+    ignore_drift: &'a Vec<LimitPointer>,
+    depends_on: &'a Vec<Dependency>,
+    priority: i32,
     deletion_policy: DeletionPolicy,
 }
 
@@ -207,6 +211,9 @@ impl<'a> Flat<'a> {
             restart: Restart { policy: restart_policy, backoff: Backoff { min: backoff_min, max: backoff_max } },
             stop: Stop { signal: stop_signal, grace: stop_grace },
             logs: Logs { max_size: logs_max_size, files: logs_files },
+            ignore_drift,
+            depends_on,
+            boot: Boot { priority },
             deletion_policy,
         } = container;
         let Cpu { limit: cpu_limit, weight: cpu_weight, cpuset, mems } = cpu;
@@ -254,6 +261,9 @@ impl<'a> Flat<'a> {
             stop_grace: *stop_grace,
             logs_max_size: *logs_max_size,
             logs_files: *logs_files,
+            ignore_drift,
+            depends_on,
+            priority: *priority,
             deletion_policy: *deletion_policy,
         }
     }
@@ -352,6 +362,9 @@ static TABLE: &[Row] = &[
     value!("spec.stop.grace", None, stop_grace, plain, "holds from its next stop on"),
     value!("spec.logs.maxSize", None, logs_max_size, plain, "holds from its next start on"),
     value!("spec.logs.files", None, logs_files, plain, "holds from its next start on"),
+    value!("spec.ignoreDrift", Live, ignore_drift, pointers_text, "limits are set back from now on, or left"),
+    value!("spec.dependsOn", None, depends_on, depends_text, "holds from its next start on"),
+    value!("spec.boot.priority", None, priority, plain, "holds from the next time that many start"),
     value!("spec.deletionPolicy", None, deletion_policy, plain, "holds when its text is gone"),
 ];
 
@@ -451,6 +464,14 @@ fn mounts_text(mounts: &&Vec<Mount>) -> Option<String> {
         };
         format!("{path} from {source}{}", if *read_only { " read-only" } else { "" })
     }))
+}
+
+fn pointers_text(all: &&Vec<LimitPointer>) -> Option<String> {
+    listed(all.iter().map(LimitPointer::to_string))
+}
+
+fn depends_text(all: &&Vec<Dependency>) -> Option<String> {
+    listed(all.iter().map(Dependency::to_string))
 }
 
 fn io_text(limits: &&Vec<IoLimit>) -> Option<String> {

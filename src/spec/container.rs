@@ -2,7 +2,7 @@
 
 use super::env::{self, EnvForms, EnvName};
 use super::text::Text;
-use super::{AbsolutePath, Bytes, DeletionPolicy, ImageRef, Name, Resources, Span};
+use super::{AbsolutePath, Boot, Bytes, DeletionPolicy, Dependency, ImageRef, LimitPointer, Name, Resources, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::borrow::Cow;
@@ -66,6 +66,16 @@ pub struct Container {
     /// How much of its output is kept.
     #[serde(default)]
     pub logs: Logs,
+    /// Limits that somebody else may change on the host: they are written when they change here, and not
+    /// set back. `[/spec/resources/memory/limit]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore_drift: Vec<LimitPointer>,
+    /// Containers that have to be there before this one is started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
+    /// Its place among those that start at once.
+    #[serde(default, skip_serializing_if = "super::resources::is_default")]
+    pub boot: Boot,
     /// `Delete`, `Stop`, `Orphan` or `Confirm`: what happens when its text is gone from the manifests.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

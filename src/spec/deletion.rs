@@ -33,7 +33,9 @@ impl fmt::Display for DeletionPolicy {
 
 /// `plimsoll/prune: disabled` in the annotations: its absence removes nothing without consent.
 pub const PRUNE: &str = "plimsoll/prune";
-/// What [`PRUNE`] may say.
+/// `plimsoll/reconcile: disabled` in the annotations: nothing is done about the object, as after `plim suspend`.
+pub const RECONCILE: &str = "plimsoll/reconcile";
+/// What [`PRUNE`] and [`RECONCILE`] may say.
 pub const DISABLED: &str = "disabled";
 
 impl Object {

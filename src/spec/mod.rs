@@ -7,10 +7,12 @@
 pub mod change;
 mod container;
 mod deletion;
+mod drift;
 mod env;
 mod id;
 mod image;
 mod name;
+mod order;
 mod quantity;
 mod resources;
 mod text;
@@ -20,11 +22,13 @@ pub use container::{
     Backoff, Capabilities, Capability, Container, ContainerType, DesiredState, IdSpec, Logs, Mount, MountSource,
     Network, Restart, RestartPolicy, Seccomp, Security, Signal, Stop, User,
 };
-pub use deletion::{DISABLED, DeletionPolicy, PRUNE};
+pub use deletion::{DISABLED, DeletionPolicy, PRUNE, RECONCILE};
+pub use drift::{InvalidPointer, LimitPointer};
 pub use env::EnvName;
 pub use id::{IdRange, InstanceId, Kind, ObjectId};
 pub use image::ImageRef;
 pub use name::{AbsolutePath, Name};
+pub use order::{Boot, Dependency, DependencyCondition};
 pub use quantity::{Bytes, Count, CpuSet, MilliCpu, Weight};
 pub use resources::{Cpu, HugePages, Io, IoLimit, Memory, Pids, Resources};
 pub(crate) use text::Text;

@@ -3,16 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// The name of an object or a namespace: 1 to 63 of `a-z`, `0-9` and `-`, with a letter first and
 /// no `-` last.
 ///
 /// It goes unescaped into cgroup and directory names, so nothing that could leave a directory may
-/// become one.
+/// become one. It is shared, because it is in every identity, and those are copied in every round.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(extend("minLength" = 1, "maxLength" = 63, "pattern" = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a name: 1 to 63 of a-z, 0-9 and '-', with a letter first and no '-' last")]
@@ -34,7 +35,7 @@ impl TryFrom<String> for Name {
             && bytes[0].is_ascii_lowercase()
             && bytes.iter().all(inner)
             && bytes[bytes.len() - 1] != b'-';
-        if fits { Ok(Self(text)) } else { Err(InvalidName(text)) }
+        if fits { Ok(Self(text.into())) } else { Err(InvalidName(text)) }
     }
 }
 
@@ -48,7 +49,7 @@ impl std::str::FromStr for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

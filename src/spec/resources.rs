@@ -106,6 +106,56 @@ pub struct IoLimit {
     pub write_iops: Option<Count>,
 }
 
+impl Resources {
+    /// These, and above them what is set in `above`; limits of disks by path, of huge pages by size.
+    pub fn with(&self, above: &Self) -> Self {
+        let Self {
+            cpu: Cpu { limit: cpu_limit, weight: cpu_weight, cpuset, mems },
+            memory: Memory { limit: memory_limit, high, low, min, swap },
+            pids: Pids { limit: pids_limit },
+            io: Io { weight: io_weight, limits },
+            hugepages,
+        } = above.clone();
+        let mut io_limits = self.io.limits.clone();
+        io_limits.retain(|own| limits.iter().all(|set| set.path != own.path));
+        io_limits.extend(limits);
+        let mut pages = self.hugepages.clone();
+        pages.extend(hugepages);
+        Self {
+            cpu: Cpu {
+                limit: cpu_limit.or(self.cpu.limit),
+                weight: cpu_weight.or(self.cpu.weight),
+                cpuset: cpuset.or_else(|| self.cpu.cpuset.clone()),
+                mems: mems.or_else(|| self.cpu.mems.clone()),
+            },
+            memory: Memory {
+                limit: memory_limit.or(self.memory.limit),
+                high: high.or(self.memory.high),
+                low: low.or(self.memory.low),
+                min: min.or(self.memory.min),
+                swap: swap.or(self.memory.swap),
+            },
+            pids: Pids { limit: pids_limit.or(self.pids.limit) },
+            io: Io { weight: io_weight.or(self.io.weight), limits: io_limits },
+            hugepages: pages,
+        }
+    }
+}
+
+impl Memory {
+    /// Less than this is a mistake in the unit.
+    pub const LEAST: Bytes = Bytes(1 << 20);
+
+    /// The thresholds that are above the limit, by name.
+    pub fn above_the_limit(&self) -> impl Iterator<Item = (&'static str, Bytes, Bytes)> {
+        let limit = self.limit;
+        [("high", self.high), ("low", self.low), ("min", self.min)]
+            .into_iter()
+            .filter_map(move |(name, value)| Some((name, value?, limit?)))
+            .filter(|(_, value, limit)| value > limit)
+    }
+}
+
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

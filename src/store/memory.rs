@@ -3,7 +3,7 @@
 use super::{Store, StoreError};
 use crate::plan::Record;
 use crate::spec::ObjectId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Clones share one content, as two openings of one directory would.
@@ -18,12 +18,25 @@ struct Content {
     written: BTreeMap<ObjectId, Record>,
     /// As a later process will find it.
     durable: BTreeMap<ObjectId, Record>,
+    /// Where the two differ.
+    careless: BTreeSet<ObjectId>,
+}
+
+impl Content {
+    fn flush(&mut self) {
+        for id in std::mem::take(&mut self.careless) {
+            if let Some(record) = self.written.get(&id) {
+                self.durable.insert(id, record.clone());
+            }
+        }
+    }
 }
 
 impl MemoryStore {
     /// Writes that do not flush: what a store without care would do. They are lost in a crash.
     pub fn put_carelessly(&self, records: &[Record]) {
         let mut content = self.lock();
+        content.careless.extend(records.iter().map(|record| record.id.clone()));
         content.written.extend(records.iter().map(|record| (record.id.clone(), record.clone())));
     }
 
@@ -31,6 +44,7 @@ impl MemoryStore {
     pub fn crash(&self) {
         let mut content = self.lock();
         content.written = content.durable.clone();
+        content.careless.clear();
     }
 
     /// The disk is gone.
@@ -55,15 +69,17 @@ impl Store for MemoryStore {
 
     fn put(&self, records: &[Record]) -> Result<(), StoreError> {
         self.put_carelessly(records);
-        let mut content = self.lock();
-        content.durable = content.written.clone();
+        self.lock().flush();
         Ok(())
     }
 
     fn forget(&self, ids: &[ObjectId]) -> Result<(), StoreError> {
         let mut content = self.lock();
-        content.written.retain(|id, _| !ids.contains(id));
-        content.durable = content.written.clone();
+        content.flush();
+        for id in ids {
+            content.written.remove(id);
+            content.durable.remove(id);
+        }
         Ok(())
     }
 }

@@ -80,9 +80,18 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 ///
 /// For a process that is a child of [`clone3`] itself and has no other thread.
 pub fn fork() -> Result<Option<Pid>, Errno> {
+    copy(0)
+}
+
+/// As [`fork`], and the new process is a child of our own parent (`CLONE_PARENT`).
+pub fn fork_sibling() -> Result<Option<Pid>, Errno> {
+    copy(libc::CLONE_PARENT)
+}
+
+fn copy(flags: libc::c_int) -> Result<Option<Pid>, Errno> {
     // SAFETY: no memory is shared and no stack given, so the child goes on in its own copy of this
     // one; nothing but integers is passed.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD | flags, 0, 0, 0, 0) };
     if pid < 0 {
         return Err(super::last_error());
     }

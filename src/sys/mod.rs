@@ -23,7 +23,7 @@ pub use bpf::{
     BpfInstruction, BpfName, bpf_attach_device_program, bpf_detach_device_program, bpf_device_programs,
     bpf_load_device_program, bpf_program, bpf_program_name,
 };
-pub use clone::{Cloned, Request, clone3, exit, fork};
+pub use clone::{Cloned, Request, clone3, exit, fork, fork_sibling};
 pub use exec::{Pointers, execve};
 pub use mount::{MountChange, mount_setattr};
 pub use pidfd::{pidfd_exit_status, pidfd_kill};

@@ -183,3 +183,48 @@ fn without_an_agent_the_commands_say_what_to_type() {
     let said = String::from_utf8_lossy(&plim.stderr);
     assert!(said.contains("plim agent") || said.contains("plim up"), "{said}");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_suspended_container_is_left_alone_until_it_is_resumed() {
+    let host = Host::up();
+    host.write("web.yaml", &sleeper("web", ""));
+    let before = host.pid("web");
+
+    host.ok(["suspend", "web", "--reason", "a leak"]);
+    host.write("web.yaml", &sleeper("web", "  env: {A: b}\n"));
+    let item = host.wait("web", "suspended", |item| {
+        item["status"]["sync"] == "suspended" && item["status"]["message"].as_str().unwrap().contains("env")
+    });
+    assert_eq!(item["status"]["pid"], before);
+    host.ok(["reconcile"]);
+    assert_eq!(host.item("web").unwrap()["status"]["pid"], before);
+
+    host.ok(["resume", "web"]);
+    host.wait("web", "a new process", |item| {
+        item["status"]["sync"] == "synced" && item["status"]["pid"].as_u64() != Some(u64::from(before))
+    });
+    assert_eq!(host.plim(["resume", "web"]).status.code(), Some(6), "it is not suspended");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn limits_that_are_set_by_hand_hold_above_the_manifest_until_they_are_taken_back() {
+    let host = Host::up();
+    host.write("web.yaml", &sleeper("web", "  resources: {memory: {limit: 64Mi, high: 48Mi}, pids: {limit: 20}}\n"));
+    let before = host.pid("web");
+
+    host.ok(["set", "resources", "web", "--memory", "96Mi", "--reason", "an import"]);
+    let set = host.wait("web", "the limit that was set", |item| {
+        item["status"]["sync"] == "overridden" && item["status"]["resources"]["actuated"]["memory"]["limit"] == "96Mi"
+    });
+    assert_eq!(set["status"]["resources"]["actuated"]["pids"]["limit"], 20, "what is not named is the manifest's");
+    assert_eq!(host.plim(["set", "resources", "web", "--memory", "32Mi"]).status.code(), Some(6), "below `high`");
+    assert_eq!(host.plim(["set", "resources", "web"]).status.code(), Some(2));
+
+    host.ok(["set", "resources", "web", "--reset"]);
+    host.wait("web", "the manifest's limit", |item| {
+        item["status"]["sync"] == "synced" && item["status"]["resources"]["actuated"]["memory"]["limit"] == "64Mi"
+    });
+    assert_eq!(host.pid("web"), before);
+}

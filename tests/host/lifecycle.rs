@@ -2,6 +2,7 @@
 
 use crate::fixture::{Host, alive, pid, signal, sleeper};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 fn limited(memory: &str) -> String {
@@ -336,6 +337,64 @@ fn a_limit_changed_by_hand_is_corrected() {
 
     host.until("64", || host.control("default_web", ["pids.max", "pids.max"]) == "64");
     assert_eq!(host.pid("web"), before);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_ignore_drift_names_is_left_and_everything_else_is_set_back() {
+    let host = Host::up();
+    let with = |memory: u32, more: &str| {
+        let limits = format!("memory: {{limit: {memory}Mi}}, pids: {{limit: 64}}");
+        sleeper("web", &format!("  resources: {{{limits}}}\n{more}"))
+    };
+    let left = "  ignoreDrift: [/spec/resources/memory/limit]\n";
+    host.write("web.yaml", &with(64, left));
+    let before = host.pid("web");
+    let pids = ["pids.max", "pids.max"];
+    let mi = |count: u64| (count << 20).to_string();
+
+    fs::write(host.control_file("default_web", MEMORY), mi(96)).unwrap();
+    fs::write(host.control_file("default_web", pids), "999").unwrap();
+    host.ok(["reconcile"]);
+    host.until("the processes' limit is set back", || host.control("default_web", pids) == "64");
+    assert_eq!(host.control("default_web", MEMORY), mi(96), "the memory's is left");
+
+    host.write("web.yaml", &with(128, left));
+    host.until("what the manifest changes is written", || host.control("default_web", MEMORY) == mi(128));
+    fs::write(host.control_file("default_web", MEMORY), mi(96)).unwrap();
+    host.write("web.yaml", &with(128, ""));
+    host.until("from now on it is set back", || host.control("default_web", MEMORY) == mi(128));
+    assert_eq!(host.pid("web"), before);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_another_needs_starts_before_it_and_stops_after_it() {
+    let mut host = Host::up();
+    let said = |name: &str, more: &str| {
+        let script = format!(
+            "trap 'echo {name} stops >> /said/order; exit 0' TERM; echo {name} starts >> /said/order; \
+                              while :; do sleep 0.05; done"
+        );
+        format!(
+            "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: {name}}}\nspec:\n  image: host:/\n  \
+             command: [sh, -c, \"{script}\"]\n  mounts: [{{path: /said, host: {}}}]\n{more}",
+            host.dir.join("said").display()
+        )
+    };
+    fs::create_dir(host.dir.join("said")).unwrap();
+    // The containers' root is nobody there.
+    fs::set_permissions(host.dir.join("said"), fs::Permissions::from_mode(0o777)).unwrap();
+    let texts = [("app", said("app", "  dependsOn: [{name: db}]\n")), ("db", said("db", ""))];
+    host.write("app.yaml", &texts[0].1);
+    host.wait("app", "waiting", |item| item["status"]["message"].as_str().unwrap_or_default().contains("waits for"));
+    host.write("db.yaml", &texts[1].1);
+    host.pid("app");
+
+    host.interrupt();
+
+    let order = fs::read_to_string(host.dir.join("said/order")).unwrap();
+    assert_eq!(order.lines().collect::<Vec<_>>(), ["db starts", "app starts", "app stops", "db stops"]);
 }
 
 #[test]

@@ -223,13 +223,108 @@ fn links_are_copied_mounted_or_mounted_over_as_said() {
 
 #[test]
 #[ignore = "needs root"]
+fn an_option_of_a_bind_takes_away_those_of_its_source_unless_a_user_namespace_holds_them() {
+    in_mounts_of_its_own(|| {
+        use rustix::mount::{MountFlags, mount};
+        let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        for (options, own, held) in [
+            (&["bind"][..], "rw,nosuid,noexec,noatime", "rw,nosuid,noexec,noatime"),
+            (&["bind", "ro"], "ro,noatime", "ro,nosuid,noexec,noatime"),
+            (&["bind", "dev", "relatime"], "rw,relatime", "rw,nosuid,noexec,relatime"),
+            (&["bind", "exec"], "rw,noatime", "rw,nosuid,noatime"),
+        ] {
+            for (user, expected) in [(false, own), (true, held)] {
+                let mut bundle = Bundle::new(OPTIONS);
+                let shared = bundle.directory("shared");
+                mount("tmpfs", &shared, "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NOATIME, None)
+                    .unwrap();
+                bundle.bind("shared", options);
+                if user {
+                    bundle.user_namespace(&mapping);
+                    bundle.open_to(100_000);
+                }
+
+                let answer = bundle.run();
+
+                rustix::mount::unmount(&shared, rustix::mount::UnmountFlags::DETACH).unwrap();
+                assert_eq!(well(&answer), format!("/data {expected}"), "{options:?} {user}");
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_tmpfs_without_a_mode_has_that_of_what_it_covers() {
+    use std::os::unix::fs::PermissionsExt;
+    for (covers, options, expected) in
+        [(true, json!([]), "1710"), (true, json!(["size=1m", "mode=700"]), "700"), (false, json!([]), "1777")]
+    {
+        let mut bundle = Bundle::new("stat -c %a /data; grep -c ' /data .*mode=1710' /proc/mounts");
+        if covers {
+            let place = bundle.directory("rootfs/data");
+            fs::set_permissions(place, fs::Permissions::from_mode(0o1710)).unwrap();
+        }
+        bundle.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": options}));
+
+        let answer = bundle.run();
+
+        assert_eq!(answer.out, format!("{expected}\n{}", u8::from(expected == "1710")), "{answer:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_link_that_leads_to_nothing_stands_for_a_place_inside() {
+    for (link, leads, made) in [
+        ("rootfs/data", "/new/file", "rootfs/new/file"),
+        ("rootfs/data", "new/./deep/../file", "rootfs/new/file"),
+        ("rootfs/data", "/../../../outside", "rootfs/outside"),
+        ("rootfs/data", "/jump/file", "rootfs/far/away/file"),
+    ] {
+        let mut bundle = Bundle::new("cat /data");
+        fs::write(bundle.path("song"), "song\n").unwrap();
+        symlink(leads, bundle.path(link)).unwrap();
+        symlink("far/away", bundle.path("rootfs/jump")).unwrap();
+        bundle.bind("song", &["bind"]);
+
+        assert_eq!(well(&bundle.run()), "song", "{leads}");
+        assert!(bundle.path(made).is_file(), "{leads}");
+    }
+
+    let mut bundle = Bundle::new("true");
+    symlink("/data", bundle.path("rootfs/data")).unwrap();
+    fs::write(bundle.path("song"), "song\n").unwrap();
+    bundle.bind("song", &["bind"]);
+    let answer = bundle.run();
+    assert!(answer.code == Some(1) && answer.err.contains("Too many levels of symbolic links"), "{answer:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_proc_that_is_a_link_is_refused_with_the_words_that_others_have() {
+    for name in ["proc", "sys"] {
+        let bundle = Bundle::new("true");
+        fs::remove_dir(bundle.path("rootfs").join(name)).unwrap();
+        symlink("/tmp", bundle.path("rootfs").join(name)).unwrap();
+
+        let answer = bundle.run();
+
+        let expected = "it must be mounted on ordinary directory";
+        assert!(answer.code == Some(1) && answer.err.contains(expected), "{answer:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_remount_changes_what_is_mounted_there() {
     for (kind, options, expected) in [
         ("tmpfs", json!(["remount", "ro", "nosuid", "size=8k"]), "/data ro,nosuid,relatime"),
-        ("", json!(["bind", "remount", "ro", "noexec"]), "/data ro,noexec,relatime"),
+        ("", json!(["bind", "remount", "ro", "noexec", "dev"]), "/data ro,nosuid,noexec,relatime"),
     ] {
         let mut bundle = Bundle::new(OPTIONS);
-        bundle.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs"}));
+        let first = ["nosuid", "nodev"];
+        bundle.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": first}));
         bundle.mount(json!({"destination": "/data", "type": kind, "options": options}));
 
         assert_eq!(well(&bundle.run()), expected);
@@ -436,6 +531,29 @@ fn a_root_is_also_changed_to_without_a_pivot() {
     let answer = bundle.run_with(&["--no-pivot"]);
 
     assert_eq!(well(&answer), "bin\ndev\netc\nlib\nlib64\nproc\nsbin\nsys\ntmp\nusr\nown");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn without_a_pivot_no_proc_that_hides_nothing_is_in_reach() {
+    for user in [false, true] {
+        for option in ["--preserve-fds=0", "--no-pivot"] {
+            // As who has all rights in a user namespace of his own.
+            let mut bundle = Bundle::new("unshare -mrpf sh -c 'mount -t proc proc /tmp 2>/dev/null' || echo refused");
+            if user {
+                bundle.user_namespace(&json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+                bundle.open_to(100_000);
+            }
+            for set in ["bounding", "permitted", "effective"] {
+                let list = bundle.config["process"]["capabilities"][set].as_array_mut().unwrap();
+                list.push(json!("CAP_SETFCAP"));
+            }
+
+            let answer = bundle.run_with(&[option]);
+
+            assert_eq!(well(&answer), "refused", "{user} {option}");
+        }
+    }
 }
 
 #[test]

@@ -71,11 +71,19 @@ fn each_namespace_of_another_container_is_joined_by_its_path() {
 
     // One alone where that is possible, and all of them together.
     let all: Vec<&str> = FILES.iter().map(|(kind, _)| *kind).collect();
-    let sets: [&[&str]; 6] =
-        [&["ipc"], &["uts", "cgroup"], &["time"], &["user", "pid"], &["user", "pid", "network"], &all];
+    let sets: [&[&str]; 8] = [
+        &["ipc"],
+        &["uts", "cgroup"],
+        &["time"],
+        &["user"],
+        &["user", "network", "cgroup"],
+        &["user", "pid"],
+        &["user", "pid", "network"],
+        &all,
+    ];
     for joined in sets {
         let mut second = Bundle::new(
-            "for file in user pid net ipc uts cgroup time mnt; do readlink /proc/self/ns/$file; done; id -u",
+            "for file in user pid net ipc uts cgroup time mnt; do readlink /proc/self/ns/$file; done; id -u; echo $$",
         );
         all_kinds_but_users(&mut second);
         if joined.contains(&"user") {
@@ -102,6 +110,7 @@ fn each_namespace_of_another_container_is_joined_by_its_path() {
             assert_eq!(theirs.to_str() == Some(ours), joined.contains(&kind), "{kind} of {joined:?}: {answer:?}");
         }
         assert_eq!(seen.next(), Some("0"));
+        assert_eq!(seen.next() == Some("1"), !joined.contains(&"pid"), "{joined:?}: {answer:?}");
     }
     first.on(&["delete", "--force"]);
 }
@@ -161,7 +170,7 @@ fn a_user_namespace_has_many_extents_and_needs_no_user_0() {
 fn settings_are_those_of_its_own_namespaces() {
     let mut bundle = Bundle::new(
         "cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/conf/lo/forwarding kernel/msgmax kernel/shm_rmid_forced \
-         fs/mqueue/queues_max kernel/hostname kernel/domainname user/max_user_namespaces",
+         fs/mqueue/queues_max kernel/domainname user/max_user_namespaces",
     );
     let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     mapped(&mut bundle, &mapping, &mapping);
@@ -172,34 +181,39 @@ fn settings_are_those_of_its_own_namespaces() {
         "kernel.msgmax": "4242",
         "kernel.shm_rmid_forced": "1",
         "fs.mqueue.queues_max": "77",
-        "kernel.hostname": "named",
         "kernel.domainname": "example",
         "user.max_user_namespaces": "3",
     });
 
-    assert_eq!(well(&bundle.run()), "1\n0\n4242\n1\n77\nnamed\nexample\n3");
+    assert_eq!(well(&bundle.run()), "1\n0\n4242\n1\n77\nexample\n3");
     let hosts = fs::read_to_string("/proc/sys/kernel/msgmax").unwrap();
     assert_ne!(hosts.trim(), "4242");
+
+    bundle.config["linux"]["sysctl"] = json!({"kernel.hostname": "named"});
+    let answer = bundle.run();
+    let expected = "linux.sysctl[\"kernel.hostname\"]: the configuration has a field for it";
+    assert!(answer.code == Some(1) && answer.err.contains(expected), "{answer:?}");
 }
 
 #[test]
 #[ignore = "needs root"]
-fn without_a_mount_namespace_there_is_a_root_and_nothing_is_mounted() {
+fn without_a_mount_namespace_there_is_a_root_and_nothing_is_mounted_or_hidden() {
     let mut bundle = Bundle::new("");
     bundle.config["process"]["args"] = json!(["/busy", "1000"]);
     fs::copy("/bin/sleep", bundle.path("rootfs/busy")).unwrap();
     namespaces(&mut bundle).retain(|entry| entry["type"] != "mount");
+    bundle.config["root"]["readonly"] = json!(false);
     let answer = bundle.create();
-    assert!(answer.err.contains("mounts: takes a mount namespace: it would change the host's mounts"), "{answer:?}");
+    let expected = "linux.maskedPaths: takes a mount namespace: it would change the host's mounts";
+    assert!(answer.code == Some(1) && answer.err.contains(expected), "{answer:?}");
 
-    bundle.config["mounts"] = json!([]);
     for field in ["maskedPaths", "readonlyPaths"] {
         bundle.config["linux"].as_object_mut().unwrap().remove(field);
     }
-    bundle.config["root"]["readonly"] = json!(false);
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let answer = bundle.create();
-    assert_eq!(answer.code, Some(0), "{answer:?}");
+    let expected = "mounts: left out: there is no mount namespace, and they would be the host's";
+    assert!(answer.code == Some(0) && answer.err.contains(expected), "{answer:?}");
     let number = pid(&bundle);
 
     assert_eq!(fs::read_link(format!("/proc/{number}/root")).unwrap(), bundle.path("rootfs"));

@@ -4,7 +4,7 @@ use super::units::{bar, bytes, cpus, cpus_used, span};
 use super::{Cell, Table, age};
 use crate::agent::{ContainerStatus, Item};
 use crate::cli::screen::{Paint, Tone, one_line};
-use crate::plan::OverrideState;
+use crate::plan::{Override, OverrideState};
 use crate::spec::{Bytes, Timestamp};
 use std::collections::BTreeMap;
 
@@ -230,8 +230,8 @@ fn counted(message: &str, next: Option<&str>) -> String {
 }
 
 fn override_words(status: &ContainerStatus, now: Timestamp) -> String {
-    let Some(word) = &status.override_ else { return "differs by a person's word".to_owned() };
-    let state = match word.state {
+    let Some(Override { state, word }) = &status.override_ else { return status.message.clone() };
+    let state = match state {
         OverrideState::Stopped => "stopped",
         OverrideState::Running => "kept running",
         OverrideState::Restart => "restarted",
@@ -310,13 +310,13 @@ ops        broken  -     pending      -      -         -                  0     
     fn an_override_says_who_and_how_long() {
         let mut item = samples::items().remove(0);
         item.status.sync = "overridden".to_owned();
-        item.status.override_ = Some(crate::plan::Override {
-            state: OverrideState::Stopped,
+        let word = crate::plan::Word {
             by: 1000,
             reason: Some("disk\x1b swap".to_owned()),
             since: samples::NOW,
             until: Some(Timestamp(samples::NOW.0 + 7_200_000)),
-        });
+        };
+        item.status.override_ = Some(Override { state: OverrideState::Stopped, word });
 
         let text = attention(&[item], samples::NOW, PLAIN);
 

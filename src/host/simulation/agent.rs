@@ -22,6 +22,13 @@ pub(super) enum File {
     Broken,
 }
 
+/// What the agent is shown in a round.
+pub(super) struct Shown {
+    pub desired: Desired,
+    /// Busy objects hear nothing new.
+    pub in_flight: BTreeSet<ObjectId>,
+}
+
 pub(super) struct Simulation {
     pub world: World,
     pub settings: Settings,
@@ -93,6 +100,8 @@ impl Simulation {
         self.crash();
         // Orders of people are lost with it.
         self.referee.orders.clear();
+        self.referee.suspended.clear();
+        self.referee.limits.clear();
         self.referee.forgot_at = Some(self.world.now);
         for life in self.world.lives.values_mut() {
             life.origin_unknown = true;
@@ -137,12 +146,11 @@ impl Simulation {
         desired
     }
 
-    fn plan(&mut self) -> Plan {
+    fn plan(&mut self) -> (Plan, Shown) {
         let in_flight: BTreeSet<ObjectId> = self.in_flight.keys().cloned().collect();
         let desired = self.desired();
         self.approved.retain(|id| !desired.objects.contains_key(id));
-        self.referee.hears(&desired, &self.world, &in_flight, self.settings.stop_all, &self.approved);
-        plan(Inputs {
+        let plan = plan(Inputs {
             settings: &self.settings,
             desired: &desired,
             records: &self.records,
@@ -150,22 +158,23 @@ impl Simulation {
             in_flight: &in_flight,
             approved: &self.approved,
             now: self.world.now,
-        })
+        });
+        (plan, Shown { desired, in_flight })
     }
 
     /// One round; the steps are begun, and end later.
     fn round(&mut self) -> Plan {
         self.save_settled();
-        let before = self.referee.heard();
-        let plan = self.plan();
+        let (plan, shown) = self.plan();
+        // What the agent could not write down is as if nobody had said it.
         if !self.write_intents(&plan) {
-            self.referee.unhear(before);
             return plan;
         }
+        self.referee.hears(&shown, &self.world, self.settings.stop_all, &self.approved);
         for step in &plan.steps {
             assert!(!self.in_flight.contains_key(&step.object), "a second step for {}", step.object);
             self.say(|| format!("step {} {} class {}: {}", step.object, kind(&step.action), step.class, step.reason));
-            let justified = self.referee.justifies(&self.world, &step.action);
+            let justified = self.referee.justifies(&self.world, &step.object, &step.action);
             if let (true, Action::Remove { instance }) = (justified, &step.action) {
                 self.referee.doomed.insert(instance.clone());
             }
@@ -218,7 +227,7 @@ impl Simulation {
     fn carry_out(&mut self, object: &ObjectId) {
         let Some((step, justified)) = self.in_flight.remove(object) else { return };
         let kind = kind(&step.action);
-        self.referee.judge(&self.world, &step.action, justified);
+        self.referee.judge(&self.world, object, &step.action, justified);
         let (fate, point) = self.world.apply(&step.action, true);
         self.faults.count(kind, point);
         self.referee.look(&self.world);
@@ -244,6 +253,8 @@ impl Simulation {
                 self.store.forget(std::slice::from_ref(object)).expect("memory");
                 // An order ends with the object that it was about.
                 self.referee.orders.remove(object);
+                self.referee.suspended.remove(object);
+                self.referee.limits.remove(object);
             }
             Settled::Unchanged => {}
         }
@@ -303,12 +314,13 @@ impl Simulation {
         }
     }
 
-    /// Faults stop, somebody repairs the source and approves what is held; rest has to be reached.
+    /// Faults stop, somebody repairs the source, resumes what is suspended and approves what is held; rest has to be reached.
     pub fn come_to_rest(&mut self) {
         let faults = std::mem::replace(&mut self.world.faults, 0);
         self.readable = true;
         self.say(|| "faults stop".to_owned());
         self.world.obey();
+        self.resume_all();
         for rounds in 0..1_000 {
             if rounds == 80 {
                 // What waits for memory to be given back would wait for ever.
@@ -327,13 +339,13 @@ impl Simulation {
                 None => break,
             }
         }
-        let plan = self.plan();
+        let (plan, _) = self.plan();
         assert!(plan.steps.is_empty(), "no rest: {:?}", plan.steps);
         self.referee.judge_rest(&self.world, &self.files, &self.records, self.settings.stop_all);
         // Rest stays rest.
         self.world.pass(Span::from_secs(3_600));
         if plan.wake_at.is_none() {
-            let later = self.plan();
+            let (later, _) = self.plan();
             assert!(later.steps.is_empty(), "rest ends by itself: {:?}", later.steps);
         }
         self.approved.clear();

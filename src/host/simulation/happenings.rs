@@ -4,8 +4,11 @@
 use super::agent::{File, Simulation};
 use super::object;
 use super::referee::Asked;
-use crate::plan::{Override, OverrideState, Wanted};
-use crate::spec::{Bytes, Container, DeletionPolicy, DesiredState, Object, ObjectId, Provenance, RestartPolicy, Span};
+use crate::plan::{Limits, Override, OverrideState, Record, Wanted, Word};
+use crate::spec::{
+    Bytes, Container, DeletionPolicy, Dependency, DependencyCondition, DesiredState, Object, ObjectId, Provenance,
+    Resources, RestartPolicy, Span,
+};
 use crate::store::Store as _;
 use std::sync::{Arc, LazyLock};
 
@@ -26,6 +29,16 @@ impl Simulation {
         let user_namespace = !dice.one_in(8);
         let deletion_policy = dice.pick(&[Delete, Delete, Delete, Stop, Orphan, Confirm]);
         let label = dice.roll(3).to_string();
+        // Of those before it, so that no circle comes about.
+        let before = self.names.iter().position(|name| name == id).unwrap_or_default();
+        let depends_on = match (dice.one_in(5), u64::try_from(before).unwrap_or_default()) {
+            (true, 1..) => vec![Dependency {
+                name: self.names[usize::try_from(dice.roll(before as u64)).expect("below a length")].name.clone(),
+                namespace: None,
+                condition: DependencyCondition::Running,
+            }],
+            _ => Vec::new(),
+        };
         let mut object = Object { id: id.clone(), ..PLAIN.clone() };
         object.labels.insert("l".to_owned(), label);
         let plain = object.spec;
@@ -36,6 +49,7 @@ impl Simulation {
             restart: crate::spec::Restart { policy, ..plain.restart },
             security: crate::spec::Security { user_namespace, ..plain.security },
             deletion_policy,
+            depends_on,
             ..plain
         };
         object.spec.resources.memory.limit = Some(Bytes(memory << 20));
@@ -79,17 +93,56 @@ impl Simulation {
         let until = self.world.dice.one_in(2).then(|| self.world.now.after(Span::from_secs(20)));
         self.say(|| format!("order {state:?} of {object} until {until:?}"));
         let since = self.world.now;
-        record.override_ = Some(Override { state, by: 1000, reason: None, since, until });
-        self.store.put(std::slice::from_ref(&record)).expect("memory");
-        self.records.insert(object.clone(), record);
+        record.override_ = Some(Override { state, word: Word { by: 1000, reason: None, since, until } });
+        self.remember(record);
         self.referee.orders.insert(object.clone(), Asked { state, since, until });
+    }
+
+    fn suspend(&mut self, object: &ObjectId) {
+        let Some(mut record) = self.records.get(object).cloned() else { return };
+        let since = self.world.now;
+        let until = self.world.dice.one_in(2).then(|| since.after(Span::from_secs(20)));
+        self.say(|| format!("{object} is suspended until {until:?}"));
+        record.suspended = Some(Word { by: 1000, reason: None, since, until });
+        self.remember(record);
+        self.referee.suspended.insert(object.clone(), until);
+    }
+
+    /// Somebody takes every suspension back.
+    pub fn resume_all(&mut self) {
+        let suspended: Vec<Record> =
+            self.records.values().filter(|record| record.suspended.is_some()).cloned().collect();
+        for mut record in suspended {
+            record.suspended = None;
+            self.remember(record);
+        }
+        self.referee.suspended.clear();
+    }
+
+    fn set_limit(&mut self, object: &ObjectId) {
+        let Some(mut record) = self.records.get(object).cloned() else { return };
+        let since = self.world.now;
+        let until = self.world.dice.one_in(2).then(|| since.after(Span::from_secs(20)));
+        let limit = Bytes((48 << self.world.dice.roll(4)) << 20);
+        self.say(|| format!("the limit of {object} is set to {limit} until {until:?}"));
+        let mut resources = Resources::default();
+        resources.memory.limit = Some(limit);
+        record.limits = Some(Limits { resources, word: Word { by: 1000, reason: None, since, until } });
+        self.remember(record);
+        self.referee.limits.insert(object.clone(), (limit, until));
+    }
+
+    /// As an order is recorded: at once, and durably.
+    fn remember(&mut self, record: Record) {
+        self.store.put(std::slice::from_ref(&record)).expect("memory");
+        self.records.insert(record.id.clone(), record);
     }
 
     /// One thing, to one of the objects.
     pub fn happen(&mut self) {
         let object = self.world.dice.pick(&self.names);
         let life = self.world.lives_of(&object).last().map(|(id, _)| id.clone());
-        match self.world.dice.roll(24) {
+        match self.world.dice.roll(27) {
             0..=3 => self.write_file(&object),
             4 => {
                 self.say(|| format!("{object} is removed from the manifests"));
@@ -152,6 +205,14 @@ impl Simulation {
             14 => self.order(&object, OverrideState::Stopped),
             15 => self.order(&object, OverrideState::Running),
             16 => self.order(&object, OverrideState::Restart),
+            24 => self.suspend(&object),
+            25 => {
+                if self.world.dice.one_in(4) {
+                    self.say(|| "all is resumed".to_owned());
+                    self.resume_all();
+                }
+            }
+            26 => self.set_limit(&object),
             17 => {
                 self.say(|| "the agent is killed".to_owned());
                 self.crash();

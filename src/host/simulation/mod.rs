@@ -4,7 +4,7 @@
 //!
 //! The referee judges from world facts and from what was asked for, never from the agent's records.
 //! A failure prints the seed that repeats it, with what led to it: `PLIM_SIM_SEED`. `PLIM_SIM_EFFECTS`
-//! sets how long it goes on; `deploy/simulate` runs the long form.
+//! sets how long it goes on; `deploy/simulate`, a part of `make test`, runs the long form.
 
 mod agent;
 mod faults;

@@ -1,9 +1,9 @@
 //! Judges from what stands in the world and what was asked for; knows nothing of records.
 
-use super::agent::{File, GRACE, RETENTION};
+use super::agent::{File, GRACE, RETENTION, Shown};
 use super::world::{Life, Temper, World, render};
-use crate::plan::{Action, Desired, OverrideState, Record, SourceState, Wanted, Wish};
-use crate::spec::{DeletionPolicy, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
+use crate::plan::{Action, OverrideState, Record, SourceState, Wanted, Wish};
+use crate::spec::{Bytes, DeletionPolicy, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,6 +26,10 @@ pub(super) struct Referee {
     complete: bool,
     approved: BTreeSet<ObjectId>,
     pub orders: BTreeMap<ObjectId, Asked>,
+    /// About these nothing is to be done, until an instant or for good.
+    pub suspended: BTreeMap<ObjectId, Option<Timestamp>>,
+    /// Memory that a person has given, until an instant or for good.
+    pub limits: BTreeMap<ObjectId, (Bytes, Option<Timestamp>)>,
     leaving: bool,
     /// Instances whose removal had once been asked for: what is half gone is not kept.
     pub doomed: BTreeSet<InstanceId>,
@@ -37,22 +41,10 @@ pub(super) struct Referee {
 /// The referee's clock.
 type Timestamp0 = Option<Timestamp>;
 
-/// A part of what a referee knows.
-pub(super) struct Heard {
-    last_good: BTreeMap<ObjectId, Arc<Wanted>>,
-    absent_since: BTreeMap<ObjectId, Timestamp>,
-}
-
 impl Referee {
-    /// What the agent is shown in a round.
-    pub fn hears(
-        &mut self,
-        desired: &Desired,
-        world: &World,
-        in_flight: &BTreeSet<ObjectId>,
-        leaving: bool,
-        approved: &BTreeSet<ObjectId>,
-    ) {
+    /// What the agent is shown in a round, and has written down.
+    pub fn hears(&mut self, shown: &Shown, world: &World, leaving: bool, approved: &BTreeSet<ObjectId>) {
+        let Shown { desired, in_flight } = shown;
         let now = world.now;
         self.now = Some(now);
         self.leaving = leaving;
@@ -81,17 +73,6 @@ impl Referee {
         }
         self.complete = complete;
         self.guarded = complete && desired.objects.is_empty() && desired.held_files.is_empty();
-    }
-
-    /// What it has heard so far, to go back to: what the agent could not write down is as if nobody had
-    /// said it.
-    pub fn heard(&self) -> Heard {
-        Heard { last_good: self.last_good.clone(), absent_since: self.absent_since.clone() }
-    }
-
-    pub fn unhear(&mut self, before: Heard) {
-        let Heard { last_good, absent_since } = before;
-        (self.last_good, self.absent_since) = (last_good, absent_since);
     }
 
     fn good(&self, id: &ObjectId) -> Option<&Object> {
@@ -163,14 +144,19 @@ impl Referee {
     }
 
     /// Is a step justified by what is known when it is planned?
-    pub fn justifies(&self, world: &World, action: &Action) -> bool {
+    pub fn justifies(&self, world: &World, object: &ObjectId, action: &Action) -> bool {
+        let holds = |until: &Option<Timestamp>| until.is_none_or(|until| until > world.now);
+        if self.suspended.get(object).is_some_and(holds) && !self.leaving {
+            return *action == Action::Note;
+        }
         match action {
-            Action::Note
-            | Action::Forget
-            | Action::Check { .. }
-            | Action::Start { .. }
-            | Action::Resize { .. }
-            | Action::Collect { .. } => true,
+            Action::Note | Action::Forget | Action::Check { .. } | Action::Resize { .. } | Action::Collect { .. } => {
+                true
+            }
+            Action::Start { object, .. } => {
+                let runs = |other: &ObjectId| world.lives_of(other).any(|(_, life)| life.process.is_some());
+                object.spec.depends_on.iter().all(|other| runs(&other.object(&object.id.namespace)))
+            }
             Action::Signal { instance, .. } | Action::Kill { instance } => {
                 world.lives.get(instance).is_none_or(|life| self.may_stop(world, instance, life))
             }
@@ -193,9 +179,9 @@ impl Referee {
     }
 
     /// An action is about to take effect.
-    pub fn judge(&self, world: &World, action: &Action, justified_when_planned: bool) {
+    pub fn judge(&self, world: &World, object: &ObjectId, action: &Action, justified_when_planned: bool) {
         assert!(
-            justified_when_planned || self.justifies(world, action),
+            justified_when_planned || self.justifies(world, object, action),
             "at {} nothing asks for this: {action:?}; orders {:?}; instances {:?}",
             world.now.0,
             self.orders,
@@ -276,7 +262,12 @@ impl Referee {
                 assert!(process.is_none(), "{id} runs and should not");
                 continue;
             }
+            let runs = |other: &ObjectId| world.lives_of(other).any(|(_, life)| life.process.is_some());
+            let waits = good.spec.depends_on.iter().any(|other| !runs(&other.object(&id.namespace)));
             let Some(process) = process else {
+                if waits {
+                    continue;
+                }
                 let ended = lives.iter().find_map(|life| life.ended_alone);
                 let may_rest = match good.spec.restart.policy {
                     RestartPolicy::Always => false,
@@ -289,7 +280,11 @@ impl Referee {
             };
             assert!(!needs_new_process(&process.started_from, good), "{id} runs an old revision");
             let group = lives[0].group.clone().unwrap_or_default();
-            let wanted = render(&good.spec.resources);
+            let mut wanted = good.spec.resources.clone();
+            if let Some((limit, _)) = self.limits.get(id).filter(|(_, until)| until.is_none_or(|at| at > world.now)) {
+                wanted.memory.limit = Some(*limit);
+            }
+            let wanted = render(&wanted);
             assert!(group == wanted, "{id} has {group:?} and not {wanted:?}");
         }
         for id in records.keys() {

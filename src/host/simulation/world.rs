@@ -120,8 +120,8 @@ impl World {
         Seen { instances: instances.collect() }
     }
 
-    pub fn lives_of<'a>(&'a self, object: &'a ObjectId) -> impl Iterator<Item = (&'a InstanceId, &'a Life)> + 'a {
-        self.lives.iter().filter(move |(id, _)| id.object() == *object)
+    pub fn lives_of(&self, object: &ObjectId) -> impl Iterator<Item = (&InstanceId, &Life)> {
+        self.lives.range(InstanceId::new(object, 0)..=InstanceId::new(object, u64::MAX))
     }
 
     /// Does an action, or a part of it.
@@ -151,7 +151,8 @@ impl World {
 
     /// The agent does not know that an end is its own doing.
     pub fn forget_order(&mut self, object: &ObjectId) {
-        for (_, life) in self.lives.iter_mut().filter(|(id, _)| id.object() == *object) {
+        let all = InstanceId::new(object, 0)..=InstanceId::new(object, u64::MAX);
+        for (_, life) in self.lives.range_mut(all) {
             match &mut life.process {
                 Some(process) => process.order_lost = true,
                 None => life.ended_alone = Some(life.exited.and_then(|exit| exit.code)),
@@ -206,7 +207,7 @@ impl World {
                     unsupported: Vec::new(),
                 });
             }
-            Action::Resize { instance, from: _, to } => {
+            Action::Resize { instance, from: _, to, ignored: _ } => {
                 let Some(life) = self.lives.get_mut(instance) else { return Err(failure("no such cgroup")) };
                 let (Some(group), Some(process)) = (&mut life.group, &life.process) else {
                     return Err(failure("no such cgroup"));

@@ -4,6 +4,9 @@ use super::*;
 
 impl<'a> Case<'a> {
     pub(super) fn stop(&mut self, goal: Goal, sighting: &Sighting) -> Next {
+        if let Some(other) = self.look.needed_by {
+            return Next::rest(Sync::Pending, format!("stops after {other}, which needs it"));
+        }
         let reason = self.reason_to_stop(goal);
         let now = self.look.now;
         let stop = self.record.accepted.spec.stop.clone();
@@ -173,7 +176,7 @@ impl<'a> Case<'a> {
         // `plim start` of something that had ended by itself.
         let called = self.record.override_.as_ref().is_some_and(|word| {
             word.state == OverrideState::Running
-                && self.record.last_exit.as_ref().is_none_or(|exit| exit.at <= word.since)
+                && self.record.last_exit.as_ref().is_none_or(|exit| exit.at <= word.word.since)
         });
         let mut by_policy = false;
         let reason = if let Some((_, reason)) = pending {
@@ -205,7 +208,7 @@ impl<'a> Case<'a> {
             by_policy = true;
             format!("{ended}, restart {ordinal}")
         };
-        if let Some(next) = self.pausing() {
+        if let Some(next) = self.pausing().or_else(|| self.unmet()) {
             return next;
         }
         self.restart_done();

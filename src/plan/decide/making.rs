@@ -24,10 +24,19 @@ impl<'a> Case<'a> {
             return next;
         }
         match goal {
-            Goal::Run => self.create(ranges),
+            Goal::Run => match self.unmet() {
+                Some(next) => next,
+                None => self.create(ranges),
+            },
             Goal::Stand => self.stand(),
             Goal::Gone => Next::act(Action::Forget, "nothing of it is left"),
         }
+    }
+
+    /// What it waits for before it is started, if there is something.
+    pub(super) fn unmet(&self) -> Option<Next> {
+        let message = self.look.order.unmet(&self.record.accepted)?;
+        Some(Next::rest(Sync::Pending, message))
     }
 
     /// It stands still, and is to.
@@ -106,8 +115,9 @@ impl<'a> Case<'a> {
     pub(super) fn write_limits_anew(&self, reason: impl Into<String>) -> Next {
         match &self.record.instance {
             Some(instance) => {
-                let to = self.record.accepted.spec.resources.clone();
-                Next::act(Action::Resize { instance: instance.id.clone(), from: Resources::default(), to }, reason)
+                let to = self.record.wanted_resources().into_owned();
+                let (instance, ignored) = (instance.id.clone(), self.record.accepted.spec.ignore_drift.clone());
+                Next::act(Action::Resize { instance, from: Resources::default(), to, ignored }, reason)
             }
             None => Next::rest(Sync::Pending, ""),
         }
@@ -132,6 +142,7 @@ fn first_run(
         digest: None,
         actuated: Resources::default(),
         readback: BTreeMap::new(),
+        ignored: Vec::new(),
         unsupported: Vec::new(),
         deferred: None,
         started_at,

@@ -12,10 +12,11 @@ mod saying;
 mod wish;
 
 use super::idrange::FreeRanges;
+use super::order::Order;
 use super::presence::Presence;
 use super::{
-    Action, Attempts, Exit, Finding, InstanceRecord, OverrideState, Phase, ProcessSeen, Record, Settings, Sighting,
-    Step, Sync, Wanted, words,
+    Action, Attempts, Exit, Finding, InstanceRecord, Override, OverrideState, Phase, ProcessSeen, Record, Settings,
+    Sighting, Step, Sync, Wanted, words,
 };
 use crate::spec::change::{self, Class, FieldChange};
 use crate::spec::{DeletionPolicy, DesiredState, InstanceId, ObjectId, Resources, RestartPolicy, Span, Timestamp};
@@ -36,6 +37,9 @@ pub(super) struct Look<'a> {
     pub id: &'a ObjectId,
     pub record: Option<&'a Record>,
     pub presence: Presence<'a>,
+    pub order: &'a Order<'a>,
+    /// One that runs and needs this one, when all are to stop.
+    pub needed_by: Option<&'a ObjectId>,
     /// The object's instances on the host, lowest number first.
     pub seen: &'a [(&'a InstanceId, &'a Sighting)],
     pub settings: &'a Settings,
@@ -51,7 +55,14 @@ pub(super) struct Decision {
     pub finding: Option<Finding>,
 }
 
-pub(super) fn decide(look: Look<'_>, ranges: &mut FreeRanges<'_>) -> Decision {
+pub(super) fn decide(mut look: Look<'_>, ranges: &mut FreeRanges<'_>) -> Decision {
+    // A revision that would come to wait for itself is none.
+    if let Presence::Wanted(wanted) = look.presence
+        && look.record.is_none_or(|record| !Arc::ptr_eq(&record.accepted, &wanted.object))
+        && let Some(cycle) = look.order.cycle(&wanted.object)
+    {
+        look.presence = Presence::Invalid(cycle.into());
+    }
     match look.record {
         Some(record) => Case::new(look, Cow::Borrowed(record)).decide(ranges),
         None => match (&look.presence, look.settings.stop_all) {
@@ -76,6 +87,8 @@ pub(super) fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
         restarts: 0,
         last_exit: None,
         override_: None,
+        suspended: None,
+        limits: None,
         checked: 0,
         absent_since: None,
     }
@@ -188,7 +201,10 @@ impl<'a> Case<'a> {
     fn decide(mut self, ranges: &mut FreeRanges<'_>) -> Decision {
         self.hear_the_wish();
         self.end_the_override();
-        let next = if self.is_orphaned() {
+        self.end_what_has_its_time();
+        let next = if let Some(next) = self.suspended() {
+            next
+        } else if self.is_orphaned() {
             self.leave()
         } else {
             let goal = self.goal();
@@ -281,8 +297,4 @@ impl Sighting {
             ProcessSeen::Exited(_) | ProcessSeen::None => None,
         }
     }
-}
-
-fn because(reason: Option<&str>) -> String {
-    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }

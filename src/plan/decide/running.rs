@@ -32,7 +32,7 @@ impl<'a> Case<'a> {
         if let Some((Class::Recreate, reason)) = self.pending_change() {
             return self.remove(reason);
         }
-        if let Some(next) = self.pausing() {
+        if let Some(next) = self.pausing().or_else(|| self.unmet()) {
             return next;
         }
         self.restart_done();
@@ -99,7 +99,7 @@ impl<'a> Case<'a> {
     /// Brings the limits of a running process to what is asked, and back to it.
     pub(super) fn adjust(&mut self, sighting: &Sighting) -> Next {
         let Some(instance) = &self.record.instance else { return Next::rest(Sync::Pending, "") };
-        let wanted = &self.record.accepted.spec.resources;
+        let wanted = &*self.record.wanted_resources();
         if let Some(deferred) = &instance.deferred
             && deferred.next_try > self.look.now
         {
@@ -108,18 +108,21 @@ impl<'a> Case<'a> {
             return Next::wait(deferred.next_try, Sync::Deferred, message);
         }
         let resize = |from: &Resources, reason: String| {
-            let action = Action::Resize { instance: instance.id.clone(), from: from.clone(), to: wanted.clone() };
-            Next::act(action, reason)
+            let (from, to, ignored) = (from.clone(), wanted.clone(), self.record.accepted.spec.ignore_drift.clone());
+            Next::act(Action::Resize { instance: instance.id.clone(), from, to, ignored }, reason)
         };
         let next = if let Some(deferred) = &instance.deferred {
             resize(&instance.actuated, format!("tried again: {}", deferred.message))
         } else if instance.actuated != *wanted {
             let reason = if self.changes.is_empty() {
-                words::changes(&limit_changes(&self.record.accepted.spec, &instance.actuated))
+                words::changes(&limit_changes(&self.record.accepted.spec, &instance.actuated, wanted))
             } else {
                 words::changes(&self.changes)
             };
             resize(&instance.actuated, reason)
+        } else if instance.ignored != self.record.accepted.spec.ignore_drift {
+            let reason = if self.changes.is_empty() { "ignoreDrift changed" } else { &*words::changes(&self.changes) };
+            resize(wanted, reason.to_owned())
         } else if let Some(drift) = drift(instance, sighting) {
             resize(wanted, drift)
         } else {
@@ -130,10 +133,9 @@ impl<'a> Case<'a> {
 }
 
 /// The limits that are to change, as a change of the manifest would be told.
-fn limit_changes(wanted: &crate::spec::Container, actuated: &Resources) -> Vec<FieldChange> {
-    let mut before = wanted.clone();
-    before.resources = actuated.clone();
-    change::between(&before, wanted)
+fn limit_changes(spec: &crate::spec::Container, actuated: &Resources, wanted: &Resources) -> Vec<FieldChange> {
+    let with = |resources: &Resources| crate::spec::Container { resources: resources.clone(), ..spec.clone() };
+    change::between(&with(actuated), &with(wanted))
 }
 
 /// A control file that says something else than it said when we had written it.

@@ -1,5 +1,6 @@
 //! What is said about an object: the step that follows, and the finding.
 
+use super::super::Limits;
 use super::*;
 
 impl<'a> Case<'a> {
@@ -10,7 +11,7 @@ impl<'a> Case<'a> {
         };
         let finding = self.finding(sync, message);
         let pending = self.pending_class();
-        let wake = [until, self.override_ends(), self.grace_ends()].into_iter().flatten().min();
+        let wake = [until, self.words_end(), self.grace_ends()].into_iter().flatten().min();
         let changed = match &self.record {
             Cow::Borrowed(_) => false,
             Cow::Owned(record) => self.look.record != Some(record),
@@ -32,8 +33,12 @@ impl<'a> Case<'a> {
         Decision { step, wake, finding: Some(finding) }
     }
 
-    pub(super) fn override_ends(&self) -> Option<Timestamp> {
-        self.record.override_.as_ref().and_then(|word| word.until)
+    /// When the first of the words that hold for a time ends.
+    fn words_end(&self) -> Option<Timestamp> {
+        let Record { override_, suspended, limits, .. } = &*self.record;
+        let said = override_.as_ref().map(|said| &said.word);
+        let set = limits.as_ref().map(|set| &set.word);
+        [said, set, suspended.as_ref()].into_iter().flatten().filter_map(|word| word.until).min()
     }
 
     /// When an absent object gets further on its way, if that only takes time.
@@ -51,17 +56,12 @@ impl<'a> Case<'a> {
             Presence::Invalid(text) => Finding { sync: Sync::Invalid, message: text.to_string() },
             Presence::Unavailable(reason) => Finding { sync: Sync::Unavailable, message: reason.to_string() },
             Presence::Held(reason) => Finding { sync: Sync::Held, message: held(reason) },
+            Presence::Absent if sync == Sync::Suspended => {
+                Finding { sync, message: format!("file removed, and nothing is done about it: {message}") }
+            }
             Presence::Absent => self.absent(sync, message),
-            Presence::Wanted(_) => match &self.record.override_ {
-                Some(word) if sync == Sync::Synced => {
-                    let state = match word.state {
-                        OverrideState::Stopped => "stopped",
-                        OverrideState::Running | OverrideState::Restart => "started",
-                    };
-                    let until = word.until.map_or_else(String::new, |until| format!(", until {until}"));
-                    let message = format!("{state} by uid {}{}{until}", word.by, because(word.reason.as_deref()));
-                    Finding { sync: Sync::Overridden, message }
-                }
+            Presence::Wanted(_) => match self.said() {
+                Some(message) if sync == Sync::Synced => Finding { sync: Sync::Overridden, message },
                 _ => Finding { sync, message },
             },
         }
@@ -69,6 +69,21 @@ impl<'a> Case<'a> {
 }
 
 impl Case<'_> {
+    /// What persons have ordered about it that its manifest does not say.
+    fn said(&self) -> Option<String> {
+        let state = self.record.override_.as_ref().map(|Override { state, word }| match state {
+            OverrideState::Stopped => format!("stopped {word}"),
+            OverrideState::Running | OverrideState::Restart => format!("started {word}"),
+        });
+        let limits = self.record.limits.as_ref().map(|Limits { resources: _, word }| {
+            let mut spec = self.record.accepted.spec.clone();
+            spec.resources = self.record.wanted_resources().into_owned();
+            format!("{} set {word}", words::changes(&change::between(&self.record.accepted.spec, &spec)))
+        });
+        let all: Vec<String> = [state, limits].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
     fn absent(&self, sync: Sync, message: String) -> Finding {
         let now = self.look.now;
         let policy = self.record.accepted.spec.deletion_policy;

@@ -1,6 +1,7 @@
 //! What is asked for: the text as far as it may be believed, a person's word, and what both come to.
 
 use super::*;
+use crate::spec::{DISABLED, RECONCILE};
 
 impl<'a> Case<'a> {
     /// Takes over what the sources say, as far as it may be believed.
@@ -61,16 +62,42 @@ impl<'a> Case<'a> {
     }
 
     pub(super) fn end_the_override(&mut self) {
-        let until = self.record.override_.as_ref().and_then(|word| word.until);
-        if until.is_some_and(|until| until <= self.look.now) {
+        if self.record.override_.as_ref().is_some_and(|said| said.word.is_over(self.look.now)) {
             self.record.to_mut().override_ = None;
             self.why = Some("the time of its override is over".to_owned());
         }
         // A start that was under way when the order came has fulfilled it.
         let started_at = self.record.instance.as_ref().and_then(|instance| instance.started_at);
-        if self.record.override_.as_ref().is_some_and(|word| started_at.is_some_and(|at| at > word.since)) {
+        if self.record.override_.as_ref().is_some_and(|said| started_at.is_some_and(|at| at > said.word.since)) {
             self.restart_done();
         }
+    }
+
+    /// Words that hold until an instant, when that is over.
+    pub(super) fn end_what_has_its_time(&mut self) {
+        let now = self.look.now;
+        if self.record.suspended.as_ref().is_some_and(|word| word.is_over(now)) {
+            self.record.to_mut().suspended = None;
+            self.why = Some("the time that it was suspended for is over".to_owned());
+        }
+        if self.record.limits.as_ref().is_some_and(|set| set.word.is_over(now)) {
+            self.record.to_mut().limits = None;
+            self.why = Some("the time of the limits that were set by hand is over".to_owned());
+        }
+    }
+
+    /// What there is to say where nothing is done, if that is so.
+    pub(super) fn suspended(&self) -> Option<Next> {
+        let disabled = || {
+            let word = self.record.accepted.annotations.get(RECONCILE)?;
+            (word == DISABLED).then(|| format!("{RECONCILE} is {DISABLED}"))
+        };
+        let by_word = self.record.suspended.as_ref().map(|word| format!("suspended {word}"));
+        let mut message = by_word.or_else(disabled).filter(|_| !self.look.settings.stop_all)?;
+        if let Some((class, change)) = self.pending_change() {
+            message.push_str(&format!("; what waits: {class}, {change}"));
+        }
+        Some(Next::rest(Sync::Suspended, message))
     }
 
     /// Its deletion had been allowed to begin, and has.
@@ -159,9 +186,7 @@ impl<'a> Case<'a> {
             Goal::Gone => "file removed".to_owned(),
             Goal::Stand if matches!(self.look.presence, Presence::Absent) => "file removed".to_owned(),
             Goal::Stand => match &self.record.override_ {
-                Some(word) if word.state == OverrideState::Stopped => {
-                    format!("stopped by uid {}{}", word.by, because(word.reason.as_deref()))
-                }
+                Some(Override { state: OverrideState::Stopped, word }) => format!("stopped {word}"),
                 _ if self.record.accepted.spec.desired_state == DesiredState::Stopped => {
                     "desiredState stopped".to_owned()
                 }
@@ -175,9 +200,8 @@ impl<'a> Case<'a> {
     }
 
     pub(super) fn restart_asked(&self) -> Option<String> {
-        let word = self.record.override_.as_ref()?;
-        (word.state == OverrideState::Restart)
-            .then(|| format!("restart asked for by uid {}{}", word.by, because(word.reason.as_deref())))
+        let Override { state, word } = self.record.override_.as_ref()?;
+        (*state == OverrideState::Restart).then(|| format!("restart asked for {word}"))
     }
 
     /// What of the accepted revision needs more than the running process can be given.

@@ -25,6 +25,8 @@ fn record(name: &str) -> Record {
         restarts: 0,
         last_exit: None,
         override_: None,
+        suspended: None,
+        limits: None,
         checked: 0,
         absent_since: None,
     }
