@@ -18,7 +18,7 @@ pub(super) struct Planned {
 }
 
 /// What a container whose cgroup has a name is in as well.
-const NAMED: [Controller; 7] = [
+const NAMED: [Controller; 9] = [
     Controller::Cpuset,
     Controller::Io,
     Controller::Hugetlb,
@@ -26,6 +26,8 @@ const NAMED: [Controller; 7] = [
     Controller::Cpuacct,
     Controller::NetCls,
     Controller::NetPrio,
+    Controller::Rdma,
+    Controller::Misc,
 ];
 
 /// Where the container's limits are, and as few other hierarchies as will do: each costs time.
