@@ -122,6 +122,9 @@ impl Scripted {
             return Err(Invalid::new("root.path", format!("{} is not a directory", place.path)).into());
         }
         let planned = driver::plan(global.cgroups, &config, &wish.id)?;
+        if planned.scope.is_some() {
+            driver::settle(&mut config.linux.resources, &planned.place);
+        }
         let place = &planned.place;
         if config.linux.intel_rdt.is_some() {
             rdt::root(&mounts()?)?;

@@ -185,8 +185,11 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
         Some(group) => group.write(&shares)?,
         None => return Err(Invalid::new("linux.intelRdt", "the container has no group of its own").into()),
     }
-    let resources = limits(wish)?;
+    let mut resources = limits(wish)?;
     let mut place = record.place();
+    if record.scope.is_some() {
+        driver::settle(&mut resources, &place);
+    }
     // Rules for devices are in force from the start.
     let mut wanted = resources::controllers(&resources);
     wanted.remove(&Controller::Devices);
@@ -197,8 +200,10 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
         home.save(&record)?;
     }
     extended?;
-    resources::apply(&place, &resources, Moment::Update)?;
-    driver::update(&place, record.scope.as_deref(), &resources)
+    resources::check(&resources, Moment::Update)?;
+    resources::check_use(&place, &resources)?;
+    driver::update(&place, record.scope.as_deref(), &resources)?;
+    Ok(resources::apply(&place, &resources, Moment::Update)?)
 }
 
 fn limits(wish: &Update) -> Result<Resources, OciError> {

@@ -78,6 +78,11 @@ pub(super) fn check(resources: &Resources, moment: Moment) -> Result<(), Invalid
     if resources.cpu.idle.is_some_and(|idle| !(0..=1).contains(&idle)) {
         return Err(Invalid::new(at("cpu.idle"), "not 0 or 1"));
     }
+    let has_weight = resources.cpu.shares.is_some_and(|shares| shares != 0);
+    if (resources.cpu.idle == Some(1) && has_weight) || resources.unified.keys().any(|file| is_moot(file, resources)) {
+        let words = "unable to apply both a weight and idle: an idle cgroup has the least weight there is";
+        log::warn(&format!("{}: {words}", at("cpu")));
+    }
     for (index, entry) in resources.network.priorities.iter().enumerate() {
         if entry.name.is_empty() || entry.name.contains(char::is_whitespace) {
             return Err(Invalid::new(at(&format!("network.priorities[{index}].name")), "not the name of an interface"));
@@ -114,12 +119,8 @@ fn letters(access: &str) -> String {
     access.chars().filter(|c| "rwm".contains(*c)).collect()
 }
 
-/// Writes the limits; `update` changes those of a container that runs.
+/// Writes limits that have been checked; an update changes those of a container that runs.
 pub(super) fn apply(place: &Place, resources: &Resources, moment: Moment) -> Result<(), LimitError> {
-    check(resources, moment)?;
-    if resources.memory.check_before_update && moment == Moment::Update {
-        check_memory(place, &resources.memory)?;
-    }
     if moment == Moment::Create || !resources.devices.is_empty() {
         devices(place, &resources.devices)?;
     }
@@ -189,9 +190,11 @@ fn read_number(directory: &Directory, file: &str) -> Option<i64> {
     std::fs::read_to_string(format!("{}/{file}", directory.full())).ok()?.trim().parse().ok()
 }
 
-/// The sum first: it can be too low where the memory is not.
-fn check_memory(place: &Place, memory: &Memory) -> Result<(), LimitError> {
-    let Some(directory) = place.home(Controller::Memory) else { return Ok(()) };
+/// Refuses less memory than what is used, where that is asked for. The sum first: it can be too low where
+/// the memory is not.
+pub(super) fn check_use(place: &Place, Resources { memory, .. }: &Resources) -> Result<(), LimitError> {
+    let directory = place.home(Controller::Memory).filter(|_| memory.check_before_update);
+    let Some(directory) = directory else { return Ok(()) };
     let read = |file: &str| read_number(directory, file);
     let (used, sum) = match directory.version {
         Version::V1 => (read("memory.usage_in_bytes"), read("memory.memsw.usage_in_bytes")),
@@ -212,8 +215,13 @@ fn check_memory(place: &Place, memory: &Memory) -> Result<(), LimitError> {
     Ok(())
 }
 
+/// The kernel gives an idle cgroup its weight, and takes no other.
+fn is_moot(file: &str, resources: &Resources) -> bool {
+    file.starts_with("cpu.weight") && resources.unified.get("cpu.idle").is_some_and(|idle| idle.trim() == "1")
+}
+
 fn unified(place: &Place, resources: &Resources) -> Result<(), LimitError> {
-    for (file, value) in &resources.unified {
+    for (file, value) in resources.unified.iter().filter(|(file, _)| !is_moot(file, resources)) {
         let field = format!("linux.resources.unified[{file:?}]");
         let Some(directory) = place.unified() else {
             return Err(LimitError::Missing { field, file: format!("v2 hierarchy, and no {file}") });
