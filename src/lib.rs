@@ -83,11 +83,20 @@
 //!   length is paid at every start.
 //! - **Consent is for one absence**: when an object's text comes back, what was approved before is
 //!   forgotten, and its next disappearance is asked about anew.
-//! - **The runtime runs from sealed memory without a second `execve`**: the copy takes the place of the
-//!   file's mappings ([`sandbox::program`]). It costs what copying the program costs, which is why its size counts.
+//! - **The runtime hides its own file without a copy or a second `execve`**: the file's mappings are made
+//!   anew through a mount that nobody can name, and what the process shows as its program is an empty file
+//!   ([`sandbox::program`]). A copy in sealed memory would cost as much as all the rest of an `exec`.
 //! - **Filters are shortened** to a search tree for each architecture: the kernel pays for every
 //!   instruction at every start.
-//! - **A damaged database is set aside**, and rebuilt from what runs and what the manifests say.
+//! - **A newer keeper takes the place of the one that runs** by `execve`: an agent that finds another program
+//!   beside itself than the keeper runs asks for it, and so does SIGHUP (`systemctl reload`). Descriptors go
+//!   through a socket that is the next program's standard input, so none is known by its number, and a
+//!   program that cannot be executed has cost nothing. It is asked for its words before: after, it is too late.
+//! - **A damaged database is set aside**, and rebuilt from what runs and what the manifests say. One that can't
+//!   be read yet (a full disk, a read-only one) is waited for: until it is known what was intended, nothing
+//!   is decided, and everything goes on.
+//! - **A death between any two effects is played for real**: the programs have places to die at when they are
+//!   built for tests (`sys::may_die`), and a test goes through them one by one.
 //! - **The rounds have a thread of their own**, beside tokio's: they wait for disks and for the kernel,
 //!   and the window after a file event is met to a fraction of a millisecond, where tokio's timer counts
 //!   whole ones.

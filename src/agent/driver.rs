@@ -1,5 +1,6 @@
 //! The loop: wait, read, look, plan, write down, act. It decides nothing.
 
+use super::history::{History, Report};
 use super::inbox::{Done, Message, Sender};
 use super::journal::Journal;
 use super::options::Pace;
@@ -11,6 +12,7 @@ use crate::plan::{
 };
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
+use crate::sys::may_die;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +39,7 @@ pub(super) struct Driver {
     pub pace: Pace,
     pub sources: Sources,
     pub journal: Journal,
+    pub history: History,
     pub inbox: Receiver<Message>,
     pub sender: Sender,
     /// Counts the times that something changed that can be shown.
@@ -65,6 +68,8 @@ pub(super) struct Driver {
     pub next_resync: Instant,
     pub wake_at: Option<Timestamp>,
     pub retry_at: Option<Instant>,
+    /// The store could not be read yet: what was intended before this start is not known.
+    pub unread: bool,
     /// A write to the store has failed since the last one that went well.
     pub unsaved: bool,
     /// What the agent itself fails at, said once until it is something else.
@@ -85,6 +90,7 @@ pub(super) struct Decision {
     pub class: crate::spec::change::Class,
     pub reason: String,
     pub action: &'static str,
+    pub changes: Vec<crate::spec::change::FieldChange>,
     /// What came of it, when it is over.
     pub result: Option<String>,
 }
@@ -177,6 +183,10 @@ impl Driver {
                 self.again = true;
                 self.look = None;
             }
+            Message::KeeperNews(kind, reason, text) => {
+                self.journal.note(now(), kind, "agent", reason, text);
+                self.dirty_view = true;
+            }
             Message::Done(done) => {
                 let Done { object, action, result } = *done;
                 self.again = true;
@@ -235,6 +245,12 @@ impl Driver {
             self.share();
             self.dirty_view = true;
         }
+        if resync && let Err(error) = self.store.check() {
+            self.store_failed(&error);
+        }
+        if self.unread && !self.remember() {
+            return false;
+        }
         // Consent is for one absence: what has come back is asked for anew.
         self.approved.retain(|id| !self.desired.objects.contains_key(id));
         if let Err(error) = self.observe() {
@@ -252,6 +268,39 @@ impl Driver {
         }
         let plan = crate::plan::plan(self.inputs());
         self.execute(plan)
+    }
+
+    /// The store could not be read when the agent started. Until it can be, nothing is decided.
+    pub fn is_without_memory(&mut self, error: &crate::store::StoreError) {
+        self.unread = true;
+        self.store_failed(error);
+    }
+
+    /// Reads what could not be read before. False: still not.
+    fn remember(&mut self) -> bool {
+        match self.store.scan() {
+            Ok(records) => {
+                self.records = records.into_iter().map(|record| (record.id.clone(), record)).collect();
+                self.share();
+            }
+            // Whoever takes everything along needs no memory of it.
+            Err(error) if self.settings.stop_all => self.store_failed(&error),
+            Err(error) => {
+                self.store_failed(&error);
+                return false;
+            }
+        }
+        self.unread = false;
+        true
+    }
+
+    /// What happened to the store is said, and stays in the status.
+    fn note_store_news(&mut self) {
+        for text in self.store.news() {
+            self.journal.note(now(), EventType::Warning, "agent", "DatabaseDamaged", text.clone());
+            self.facts.warnings.push(text);
+            self.dirty_view = true;
+        }
     }
 
     /// Keeps one copy of what a record and a manifest both say, as after a start with a database: the
@@ -315,7 +364,10 @@ impl Driver {
             let older = self.records.values().filter(|record| intents.iter().all(|intent| intent.id != record.id));
             let behind: Vec<Record> = if self.unsaved { older.cloned().collect() } else { Vec::new() };
             match self.store.put(&[behind, intents.clone()].concat()) {
-                Ok(()) => self.unsaved = false,
+                Ok(()) => {
+                    self.unsaved = false;
+                    may_die("intended");
+                }
                 // Whoever leaves and takes everything along needs no memory of it.
                 Err(error) if self.settings.stop_all => self.store_failed(&error),
                 Err(error) => {
@@ -327,6 +379,7 @@ impl Driver {
                 self.records.insert(record.id.clone(), record);
             }
         }
+        self.note_store_news();
         if !self.unsaved {
             self.recovered();
         }
@@ -349,10 +402,18 @@ impl Driver {
                 if step.changes.is_empty() { step.reason.clone() } else { format!("{}: {}", step.class, step.reason) };
             self.journal.note(now(), EventType::Normal, &object, action, text);
         }
-        let decision = Decision { at: now(), class: step.class, reason: step.reason, action, result: None };
+        let Step { object: _, class, reason, changes, record: _, action: _ } = &step;
+        let (reason, changes) = (reason.clone(), changes.clone());
+        let decision = Decision { at: now(), class: *class, reason, action, changes, result: None };
         self.decisions.insert(step.object.clone(), decision);
         match step.action {
-            Action::Note => return,
+            Action::Note => {
+                let is_change = self.decisions.get(&step.object).is_some_and(|decision| !decision.changes.is_empty());
+                if is_change {
+                    self.report(&step.object, "taken over, nothing to do");
+                }
+                return;
+            }
             // The host is not asked: what is to be forgotten was seen to be gone.
             Action::Forget => return self.done(step.object, &step.action, Ok(Outcome::Done)),
             Action::Start { .. }
@@ -380,6 +441,29 @@ impl Driver {
                 // The driver has left: the next one will look for itself.
                 drop(sender.send(Message::Done(Box::new(Done { object, action, result }))));
             });
+        }
+    }
+
+    /// Adds what was just done to the object's history; a try that ended as the one before it did is the
+    /// same news.
+    fn report(&self, object: &ObjectId, result: &str) {
+        let (Some(decision), Some(record)) = (self.decisions.get(object), self.records.get(object)) else { return };
+        if decision.reason.starts_with("tried again") {
+            return;
+        }
+        let report = Report {
+            at: decision.at,
+            generation: record.generation,
+            class: decision.class,
+            action: decision.action.to_owned(),
+            reason: decision.reason.clone(),
+            changes: decision.changes.clone(),
+            source: super::history::source(&record.provenance),
+            result: result.to_owned(),
+            took_ms: now().since(decision.at).0,
+        };
+        if let Err(error) = self.history.add(object, &report) {
+            tracing::warn!(container = %object, %error, "a line of its history could not be written");
         }
     }
 
@@ -411,8 +495,16 @@ impl Driver {
         if !text.is_empty() {
             self.journal.note(now(), kind, &id, reason, text.clone());
         }
+        let text = if text.is_empty() { "done".to_owned() } else { text };
+        let is_change = matches!(
+            action,
+            Action::Start { .. } | Action::Resize { .. } | Action::Signal { .. } | Action::Remove { .. }
+        );
+        if is_change {
+            self.report(&object, &text);
+        }
         if let Some(decision) = self.decisions.get_mut(&object) {
-            decision.result = Some(if text.is_empty() { "done".to_owned() } else { text });
+            decision.result = Some(text);
         }
         let Some(record) = self.records.get(&object) else { return };
         match crate::plan::settle(record, action, result, now()) {
@@ -426,8 +518,10 @@ impl Driver {
                 self.decisions.remove(&object);
                 self.settled.remove(&object);
                 self.journal.note(now(), EventType::Normal, &id, "Removed", "nothing of it is left".to_owned());
+                may_die("gone");
                 let written = self.store.forget(std::slice::from_ref(&object));
                 self.keep(written);
+                may_die("forgotten");
             }
             Settled::Unchanged => {}
         }
@@ -439,8 +533,10 @@ impl Driver {
         let settled = std::mem::take(&mut self.settled);
         let records: Vec<Record> = settled.iter().filter_map(|id| self.records.get(id).cloned()).collect();
         if !records.is_empty() {
+            may_die("done");
             let written = self.store.put(&records);
             self.keep(written);
+            may_die("settled");
         }
     }
 
@@ -465,6 +561,7 @@ impl Driver {
     fn store_failed(&mut self, error: &crate::store::StoreError) {
         let text = format!("{}; nothing is changed on the host until it can be written", crate::host::chain(error));
         self.unsaved = true;
+        self.note_store_news();
         self.fail("StoreFailed", text);
     }
 
@@ -552,6 +649,7 @@ impl Driver {
         let sources = self.sources.views(&self.desired);
         let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine);
         view.summary.warnings.extend(self.trouble.clone());
+        view.summary.warnings.extend(self.machine.keeper_warning());
         view
     }
 }

@@ -1,5 +1,6 @@
 //! How the API talks to the running agent.
 
+use super::history::{History, Report};
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
 use super::{Event, View};
@@ -19,6 +20,7 @@ pub struct Handle {
     pub(super) last: Arc<Mutex<Arc<View>>>,
     pub(super) inbox: Sender,
     pub(super) journal: Journal,
+    pub(super) history: History,
     pub(super) machine: Arc<Machine>,
 }
 
@@ -170,6 +172,14 @@ impl Handle {
     /// `plim why`: the last decision about an object, in sentences.
     pub async fn why(&self, object: &ObjectId) -> Result<String, CommandError> {
         self.ask(|reply| Message::Why { object: object.clone(), reply }).await
+    }
+
+    /// `plim history`: what was changed about an object, oldest first. Also of one that is gone.
+    pub async fn history(&self, object: &ObjectId) -> Result<Vec<Report>, CommandError> {
+        let (history, id) = (self.history.clone(), object.clone());
+        let reports = tokio::task::spawn_blocking(move || history.of(&id)).await;
+        let reports = reports.map_err(|error| CommandError::Failed(error.to_string()))?;
+        reports.map_err(|error| CommandError::Failed(format!("reading the history of {object}: {error}")))
     }
 
     /// The events still remembered that are younger than `after`, and every later one.

@@ -1,6 +1,6 @@
 //! Everything that can wake the driver.
 
-use super::{Command, CommandError, PlanReport, PlanRequest, View};
+use super::{Command, CommandError, EventType, PlanReport, PlanRequest, View};
 use crate::plan::{Action, Failure, Outcome};
 use crate::spec::ObjectId;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub(super) enum Message {
     HostChanged(ObjectId),
     /// The keeper went away.
     KeeperLost,
+    /// Something to be told about the keeper: kind, reason, text.
+    KeeperNews(EventType, &'static str, String),
     /// An action ended.
     Done(Box<Done>),
     Order {

@@ -6,6 +6,7 @@
 
 mod driver;
 mod handle;
+mod history;
 mod inbox;
 mod journal;
 mod options;
@@ -18,6 +19,7 @@ mod view;
 
 pub use crate::host::{ExecRequest, ExecSession, Usage};
 pub use handle::{Command, CommandError, Handle, PlanReport, PlanRequest, PlannedChange};
+pub use history::Report;
 pub use options::{AgentError, Options};
 pub use view::{
     Condition, ContainerStatus, Event, EventType, Generations, Item, List, Metadata, ResourcesView, SourceView,
@@ -85,6 +87,11 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
             let message = match event {
                 HostEvent::Changed(object) => Message::HostChanged(object),
                 HostEvent::KeeperLost => Message::KeeperLost,
+                HostEvent::KeeperUpgraded => {
+                    let text = "the keeper runs the build that is installed now; every container went on".to_owned();
+                    Message::KeeperNews(EventType::Normal, "KeeperUpgraded", text)
+                }
+                HostEvent::KeeperOutdated(text) => Message::KeeperNews(EventType::Warning, "KeeperOutdated", text),
             };
             // The driver has left: nobody is to be woken.
             drop(sender.send(message));
@@ -94,7 +101,13 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     let machine = Arc::new(machine);
     warnings.extend(crate::storage::ids_conflicts(paths.id_base(), ID_RANGES));
 
-    let records = opened.store.scan()?;
+    let (records, unread) = match opened.store.scan() {
+        Ok(records) => (records, None),
+        // What runs goes on; nothing is decided before it is known what was.
+        Err(error) if error.is_transient() => (Vec::new(), Some(error)),
+        Err(error) => return Err(error.into()),
+    };
+    warnings.extend(opened.store.news());
     let manifests = manifests(&options);
     let journal = journal::Journal::new();
     let facts = status::AgentFacts {
@@ -124,14 +137,16 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     };
     let (changes, changed) = watch::channel(0);
     let last = Arc::new(Mutex::new(Arc::new(empty)));
+    let history = history::History::new(paths.lib.join("history"));
     let handle = Handle {
         changes: changed,
         last: last.clone(),
         inbox: sender.clone(),
         journal: journal.clone(),
+        history: history.clone(),
         machine: machine.clone(),
     };
-    let driver = driver::Driver {
+    let mut driver = driver::Driver {
         host: machine.clone(),
         machine: machine.clone(),
         store: Box::new(opened.store),
@@ -139,6 +154,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         pace,
         sources: sources::Sources::new(&manifests, &trust(&options, &manifests), sender.clone(), pace),
         journal,
+        history,
         inbox,
         sender,
         changes,
@@ -159,6 +175,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         next_resync: Instant::now(),
         wake_at: None,
         retry_at: None,
+        unread: false,
         unsaved: false,
         trouble: None,
         runtime: tokio::runtime::Handle::current(),
@@ -167,6 +184,9 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         last_shown: Instant::now(),
         dirty_view: true,
     };
+    if let Some(error) = unread {
+        driver.is_without_memory(&error);
+    }
     let (leaves, left) = oneshot::channel();
     // Nobody waits for it any more: then nobody is told that it has left.
     let rounds = move || {

@@ -1,6 +1,8 @@
 //! What the interface needs of the agent.
 
-use crate::agent::{Command, CommandError, Event, ExecRequest, ExecSession, Handle, PlanReport, PlanRequest, View};
+use crate::agent::{
+    Command, CommandError, Event, ExecRequest, ExecSession, Handle, PlanReport, PlanRequest, Report, View,
+};
 use crate::spec::ObjectId;
 use std::future::Future;
 use std::path::PathBuf;
@@ -19,6 +21,8 @@ pub trait Agent: Clone + Send + Sync + 'static {
     fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<PlanReport, CommandError>> + Send;
     /// The last decision about an object, in sentences.
     fn why(&self, object: &ObjectId) -> impl Future<Output = Result<String, CommandError>> + Send;
+    /// What was changed about an object, oldest first.
+    fn history(&self, object: &ObjectId) -> impl Future<Output = Result<Vec<Report>, CommandError>> + Send;
     /// The remembered events after `after`, and every later one.
     fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>);
     /// The log files of the present or the previous run, oldest first.
@@ -50,6 +54,10 @@ impl Agent for Handle {
 
     async fn why(&self, object: &ObjectId) -> Result<String, CommandError> {
         Self::why(self, object).await
+    }
+
+    async fn history(&self, object: &ObjectId) -> Result<Vec<Report>, CommandError> {
+        Self::history(self, object).await
     }
 
     fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {

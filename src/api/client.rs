@@ -4,7 +4,7 @@ use super::error::ErrorBody;
 use super::frame::PROTOCOL;
 use super::routes::Said;
 use super::socket;
-use crate::agent::{Command, Event, ExecRequest, Item, List, PlanReport, PlanRequest, Summary};
+use crate::agent::{Command, Event, ExecRequest, Item, List, PlanReport, PlanRequest, Report, Summary};
 use crate::spec::{ObjectId, Timestamp};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -98,6 +98,11 @@ impl Client {
     /// Follows one container.
     pub async fn watch_one(&self, id: &ObjectId) -> Result<Lines, ClientError> {
         self.stream(&path(id, "?watch=1&usage=0")).await
+    }
+
+    /// What was changed about an object, oldest first.
+    pub async fn history(&self, id: &ObjectId) -> Result<Vec<Report>, ClientError> {
+        self.get(&path(id, "/history")).await
     }
 
     pub async fn why(&self, id: &ObjectId) -> Result<String, ClientError> {

@@ -27,7 +27,7 @@ pub use selector::{InvalidSelector, Selector};
 pub use server::{Access, ApiError, listen, serve};
 
 /// What a server can do, so that a client need not guess from its version.
-pub const FEATURES: &[&str] = &["containers", "watch", "events", "logs", "exec", "plan", "why", "commands"];
+pub const FEATURES: &[&str] = &["containers", "watch", "events", "logs", "exec", "plan", "why", "history", "commands"];
 
 /// The phase in the last line about a container that has gone, in a watched list.
 pub const REMOVED: &str = "Removed";

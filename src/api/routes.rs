@@ -5,7 +5,7 @@ use super::error::ErrorBody;
 use super::peer::Peer;
 use super::selector::Selector;
 use super::{FEATURES, exec, logs, stream, watch as watching};
-use crate::agent::{Command, ExecRequest, Item, List, PlanReport, PlanRequest, Summary, View};
+use crate::agent::{Command, ExecRequest, Item, List, PlanReport, PlanRequest, Report, Summary, View};
 use crate::spec::{API_VERSION, Kind, ObjectId};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Path, Query, Request, State as Shared};
@@ -41,6 +41,7 @@ pub(super) fn router<A: Agent>(state: State<A>) -> Router {
         .route("/1.0/containers", get(containers::<A>))
         .route("/1.0/containers/{namespace}/{name}", get(container::<A>))
         .route("/1.0/containers/{namespace}/{name}/why", get(why::<A>))
+        .route("/1.0/containers/{namespace}/{name}/history", get(history::<A>))
         .route("/1.0/containers/{namespace}/{name}/logs", get(log_lines::<A>))
         .route("/1.0/containers/{namespace}/{name}/exec", post(start_exec::<A>))
         .route("/1.0/events", get(events::<A>))
@@ -149,6 +150,13 @@ async fn container<A: Agent>(
 async fn why<A: Agent>(Shared(state): Shared<State<A>>, Path(path): Path<(String, String)>) -> Answer<Json<Said>> {
     let message = state.agent.why(&object(path)?).await?;
     Ok(Json(Said { message }))
+}
+
+async fn history<A: Agent>(
+    Shared(state): Shared<State<A>>,
+    Path(path): Path<(String, String)>,
+) -> Answer<Json<Vec<Report>>> {
+    Ok(Json(state.agent.history(&object(path)?).await?))
 }
 
 /// An answer in words.

@@ -49,6 +49,10 @@ impl Agent for Fake {
         Err(CommandError::NotFound(object.to_string()))
     }
 
+    async fn history(&self, object: &ObjectId) -> Result<Vec<crate::agent::Report>, CommandError> {
+        Err(CommandError::NotFound(object.to_string()))
+    }
+
     fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let past = self.past.iter().filter(|event| event.id > after).cloned().collect();
         (past, self.events.subscribe())

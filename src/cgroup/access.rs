@@ -6,10 +6,11 @@
 
 use super::CgroupError;
 use super::assemble::assemble;
-use super::detect::{read_path, write_path};
+use super::detect::read_path;
+use super::files;
 use crate::sys::{self, BpfName, Errno};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use std::fmt;
 
@@ -242,15 +243,23 @@ fn same_devices(a: &DeviceRule, b: &DeviceRule) -> bool {
 /// Makes a directory of the v1 devices hierarchy say these rules.
 pub(super) fn write_v1(directory: &str, rules: &Exceptions) -> Result<(), CgroupError> {
     let now = Exceptions::parse(&read_path(&format!("{directory}/devices.list"))?);
+    // One after the other to the same file, as a rule.
+    let mut open: Option<(&str, OwnedFd)> = None;
     for (file, rule) in rules.writes(&now) {
         let text = if rule.is_for_everything() { "a".to_owned() } else { rule.to_string() };
-        match write_path(&format!("{directory}/{file}"), &text) {
+        let to = match open.take() {
+            Some((name, to)) if name == file => Ok(to),
+            _ => files::open_to_write(CWD, &format!("{directory}/{file}")),
+        };
+        match to.and_then(|to| files::write_open(&open.insert((file, to)).1, &text)) {
             Ok(()) => {}
             // What we may not open ourselves (in a container of somebody else's) we cannot allow. Of the
             // devices that nobody asked for by name it is not missed.
-            Err(CgroupError::Write { source, .. })
-                if Errno::from_io_error(&source) == Some(Errno::PERM) && ALLOWED_DEVICES.contains(&rule) => {}
-            Err(error) => return Err(error),
+            Err(Errno::PERM) if ALLOWED_DEVICES.contains(&rule) => {}
+            Err(error) => {
+                let path = format!("{directory}/{file}").into();
+                return Err(CgroupError::Write { path, value: text, source: error.into() });
+            }
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::access::{self, ALLOWED_DEVICES, Exceptions};
 use super::files::{self, Entries};
+use super::resize::FREEZE;
 use super::table::{self, Asked, Controller, Version};
 use super::{CgroupError, CgroupJoinPaths};
 use crate::spec::Resources;
@@ -364,6 +365,7 @@ impl Cgroups {
             let files = settings.into_iter().map(|setting| (*index, setting.file.into_owned()));
             observed.extend(files.filter(|(index, file)| controls.has(*index, file)));
         }
+        observed.extend(self.unified().map(|index| (index, FREEZE.to_owned())));
         observed
     }
 }

@@ -1,5 +1,6 @@
 //! Control files: opened relative to a directory, read and written in one piece each.
 
+use crate::sys::may_die;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -40,8 +41,11 @@ fn text(bytes: &[u8]) -> String {
 
 /// Writes in one write(2); a control file is never made by this.
 pub(super) fn write(dir: BorrowedFd<'_>, path: &str, value: &str) -> Result<(), Errno> {
-    let file = rustix::fs::openat(dir, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    write_open(&file, value)
+    write_open(&open_to_write(dir, path)?, value)
+}
+
+pub(super) fn open_to_write(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(dir, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 pub(super) fn write_open(file: &OwnedFd, value: &str) -> Result<(), Errno> {
@@ -49,7 +53,10 @@ pub(super) fn write_open(file: &OwnedFd, value: &str) -> Result<(), Errno> {
     let value = if value.is_empty() { "\n" } else { value };
     loop {
         match rustix::io::write(file, value.as_bytes()) {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                may_die("cgroup written");
+                return Ok(());
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
@@ -65,7 +72,10 @@ pub(super) fn open_dir(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno
 /// Makes a directory; whether it is new.
 pub(super) fn make_dir(dir: BorrowedFd<'_>, path: &str) -> Result<bool, Errno> {
     match rustix::fs::mkdirat(dir, path, Mode::from_raw_mode(0o755)) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            may_die("cgroup made");
+            Ok(true)
+        }
         Err(Errno::EXIST) => Ok(false),
         Err(error) => Err(error),
     }

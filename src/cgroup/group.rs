@@ -7,6 +7,7 @@ use super::table::{Controller, Version};
 use super::{CgroupError, table};
 use crate::plan::GroupSeen;
 use crate::spec::{InstanceId, LimitPointer, Resources};
+use crate::sys::may_die;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, OFlags};
@@ -420,7 +421,7 @@ impl Cgroups {
         }
     }
 
-    fn need_base(&self, index: usize) -> Result<Arc<OwnedFd>, CgroupError> {
+    pub(super) fn need_base(&self, index: usize) -> Result<Arc<OwnedFd>, CgroupError> {
         let hierarchy = &self.hierarchies[index];
         hierarchy
             .base(&self.parent)?
@@ -515,7 +516,11 @@ impl Cgroups {
         let full = |path: &str| self.hierarchies[index].base_path(&self.parent).join(path);
         loop {
             match rustix::fs::unlinkat(&base, path, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Ok(()) => {
+                    may_die("cgroup removed");
+                    return Ok(());
+                }
+                Err(Errno::NOENT) => return Ok(()),
                 Err(Errno::BUSY | Errno::NOTEMPTY) => {}
                 Err(error) => return Err(CgroupError::Remove { path: full(path), source: error.into() }),
             }

@@ -4,7 +4,7 @@
 //! hierarchy, and what is written to its files is the caller's affair.
 
 use super::access::{self, DeviceRule, Exceptions};
-use super::detect::{enable, parse_mounts, read_path, write_path};
+use super::detect::{Hierarchy, enable, parse_mounts, read_path, write_path};
 use super::files::{self, Entries};
 use super::table::{Controller, Version};
 use super::{CgroupError, CgroupJoinPaths};
@@ -41,28 +41,38 @@ impl Directory {
     }
 }
 
-impl Place {
-    /// Where the cgroup is in the v2 hierarchy and in the v1 hierarchies of these controllers. Reads
-    /// only.
+/// The hierarchies that are mounted here.
+#[derive(Debug)]
+pub struct Mounted(Vec<Hierarchy>);
+
+impl Mounted {
+    /// Reads only.
+    pub fn here() -> Result<Self, CgroupError> {
+        let mut mounts = parse_mounts(&read_path("/proc/self/mountinfo")?);
+        mounts.retain(|hierarchy| is_visible(&hierarchy.mount, hierarchy.version));
+        if mounts.is_empty() { Err(CgroupError::NoHierarchy) } else { Ok(Self(mounts)) }
+    }
+
+    /// Whether the v2 hierarchy is among them.
+    pub fn has_v2(&self) -> bool {
+        self.0.iter().any(|hierarchy| hierarchy.version == Version::V2)
+    }
+
+    /// Where a cgroup is in the v2 hierarchy and in the v1 hierarchies of these controllers. Reads only.
     ///
     /// # Errors
     /// [`CgroupError::Parent`] for a path with dots in it or without a slash in front.
-    pub fn find(path: &str, wanted: &BTreeSet<Controller>) -> Result<Self, CgroupError> {
+    pub fn find(&self, path: &str, wanted: &BTreeSet<Controller>) -> Result<Place, CgroupError> {
         let parts = path.strip_prefix('/').map(|below| below.split('/').filter(|part| !part.is_empty()));
         let parts: Vec<&str> = parts.map(Iterator::collect).unwrap_or_default();
         if parts.is_empty() || parts.iter().any(|part| matches!(*part, "." | "..") || part.contains(['\0', '\n'])) {
             return Err(CgroupError::Parent { parent: path.to_owned() });
         }
         let path = format!("/{}", parts.join("/"));
-        let mut mounts = parse_mounts(&read_path("/proc/self/mountinfo")?);
-        mounts.retain(|hierarchy| is_visible(&hierarchy.mount, hierarchy.version));
-        if mounts.is_empty() {
-            return Err(CgroupError::NoHierarchy);
-        }
         let mut directories = Vec::new();
-        for hierarchy in mounts {
+        for hierarchy in &self.0 {
             let controllers = match hierarchy.version {
-                Version::V1 => hierarchy.controllers,
+                Version::V1 => hierarchy.controllers.clone(),
                 Version::V2 => {
                     let text = read_path(&format!("{}/cgroup.controllers", hierarchy.mount))?;
                     let has = |c: &Controller| text.split_whitespace().any(|name| name == c.name(Version::V2));
@@ -72,13 +82,15 @@ impl Place {
                 }
             };
             if hierarchy.version == Version::V2 || !controllers.is_disjoint(wanted) {
-                let (version, mount, path) = (hierarchy.version, hierarchy.mount, path.clone());
+                let (version, mount, path) = (hierarchy.version, hierarchy.mount.clone(), path.clone());
                 directories.push(Directory { version, controllers, mount, path });
             }
         }
-        Ok(Self { directories })
+        Ok(Place { directories })
     }
+}
 
+impl Place {
     /// As it was found earlier.
     pub fn of(directories: Vec<Directory>) -> Self {
         Self { directories }
@@ -141,7 +153,7 @@ impl Place {
         if missing.is_empty() {
             return Ok(());
         }
-        for mut directory in Self::find(&path, &missing)?.directories {
+        for mut directory in Mounted::here()?.find(&path, &missing)?.directories {
             directory.controllers.retain(|controller| missing.contains(controller));
             if directory.controllers.is_empty() {
                 continue;

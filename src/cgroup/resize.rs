@@ -48,6 +48,25 @@ struct Target {
     setting: Setting,
 }
 
+/// Whether a v2 directory's processes stand still (cgroups(7); Linux 5.2).
+pub(super) const FREEZE: &str = "cgroup.freeze";
+
+/// A process and all that descend from it (proc(5), `/proc/PID/task/TID/children`; Linux 3.5).
+fn descendants(first: u32) -> Vec<u32> {
+    let mut found = vec![first];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        next += 1;
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for thread in threads.flatten() {
+            // One that has ended has none.
+            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            found.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    found
+}
+
 #[derive(Debug)]
 pub(super) struct Applied {
     pub says: BTreeMap<String, String>,
@@ -260,6 +279,11 @@ impl Cgroups {
             })?;
             says.insert(file.to_owned(), text);
         }
+        if let Some(index) = self.unified()
+            && let Some(text) = self.thaw(index, instance)?
+        {
+            says.insert(FREEZE.to_owned(), text);
+        }
         for index in joining {
             self.move_in(instance, index)?;
         }
@@ -299,6 +323,62 @@ impl Cgroups {
             }
         }
         Ok((dirs, joining))
+    }
+
+    /// Lets go on what somebody has frozen; what the file says then.
+    fn thaw(&self, index: usize, instance: &InstanceId) -> Result<Option<String>, CgroupError> {
+        let Some(dir) = self.open(index, instance)? else { return Ok(None) };
+        let fail =
+            |source: Errno| CgroupError::Read { path: self.path(index, instance).join(FREEZE), source: source.into() };
+        let text = match files::read(dir.as_fd(), FREEZE) {
+            Err(Errno::NOENT) => return Ok(None),
+            result => result.map_err(fail)?,
+        };
+        if text != "1" {
+            return Ok(Some(text));
+        }
+        files::write(dir.as_fd(), FREEZE, "0").map_err(fail)?;
+        files::read(dir.as_fd(), FREEZE).map(Some).map_err(fail)
+    }
+
+    /// Makes the instance's v2 directories again, which somebody has taken away under its processes, and
+    /// moves those into them: `first` and all that descend from it. Nothing where they stand.
+    ///
+    /// # Errors
+    /// Where a directory cannot be made, or a process cannot be moved.
+    pub fn restore(&self, instance: &InstanceId, first: u32) -> Result<(), CgroupError> {
+        let Some(index) = self.unified() else { return Ok(()) };
+        if self.open(index, instance)?.is_some() {
+            return Ok(());
+        }
+        let number = format!("{}/{}", instance.family(), instance.number);
+        let payload = format!("{number}/payload");
+        for path in [instance.family(), number, payload.clone()] {
+            self.make_in(index, &path, &mut Vec::new())?;
+            if path == instance.family() {
+                self.hand_to_family(index, instance)?;
+            }
+        }
+        let base = self.need_base(index)?;
+        let file = format!("{payload}/cgroup.procs");
+        // What is born meanwhile is a child of one that has not been moved yet, or is born inside.
+        let mut moved = BTreeSet::new();
+        loop {
+            let outside: Vec<u32> = descendants(first).into_iter().filter(|pid| moved.insert(*pid)).collect();
+            if outside.is_empty() {
+                return Ok(());
+            }
+            for pid in outside {
+                match files::write(base.as_fd(), &file, &pid.to_string()) {
+                    // It has ended.
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(error) => {
+                        let path = self.path(index, instance).join("payload/cgroup.procs");
+                        return Err(CgroupError::Write { path, value: pid.to_string(), source: error.into() });
+                    }
+                }
+            }
+        }
     }
 
     /// Whether the instance's main directory is there.

@@ -1,7 +1,7 @@
 //! Against the kernel of this host: the same claims on v2, hybrid and v1.
 
 mod root {
-    use crate::cgroup::place::Place;
+    use crate::cgroup::place::{Mounted, Place};
     use crate::cgroup::table::{Controller, Version};
     use crate::cgroup::{
         ALLOWED_DEVICES, Access, CgroupError, CgroupJoinPaths, Cgroups, Created, DeviceKind, DeviceRule, Verdict,
@@ -674,7 +674,8 @@ mod root {
 
     /// The v2 hierarchy alone, whatever else there is.
     fn unified_place(name: &str) -> Place {
-        let place = Place::find(&format!("/plimsoll-test-{}-{name}", std::process::id()), &BTreeSet::new()).unwrap();
+        let path = format!("/plimsoll-test-{}-{name}", std::process::id());
+        let place = Mounted::here().unwrap().find(&path, &BTreeSet::new()).unwrap();
         assert!(place.unified().is_some(), "no v2 hierarchy on this host");
         place
     }
@@ -744,5 +745,25 @@ mod root {
 
         assert!(opens(&created.join, "/dev/null") && opens(&created.join, "/dev/urandom"));
         assert!(!opens(&created.join, "/dev/kmsg"));
+    }
+
+    /// With devices in a v1 hierarchy all containers share a directory there.
+    #[test]
+    #[ignore = "needs root"]
+    fn what_is_an_instances_own_is_nobody_elses() {
+        let cgroups = Ours::new();
+        let (one, other): (InstanceId, InstanceId) =
+            ("default_one.1".parse().unwrap(), "default_other.1".parse().unwrap());
+        for instance in [&one, &other] {
+            cgroups.create(instance, &Resources::default(), &[]).unwrap();
+        }
+
+        let [own, others] = [&one, &other].map(|instance| cgroups.own(instance).into_iter().collect::<BTreeSet<_>>());
+
+        assert!(own.iter().any(|place| place.exists()));
+        assert!(own.is_disjoint(&others), "{own:?} {others:?}");
+        for instance in [&one, &other] {
+            cgroups.remove(instance).unwrap();
+        }
     }
 }

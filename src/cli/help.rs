@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Run", &["up", "agent"]),
-    ("Look", &["status", "get", "describe", "logs", "events", "why"]),
+    ("Look", &["status", "get", "describe", "logs", "events", "why", "history"]),
     ("Change", &["validate", "plan", "approve", "reconcile", "stop", "start", "restart", "suspend", "resume", "set"]),
     ("Inside", &["exec"]),
     ("Host", &["check", "schema", "version"]),

@@ -12,6 +12,7 @@ mod exec;
 mod exit;
 mod get;
 mod help;
+mod history;
 mod launch;
 mod live;
 mod logging;
@@ -65,6 +66,7 @@ enum Verb {
     Logs(logs::Args),
     Events(events::Args),
     Why(why::Args),
+    History(history::Args),
     Validate(validate::Args),
     #[command(visible_alias = "diff")]
     Plan(plan::Args),
@@ -128,6 +130,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
             Verb::Logs(args) => logs::run(args, context).await,
             Verb::Events(args) => events::run(args, context).await,
             Verb::Why(args) => why::run(args, context).await,
+            Verb::History(args) => history::run(args, context).await,
             Verb::Validate(args) => validate::run(&args, context),
             Verb::Plan(args) => plan::run(args, context).await,
             Verb::Approve(args) => orders::approve(args, context).await,

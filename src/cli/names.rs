@@ -84,6 +84,12 @@ impl Target {
         self.among(&items, namespace, how).and_then(id)
     }
 
+    /// The object of just this name, whether or not the agent knows one.
+    pub fn exactly(&self, namespace: Option<&str>) -> Option<ObjectId> {
+        let namespace = self.namespace.as_deref().or(namespace).unwrap_or(DEFAULT_NAMESPACE);
+        Some(ObjectId { kind: Kind::Container, namespace: namespace.parse().ok()?, name: self.name.parse().ok()? })
+    }
+
     /// The item that is meant. `namespace` is what `-n` says.
     pub fn among<'a>(&self, items: &'a [Item], namespace: Option<&str>, how: Match) -> Result<&'a Item, CliError> {
         let namespace = self.namespace.as_deref().or(namespace).unwrap_or(DEFAULT_NAMESPACE);

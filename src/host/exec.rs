@@ -101,6 +101,7 @@ impl Machine {
         let join = self.cgroups.present(instance);
         let script = sandbox::exec_script(&ExecPlan {
             enter: namespaces(spec.security.user_namespace, spec.network),
+            root: None,
             cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
             process,
         })?;

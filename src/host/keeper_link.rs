@@ -4,8 +4,9 @@
 //! question. It is asked anew after every connection and at every look at the whole host.
 
 use super::{Paths, Scope};
-use crate::keeper::{self, Client, Event, Exit, Handle, HandleState, KeeperError, LogCounters, Started};
+use crate::keeper::{self, Client, Event, Exit, Fault, Handle, HandleState, KeeperError, LogCounters, Started};
 use crate::spec::{InstanceId, ObjectId};
+use crate::sys::may_die;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
@@ -21,6 +22,10 @@ pub enum HostEvent {
     Changed(ObjectId),
     /// The keeper went away. Containers go on.
     KeeperLost,
+    /// It has executed the program that is installed now, and everything went on.
+    KeeperUpgraded,
+    /// It runs another program than the one that is installed now, for this reason.
+    KeeperOutdated(String),
 }
 
 pub(super) struct KeeperLink {
@@ -28,13 +33,31 @@ pub(super) struct KeeperLink {
     /// Where a keeper that is started moves to, out of the caller's own cgroups.
     cgroups: Vec<PathBuf>,
     connection: Mutex<Option<Connection>>,
+    /// How many connections have been tried.
+    tries: AtomicU64,
+    outdated: Mutex<Option<Outdated>>,
     shared: Arc<Shared>,
+}
+
+/// Why the keeper does not run what is installed.
+#[derive(Clone)]
+struct Outdated {
+    why: String,
+    /// A later try may go better.
+    again: bool,
 }
 
 struct Connection {
     client: Arc<Client>,
     number: u64,
     keeper: u32,
+}
+
+/// Where the keeper of a connection came from.
+enum Origin {
+    /// It ran before.
+    Found,
+    Spawned,
 }
 
 struct Shared {
@@ -73,7 +96,14 @@ impl KeeperLink {
             alive: AtomicU64::new(0),
             notify: Box::new(notify),
         };
-        Self { paths, cgroups, connection: Mutex::new(None), shared: Arc::new(shared) }
+        Self {
+            paths,
+            cgroups,
+            connection: Mutex::new(None),
+            tries: AtomicU64::new(0),
+            outdated: Mutex::new(None),
+            shared: Arc::new(shared),
+        }
     }
 
     /// The connection, made first where there is none, with a keeper started first where none runs.
@@ -84,19 +114,19 @@ impl KeeperLink {
         introduce: impl FnOnce(&Client) -> Result<(), E>,
     ) -> Result<Arc<Client>, E> {
         let mut connection = lock(&self.connection);
-        let number = connection.as_ref().map_or(0, |connection| connection.number);
-        let alive = self.shared.alive.load(Ordering::Acquire) == number;
-        if let Some(connection) = connection.as_ref().filter(|_| alive) {
+        let alive = self.number();
+        if let Some(connection) = connection.as_ref().filter(|connection| connection.number == alive) {
             return Ok(connection.client.clone());
         }
-        let number = number + 1;
+        // Never used again, also after a failure: what is still said of an older try is not of this one.
+        let number = self.tries.fetch_add(1, Ordering::Relaxed) + 1;
         self.shared.alive.store(number, Ordering::Release);
-        let made = self.connect(number).and_then(|client| {
+        let made = self.connect(number).and_then(|(client, origin)| {
             let keeper = client.stats()?.pid;
             self.refresh(&client)?;
-            Ok(Connection { client: Arc::new(client), number, keeper })
+            Ok((Connection { client: Arc::new(client), number, keeper }, origin))
         });
-        let made = match made {
+        let (made, origin) = match made {
             Ok(made) => made,
             Err(error) => {
                 self.shared.alive.store(0, Ordering::Release);
@@ -104,12 +134,74 @@ impl KeeperLink {
             }
         };
         let client = made.client.clone();
+        may_die("connected");
+        if let Err(error) = introduce(&client) {
+            // A keeper that has not been told everything would be believed that the rest is gone.
+            self.shared.alive.store(0, Ordering::Release);
+            return Err(error);
+        }
         *connection = Some(made);
-        introduce(&client)?;
+        match origin {
+            Origin::Found => self.bring_up_to_date(&client),
+            Origin::Spawned => *lock(&self.outdated) = None,
+        }
         Ok(client)
     }
 
-    fn connect(&self, number: u64) -> Result<Client, KeeperError> {
+    /// Which connection is alive; 0 for none. What is known of containers is known by this one alone.
+    pub fn number(&self) -> u64 {
+        self.shared.alive.load(Ordering::Acquire)
+    }
+
+    /// The number of this client's connection; nothing when there is a newer one.
+    pub fn number_of(&self, client: &Arc<Client>) -> Option<u64> {
+        let connection = lock(&self.connection);
+        connection.as_ref().filter(|connection| Arc::ptr_eq(&connection.client, client)).map(|found| found.number)
+    }
+
+    /// Has the keeper run the program that is installed, if it runs another. It goes on in any case.
+    fn bring_up_to_date(&self, client: &Client) {
+        let outdated = client.stats().map_err(|error| (error.to_string(), true)).and_then(|stats| {
+            match keeper::is_outdated(stats.pid, &self.options()) {
+                Ok(None) => Ok(false),
+                Ok(Some(program)) => match client.upgrade(&program) {
+                    Ok(()) => Ok(true),
+                    Err(error) => Err((error.to_string(), error.fault() == Some(Fault::Busy))),
+                },
+                // Without the right to look, or without the file, nothing can be said.
+                Err(error) => {
+                    tracing::debug!(error = %error, "comparing the keeper with what is installed failed");
+                    Ok(false)
+                }
+            }
+        });
+        let (event, outdated) = match outdated {
+            Ok(upgraded) => (upgraded.then_some(HostEvent::KeeperUpgraded), None),
+            Err((why, again)) => {
+                let text = format!("the keeper runs another build than the one that is installed: {why}");
+                (Some(HostEvent::KeeperOutdated(text.clone())), Some(Outdated { why: text, again }))
+            }
+        };
+        let before = std::mem::replace(&mut *lock(&self.outdated), outdated.clone());
+        let news = outdated.is_none() || before.map(|before| before.why) != outdated.map(|outdated| outdated.why);
+        if let Some(event) = event.filter(|_| news) {
+            (self.shared.notify)(event);
+        }
+    }
+
+    /// Tries once more what could not be done at a former moment.
+    pub fn catch_up(&self, client: &Client) {
+        if lock(&self.outdated).as_ref().is_some_and(|outdated| outdated.again) {
+            self.bring_up_to_date(client);
+        }
+    }
+
+    /// What a person has to know about the keeper's program.
+    pub fn warning(&self) -> Option<String> {
+        lock(&self.outdated).as_ref().map(|outdated| outdated.why.clone())
+    }
+
+    fn connect(&self, number: u64) -> Result<(Client, Origin), KeeperError> {
         let socket = self.paths.keeper_socket();
         let shared = self.shared.clone();
         let on_event = move |event| shared.take(number, event);
@@ -117,10 +209,11 @@ impl KeeperLink {
             // Nobody listens there, or never did.
             Err(KeeperError::Connect { .. }) => {
                 keeper::spawn(&self.options())?;
+                may_die("keeper spawned");
                 self.shared.alive.store(number, Ordering::Release);
-                Client::connect(&socket, on_event)
+                Ok((Client::connect(&socket, on_event)?, Origin::Spawned))
             }
-            result => result,
+            result => Ok((result?, Origin::Found)),
         }
     }
 
@@ -135,15 +228,14 @@ impl KeeperLink {
     /// The keeper's process, while there is a connection to it.
     pub fn pid(&self) -> Option<u32> {
         let connection = lock(&self.connection);
-        let alive = self.shared.alive.load(Ordering::Acquire);
+        let alive = self.number();
         connection.as_ref().filter(|connection| connection.number == alive).map(|connection| connection.keeper)
     }
 
-    /// Asks the keeper for its whole list.
+    /// Asks the keeper for its whole list, which comes as an event: an end that is told right after it must
+    /// not be overwritten by what was before.
     pub fn refresh(&self, client: &Client) -> Result<(), KeeperError> {
-        let list = client.list()?;
-        *lock(&self.shared.mirror) = list.into_iter().map(|handle| (handle.instance.clone(), handle)).collect();
-        Ok(())
+        client.list().map(drop)
     }
 
     pub fn handle(&self, instance: &InstanceId) -> Option<Handle> {
@@ -251,6 +343,9 @@ impl Shared {
                     Some(waiting) => drop(waiting.send(code)),
                     None => drop(execs.ended.insert(exec, code)),
                 }
+            }
+            Event::Listed(handles) => {
+                *lock(&self.mirror) = handles.into_iter().map(|handle| (handle.instance.clone(), handle)).collect();
             }
             Event::Lost => {
                 self.alive.store(0, Ordering::Release);

@@ -16,6 +16,7 @@ use crate::sandbox::{self, CgroupJoin, CgroupView};
 use crate::spec::change::{Class, class_between};
 use crate::spec::{Bytes, IdRange, InstanceId, LimitPointer, Object, Resources, Span, Timestamp};
 use crate::storage::{Storage, StorageError, UserError};
+use crate::sys::may_die;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::AsFd as _;
@@ -90,9 +91,14 @@ impl Machine {
         // Before the keeper is started: its own place is among what is made.
         cgroups.prepare()?;
         let keeper = cgroups.keeper().unified.into_iter().map(PathBuf::from).collect();
+        let storage = Storage::new(&paths.lib, &paths.run, &paths.log);
+        if let Err(error) = storage.sweep() {
+            // Empty directories are in nobody's way.
+            tracing::warn!(error = %chain(&error), "removing what is left of removed containers failed");
+        }
         Ok(Self {
             cgroups,
-            storage: Storage::new(&paths.lib, &paths.run, &paths.log),
+            storage,
             images: Images::new(&paths.lib),
             keeper: KeeperLink::new(paths, keeper, notify),
             seccomp: SeccompCache::default(),
@@ -108,6 +114,11 @@ impl Machine {
 
     pub fn keeper_pid(&self) -> Option<u32> {
         self.keeper.pid()
+    }
+
+    /// What a person has to know about the keeper.
+    pub fn keeper_warning(&self) -> Option<String> {
+        self.keeper.warning()
     }
 
     /// Where the instance's processes are, below the cgroup root.
@@ -150,17 +161,50 @@ impl Machine {
             if known.contains(&instance) || self.cgroups.procs(&instance)?.is_empty() {
                 continue;
             }
-            let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
-            let find = Whereabouts { cgroups: note.cgroup.directories(), pid: note.pid, since: note.since };
-            match client.adopt(&instance, find, note.output) {
-                Ok(_) => tracing::info!(container = %instance, "the keeper took it over"),
+            let note = InstanceNote::read(&self.storage.run_dir(&instance)).unwrap_or_else(|error| {
+                tracing::warn!(container = %instance, error = %chain(&error), "reading what was noted of it failed");
+                None
+            });
+            let (pid, since) = note.as_ref().map_or((None, None), |note| (note.pid, note.since));
+            // Not those that were noted: others are in some of them, and one of theirs could be taken for it.
+            let find = Whereabouts { cgroups: self.cgroups.own(&instance), pid, since };
+            let output = match note {
+                Some(note) => note.output,
+                None => self.likely_output(&instance)?,
+            };
+            match client.adopt(&instance, find, output) {
+                Ok(_) => {
+                    tracing::info!(container = %instance, "the keeper took it over");
+                    may_die("taken over");
+                }
                 // Its PID 1 ended between the two looks; the next round sees a cgroup without process.
                 Err(error) if error.fault() == Some(Fault::NotFound) => {}
+                // An agent that died has asked for it before.
+                Err(error) if error.fault() == Some(Fault::Exists) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         self.keeper.refresh(client)?;
         Ok(())
+    }
+
+    /// Where the output of a container goes of which nothing is noted: everything has its place.
+    fn likely_output(&self, instance: &InstanceId) -> Result<Output, MachineError> {
+        let run_dir = self.storage.make_run_dir(instance)?;
+        self.storage.make_log_dir(instance)?;
+        let spec = crate::spec::Logs::default();
+        Ok(Output {
+            log: LogTarget {
+                path: self.storage.log_path(instance, self.storage.last_run(instance)?),
+                max_size: spec.max_size.0,
+                files: u32::from(spec.files),
+            },
+            stdout: run_dir.join("stdout"),
+            stderr: run_dir.join("stderr"),
+            // Who the FIFOs belong to matters when they are made alone.
+            uid: 0,
+            gid: 0,
+        })
     }
 
     fn sight(&self, instance: &InstanceId, rootfs: Option<Option<IdRange>>) -> Result<Sighting, MachineError> {
@@ -222,6 +266,7 @@ impl Machine {
             return Err(missing.into());
         }
         let image = self.images.prepare(&spec.image)?;
+        may_die("image there");
         if ids.is_none() {
             self.cgroups.guards_devices()?;
         }
@@ -276,6 +321,7 @@ impl Machine {
                 seccomp: filter.as_ref().map(|filter| filter.as_fd()),
             };
             let started = client.start(&request)?;
+            may_die("started");
             self.keeper.started(instance, started);
             note.pid = Some(started.pid);
             note.since = Some(started.since);
@@ -289,7 +335,9 @@ impl Machine {
             })
         })();
         if result.is_err() {
+            may_die("not started");
             self.undo_start(instance, existed);
+            may_die("start undone");
         }
         result
     }
@@ -334,6 +382,10 @@ impl Machine {
         to: &Resources,
         ignored: &[LimitPointer],
     ) -> Result<Outcome, MachineError> {
+        // Somebody may have taken its cgroup away under it.
+        if let Some(handle) = self.keeper.handle(instance).filter(|handle| handle.state == HandleState::Running) {
+            self.cgroups.restore(instance, handle.pid)?;
+        }
         let resized = self.cgroups.resize(instance, from, to, ignored)?;
         let deferred = resized.deferred.map(|message| Deferred {
             message,
@@ -352,8 +404,22 @@ impl Machine {
     fn signal(&self, instance: &InstanceId, signal: i32) -> Result<Outcome, MachineError> {
         let ignored = self.keeper.handle(instance).is_some_and(|handle| pid_one::ignores(handle.pid, signal));
         lock(&self.signalled).insert(instance.clone(), ignored);
-        match self.client()?.signal(instance, signal) {
+        let sent = self.client()?.signal(instance, signal);
+        may_die("stop signal sent");
+        match sent {
             // It has ended meanwhile: what the signal was for.
+            Err(error) if error.fault() == Some(Fault::NotFound) => Ok(Outcome::Done),
+            result => Ok(result.map(|()| Outcome::Done)?),
+        }
+    }
+
+    /// Everything in its cgroup, and its PID 1 also where that has been taken away.
+    fn kill(&self, instance: &InstanceId) -> Result<Outcome, MachineError> {
+        self.cgroups.kill(instance)?;
+        if self.keeper.handle(instance).is_none_or(|handle| handle.state != HandleState::Running) {
+            return Ok(Outcome::Done);
+        }
+        match self.client()?.signal(instance, nix::libc::SIGKILL) {
             Err(error) if error.fault() == Some(Fault::NotFound) => Ok(Outcome::Done),
             result => Ok(result.map(|()| Outcome::Done)?),
         }
@@ -362,7 +428,9 @@ impl Machine {
     fn collect(&self, instance: &InstanceId) -> Result<Outcome, MachineError> {
         let client = self.client()?;
         self.end_processes(&client, instance)?;
+        may_die("processes ended");
         self.release(&client, instance)?;
+        may_die("released");
         self.cgroups.remove(instance)?;
         lock(&self.signalled).remove(instance);
         lock(&self.noted).remove(instance);
@@ -408,9 +476,11 @@ impl Machine {
 
     fn try_observe(&self, scope: Scope<'_>) -> Result<Seen, MachineError> {
         let client = self.client()?;
+        let connection = self.keeper.number_of(&client);
         let rootfs = match scope {
             Scope::All => {
                 self.keeper.refresh(&client)?;
+                self.keeper.catch_up(&client);
                 self.storage.list()?
             }
             Scope::Objects(objects) => self.storage.list_of(objects)?,
@@ -431,6 +501,10 @@ impl Machine {
             let sighting = self.sight(&instance, rootfs.get(&instance).copied())?;
             instances.insert(instance, sighting);
         }
+        // Of a keeper that went away meanwhile nothing is known, and what it held is not gone.
+        if connection != Some(self.keeper.number()) {
+            return Err(KeeperError::Lost.into());
+        }
         Ok(Seen { instances })
     }
 
@@ -442,10 +516,7 @@ impl Machine {
             Action::Check { instance, object } => self.check(instance, object),
             Action::Resize { instance, from, to, ignored } => self.resize(instance, from, to, ignored),
             Action::Signal { instance, signal } => self.signal(instance, *signal),
-            Action::Kill { instance } => {
-                self.cgroups.kill(instance)?;
-                Ok(Outcome::Done)
-            }
+            Action::Kill { instance } => self.kill(instance),
             Action::Collect { instance } => self.collect(instance),
             Action::Remove { instance } => self.remove(instance),
         }

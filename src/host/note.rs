@@ -4,6 +4,7 @@
 use crate::keeper::Output;
 use crate::sandbox::{CgroupJoin, Root};
 use crate::spec::{IdRange, Object, Timestamp};
+use crate::sys::may_die;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,10 @@ impl InstanceNote {
         let path = Self::path(run_dir);
         let text = serde_json::to_vec(self).map_err(|source| NoteError::Content { path: path.clone(), source })?;
         let new = run_dir.join("instance.json.new");
-        let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path));
+        let written = std::fs::write(&new, text)
+            .inspect(|()| may_die("note half written"))
+            .and_then(|()| std::fs::rename(&new, &path))
+            .inspect(|()| may_die("note written"));
         written.map_err(|source| NoteError::File { operation: "writing", path, source })
     }
 

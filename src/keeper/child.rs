@@ -68,6 +68,11 @@ impl Child {
         Self { pid, pidfd, ours }
     }
 
+    /// It was cloned by this process.
+    pub fn is_ours(&self) -> bool {
+        self.ours
+    }
+
     pub fn pid(&self) -> Pid {
         self.pid
     }
@@ -88,6 +93,16 @@ impl Child {
     pub fn kill(&self) {
         // Gone already is what is wanted; nothing else can happen to root with a valid pidfd.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+impl State {
+    /// Between clone and exec, or killed there and not gone yet.
+    pub fn is_on_its_way(&self) -> bool {
+        match self {
+            Self::Starting { .. } | Self::Failing { .. } => true,
+            Self::Running | Self::Exited(_) => false,
+        }
     }
 }
 

@@ -25,6 +25,16 @@ impl Connection {
         Self { socket, waiting: VecDeque::new(), greeted: false, dead: false }
     }
 
+    /// One that another program has accepted.
+    pub fn resume(socket: OwnedFd, greeted: bool, waiting: impl Iterator<Item = Packet>) -> Self {
+        Self { socket, waiting: waiting.map(Rc::new).collect(), greeted, dead: false }
+    }
+
+    /// What the other side has not taken yet.
+    pub fn waiting(&self) -> impl Iterator<Item = &Packet> {
+        self.waiting.iter().map(Rc::as_ref)
+    }
+
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

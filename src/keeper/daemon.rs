@@ -6,12 +6,12 @@
 
 use super::KeeperError;
 use super::address;
-use super::server::{LoopError, Server};
+use super::candidate::{self, KNOWS, RESUME};
+use super::server::{self, LoopError, ResumeError, Server};
 use crate::sandbox::program;
 use crate::sys;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
-use nix::sys::signal::SigSet;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -75,6 +75,7 @@ pub fn spawn(options: &Options) -> Result<(), KeeperError> {
     // The agent's environment may hold secrets, and the keeper needs none of it.
     let mut launcher = command
         .env_clear()
+        .envs(sys::mortality())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -91,6 +92,32 @@ const NAME: &str = "plim-keeper";
 const READY: &str = "ready";
 /// How long a keeper that is going may hold the lock.
 const LOCK_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whether the keeper with this process number runs another program than the one that would be started
+/// now, and which that is. It is the whole content that is compared: a build has no other name.
+pub fn is_outdated(pid: u32, options: &Options) -> io::Result<Option<PathBuf>> {
+    let installed = options.binary.clone().map_or_else(beside, Ok)?;
+    let (mut running, mut next) = (File::open(format!("/proc/{pid}/exe"))?, File::open(&installed)?);
+    let same = running.metadata()?.len() == next.metadata()?.len() && same_content(&mut running, &mut next)?;
+    Ok((!same).then_some(installed))
+}
+
+/// Of two files of the same length.
+fn same_content(one: &mut File, other: &mut File) -> io::Result<bool> {
+    let mut buffers = [vec![0; 64 << 10], vec![0; 64 << 10]];
+    loop {
+        let [here, there] = &mut buffers;
+        let count = one.read(here)?;
+        if count == 0 {
+            return Ok(true);
+        }
+        // Shorter all of a sudden is different enough.
+        let whole = other.read_exact(&mut there[..count]);
+        if whole.is_err() || here[..count] != there[..count] {
+            return Ok(false);
+        }
+    }
+}
 
 fn beside() -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(NAME))
@@ -109,6 +136,10 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
+    #[error("{NAME} does not take over state {0}")]
+    UnknownState(String),
+    #[error("going on with what the former program had")]
+    Resume(#[from] ResumeError),
     #[error(transparent)]
     Loop(#[from] LoopError),
 }
@@ -128,12 +159,14 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: impl Iterator<Item = OsString>) -> Result<(), DaemonError> {
-    let Parsed { options, copied } = parse(args)?;
-    if !copied {
-        return launch();
-    }
+    let options = match parse(args)? {
+        Task::Launch => return launch(),
+        Task::Answer(version) => return answer(&version),
+        Task::Resume => return resume(),
+        Task::Serve(options) => options,
+    };
     detach(&options)?;
-    let listener = listen(&options)?;
+    let (listener, lock) = listen(&options)?;
     let words = words(&options)?;
     // Whoever started us may have gone; that is no reason to end.
     let _ = writeln!(io::stdout(), "{READY}").and_then(|()| io::stdout().flush());
@@ -141,47 +174,89 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<(), DaemonError> {
     if !program::is_sealed() {
         tell("this host does not execute memory (vm.memfd_noexec): the keeper runs from a read-only mount of its file");
     }
-    serve(listener, &options)
+    work(Server::new(listener, Some(lock), options)?)
 }
 
 /// The loop on a socket that listens, until it is told to end.
-pub fn serve(listener: OwnedFd, options: &Options) -> Result<(), DaemonError> {
-    Server::new(listener, options.start_timeout)?.run()?;
-    // A socket that nobody listens on is in nobody's way.
-    let _ = std::fs::remove_file(options.socket());
+pub fn serve(listener: OwnedFd, options: Options) -> Result<(), DaemonError> {
+    work(Server::new(listener, None, options)?)
+}
+
+fn work(mut server: Server) -> Result<(), DaemonError> {
+    server.run()?;
+    // While we hold the lock it is certainly ours; one that nobody listens on is in nobody's way.
+    let _ = std::fs::remove_file(server.options().socket());
     Ok(())
 }
 
-/// What the program was told.
-struct Parsed {
-    options: Options,
-    /// This is the copy.
-    copied: bool,
+/// Goes on in the place of the program that this process has run until now.
+fn resume() -> Result<(), DaemonError> {
+    let failed = |doing| move |source| LoopError::new(doing, source);
+    sys::may_die("keeper: another program");
+    // Both are lost in an `execve`.
+    become_hidden()?;
+    let left = io::stdin().as_fd().try_clone_to_owned().map_err(|error| DaemonError::Path {
+        doing: "opening",
+        path: "/proc/self/fd/0".into(),
+        source: error,
+    })?;
+    let null = File::open(NULL).map_err(|source| DaemonError::Path { doing: "opening", path: NULL.into(), source })?;
+    rustix::stdio::dup2_stdin(&null).map_err(failed("letting go of the standard input"))?;
+    let server = server::resume(&left)?;
+    drop(left);
+    tell("goes on as another program, with everything that it had");
+    work(server)
 }
 
-fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Parsed, DaemonError> {
-    let mut parsed = Parsed { options: Options::new(PathBuf::new()), copied: false };
+/// Says whether we could go on from a state.
+fn answer(version: &str) -> Result<(), DaemonError> {
+    let line = version.parse().ok().and_then(candidate::knows);
+    let line = line.ok_or_else(|| DaemonError::UnknownState(version.to_owned()))?;
+    writeln!(io::stdout(), "{line}").map_err(|source| DaemonError::Path {
+        doing: "writing to",
+        path: "/dev/stdout".into(),
+        source,
+    })
+}
+
+/// What the program was told to do.
+enum Task {
+    /// To start a copy.
+    Launch,
+    /// It is the copy.
+    Serve(Options),
+    /// To say whether it knows a version of the state.
+    Answer(String),
+    /// To take over what its process had as another program.
+    Resume,
+}
+
+fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, DaemonError> {
+    let (mut options, mut copied) = (Options::new(PathBuf::new()), false);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| DaemonError::Usage(format!("{} needs a value", arg.display())));
         match arg.to_str() {
-            Some("--run") => parsed.options.run = value()?.into(),
-            Some("--log") => parsed.options.log = Some(value()?.into()),
-            Some("--cgroup") => parsed.options.cgroups.push(value()?.into()),
+            Some("--run") => options.run = value()?.into(),
+            Some("--log") => options.log = Some(value()?.into()),
+            Some("--cgroup") => options.cgroups.push(value()?.into()),
             Some("--start-timeout") => {
                 let seconds = value()?;
                 let number = seconds.to_str().and_then(|text| text.parse().ok());
                 let usage = || DaemonError::Usage(format!("{} is not a number of seconds", seconds.display()));
-                parsed.options.start_timeout = Duration::from_secs(number.ok_or_else(usage)?);
+                options.start_timeout = Duration::from_secs(number.ok_or_else(usage)?);
             }
-            Some(COPIED) => parsed.copied = true,
+            Some("--binary") => options.binary = Some(value()?.into()),
+            Some(COPIED) => copied = true,
+            Some(KNOWS) => return Ok(Task::Answer(value()?.to_string_lossy().into_owned())),
+            Some(RESUME) => return Ok(Task::Resume),
             _ => return Err(DaemonError::Usage(format!("unknown argument {}", arg.display()))),
         }
     }
-    if !parsed.options.run.is_absolute() {
+    if !options.run.is_absolute() {
         let text = format!("usage: {NAME} --run DIR [--log FILE] [--cgroup DIR]... [--start-timeout SECONDS]");
         return Err(DaemonError::Usage(text));
     }
-    Ok(parsed)
+    Ok(if copied { Task::Serve(options) } else { Task::Launch })
 }
 
 const COPIED: &str = "--copied";
@@ -192,20 +267,12 @@ fn launch() -> Result<(), DaemonError> {
     let failed = |doing| move |source| DaemonError::Path { doing, path: own.to_owned(), source };
     // Whatever else the agent's own starter has left open is not ours to hold.
     sys::close_on_exec_from(3).map_err(|errno| LoopError::new("leaving descriptors behind", errno))?;
+    let binary = std::env::current_exe().map_err(failed("finding"))?;
     let start = |program: BorrowedFd<'_>| {
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-        command.arg0(NAME).args(std::env::args_os().skip(1)).arg(COPIED).spawn()
+        command.arg0(NAME).args(std::env::args_os().skip(1)).arg("--binary").arg(&binary).arg(COPIED).spawn()
     };
-    let started = match program::sealed_copy(c"plim-keeper", own).and_then(|copy| start(copy.as_fd())) {
-        // The host's rule against executing memory (vm.memfd_noexec=2, Linux 6.3).
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let mount = program::read_only_mount(own).map_err(failed("mounting a read-only copy of"))?;
-            start(mount.as_fd())
-        }
-        other => other,
-    };
-    started.map(|_| ()).map_err(failed("starting a copy of"))?;
-    Ok(())
+    candidate::private(own, start).map(drop).map_err(failed("starting a copy of"))
 }
 
 /// Leaves everything behind that came with whoever started us.
@@ -214,9 +281,8 @@ fn detach(options: &Options) -> Result<(), DaemonError> {
     let _ = rustix::process::setsid();
     let errno = |doing| move |source: Errno| LoopError::new(doing, source);
     let nix_errno = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
-    SigSet::empty().thread_set_mask().map_err(|error| errno("resetting the signal mask")(nix_errno(error)))?;
-    rustix::thread::set_name(c"plim-keeper").map_err(errno("naming the process"))?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(errno("becoming non-dumpable"))?;
+    server::reload_signals().thread_set_mask().map_err(|error| errno("setting the signal mask")(nix_errno(error)))?;
+    become_hidden()?;
     rustix::process::umask(Mode::from_raw_mode(0o027));
     std::env::set_current_dir("/").map_err(|source| DaemonError::Path {
         doing: "changing to",
@@ -237,6 +303,13 @@ fn detach(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// Nobody but root looks into this process, whose name is our own.
+fn become_hidden() -> Result<(), LoopError> {
+    let errno = |doing| move |source: Errno| LoopError::new(doing, source);
+    rustix::thread::set_name(c"plim-keeper").map_err(errno("naming the process"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(errno("becoming non-dumpable"))
+}
+
 /// Mounts of the host go on reaching a namespace of our own only where `/` is shared. Elsewhere the
 /// keeper stays: it mounts nothing itself, and must see what is mounted later.
 fn root_is_shared() -> bool {
@@ -245,8 +318,8 @@ fn root_is_shared() -> bool {
     root.is_some_and(|line| line.split(" - ").next().is_some_and(|fields| fields.contains(" shared:")))
 }
 
-/// Makes sure to be the only one, and opens the socket.
-fn listen(options: &Options) -> Result<OwnedFd, DaemonError> {
+/// Makes sure to be the only one, and opens the socket. Comes with the lock, which is to be held.
+fn listen(options: &Options) -> Result<(OwnedFd, OwnedFd), DaemonError> {
     let path = options.lock();
     let failed = |doing| {
         let path = path.clone();
@@ -265,9 +338,7 @@ fn listen(options: &Options) -> Result<OwnedFd, DaemonError> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    // Held until the process ends.
-    std::mem::forget(lock);
-    bind(&options.socket())
+    Ok((bind(&options.socket())?, lock.into()))
 }
 
 /// A listening socket in place of what another keeper has left there.
@@ -308,7 +379,7 @@ fn quiet(words: File) -> Result<(), DaemonError> {
 const NULL: &str = "/dev/null";
 
 /// A word for the log.
-fn tell(text: &str) {
+pub(super) fn tell(text: &str) {
     // Without a log there is nobody to tell.
     let _ = writeln!(io::stderr(), "{NAME}: {text}");
 }

@@ -52,6 +52,19 @@ impl Fifo {
         Ok(Self { path: path.to_owned(), fd, lines: Lines::new(stream) })
     }
 
+    /// One that another program had open, and the line that it has begun to read.
+    pub fn resume(path: PathBuf, fd: OwnedFd, stream: &'static str, begun: Vec<u8>) -> Self {
+        Self { path, fd, lines: Lines::resume(stream, begun) }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn begun(&self) -> &[u8] {
+        self.lines.begun()
+    }
+
     /// A descriptor for the container. A file description of its own, because ours does not block
     /// and the container's must.
     pub fn for_container(&self) -> Result<OwnedFd, FifoError> {

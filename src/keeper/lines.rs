@@ -18,11 +18,20 @@ impl Lines {
         Self { stream, begun: Vec::new() }
     }
 
+    /// Goes on with the beginning of a line that another program has read.
+    pub fn resume(stream: &'static str, begun: Vec<u8>) -> Self {
+        Self { stream, begun }
+    }
+
+    pub fn begun(&self) -> &[u8] {
+        &self.begun
+    }
+
     /// Appends a record to `out` for every line that `chunk` ends; returns how many.
     pub fn split(&mut self, mut chunk: &[u8], time: &str, out: &mut Vec<u8>) -> u64 {
         let mut records = 0;
         loop {
-            let room = LONGEST - self.begun.len();
+            let room = LONGEST.saturating_sub(self.begun.len());
             // One more than fits: a newline there ends a line of exactly the longest length.
             let window = &chunk[..chunk.len().min(room + 1)];
             if let Some(end) = window.iter().position(|byte| *byte == b'\n') {

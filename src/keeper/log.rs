@@ -30,6 +30,20 @@ impl Log {
         }
     }
 
+    /// Goes on where another program has left off.
+    pub fn resume(target: LogTarget, counters: LogCounters, file: Option<File>) -> Self {
+        let size = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
+        Self { target, file, size, counters }
+    }
+
+    pub fn target(&self) -> &LogTarget {
+        &self.target
+    }
+
+    pub fn open_file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// Goes on in another file, or with other limits.
     pub fn set_target(&mut self, target: LogTarget) -> io::Result<()> {
         if target.path == self.target.path {

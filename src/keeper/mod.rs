@@ -8,10 +8,15 @@
 //! When it dies, containers live on: they hold their FIFOs open themselves, and the next keeper finds
 //! them by their cgroup ([`Client::adopt`]).
 //!
+//! A newer program is executed in its place ([`Client::upgrade`], or SIGHUP): the same process, with the
+//! same children and descriptors, so that nobody in between notices. The program is asked before
+//! whether it knows the [`state`] that it is to take over, and not while a child is on its way.
+//!
 //! The agent's side is [`spawn`] and [`Client`]. Nothing here may use tokio, HTTP or the store: the binary
 //! is checked for that.
 
 mod address;
+mod candidate;
 mod child;
 mod client;
 mod connection;
@@ -19,17 +24,20 @@ mod daemon;
 mod exit;
 mod fifo;
 mod find;
+mod handover;
 mod lines;
 mod log;
 mod protocol;
 mod server;
+mod state;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub use client::{Client, ExecRequest, ExecStarted, ExecStreams, KeeperError, StartRequest};
-pub use daemon::{DaemonError, Options, main, serve, spawn};
+pub use daemon::{DaemonError, Options, is_outdated, main, serve, spawn};
+pub use handover::HandoverError;
 pub use protocol::{
     Event, Exit, Fault, Handle, HandleState, LogCounters, LogTarget, Output, Started, Stats, Whereabouts,
 };
-pub use server::LoopError;
+pub use server::{LoopError, ResumeError};

@@ -52,6 +52,10 @@ pub(super) enum Request {
     /// master), and then the compiled seccomp filter when the script wants one.
     Exec(Box<Exec>),
     Ping,
+    /// Answered by the program that has been executed in place of the one that was asked.
+    Upgrade {
+        program: PathBuf,
+    },
     Shutdown {
         force: bool,
     },
@@ -163,6 +167,8 @@ pub enum Fault {
     NotExecutable,
     /// The request makes no sense to this keeper.
     Invalid,
+    /// Not at this moment: something is half done.
+    Busy,
     #[default]
     #[serde(other)]
     Other,
@@ -189,6 +195,10 @@ pub enum Event {
         exec: u64,
         exit: Exit,
     },
+    /// What the keeper holds, as an answer to [`Client::list`](super::Client::list) says: told here too, because
+    /// here it has its place among the other events.
+    #[serde(skip)]
+    Listed(Vec<Handle>),
     /// The connection has ended: every call fails from now on, and events may have been missed.
     Lost,
 }
@@ -255,6 +265,8 @@ pub struct Stats {
     pub connections: u64,
     /// Times that the loop woke up: stands still when nothing happens.
     pub wakeups: u64,
+    /// How many times it has executed another program in its place.
+    pub upgrades: u64,
 }
 
 #[cfg(test)]

@@ -7,14 +7,22 @@
 mod agents;
 mod containers;
 mod execs;
+mod upgrade;
 
+pub use upgrade::ResumeError;
+pub(super) use upgrade::resume;
+
+use super::candidate::Candidate;
 use super::child::{Child, Container, Exec};
 use super::connection::Connection;
+use super::daemon::Options;
 use super::exit;
 use super::fifo::Buffer;
 use super::protocol::Fault;
 use crate::sandbox::{self, LaunchError, Report, Script, Unfit};
 use crate::spec::InstanceId;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
@@ -42,6 +50,10 @@ const UNREPORTED: &str = "the process ended before it executed its program";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Listener,
+    /// A signal that asks for another program.
+    Reload,
+    /// The program that is asked whether it can take our place.
+    Candidate,
     Connection(u64),
     Stdout(u64),
     Stderr(u64),
@@ -72,8 +84,11 @@ struct Refused(Fault, String);
 pub(super) struct Server {
     epoll: OwnedFd,
     listener: OwnedFd,
+    /// Says that no other keeper runs; held until the process ends.
+    lock: Option<OwnedFd>,
     null: OwnedFd,
-    start_timeout: Duration,
+    signals: SignalFd,
+    options: Options,
     /// The limit of descriptors before the keeper raised its own.
     descriptors: Rlimit,
     next: u64,
@@ -83,21 +98,29 @@ pub(super) struct Server {
     execs: BTreeMap<u64, Exec>,
     deadlines: BTreeSet<(Instant, Source)>,
     buffer: Buffer,
+    candidate: Option<Candidate>,
+    /// A signal has asked for another program at a moment that does not allow it.
+    reload_wanted: bool,
     wakeups: u64,
+    upgrades: u64,
     quit: bool,
 }
 
 impl Server {
-    /// `listener` does not block.
-    pub fn new(listener: OwnedFd, start_timeout: Duration) -> Result<Self, LoopError> {
+    /// `listener` does not block, and SIGHUP is blocked where it is to be heard.
+    pub fn new(listener: OwnedFd, lock: Option<OwnedFd>, options: Options) -> Result<Self, LoopError> {
         let failed = |doing| move |source| LoopError { doing, source };
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&reload_signals(), flags);
         let null = File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         let server = Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("making an epoll descriptor"))?,
             listener,
+            lock,
+            signals: signals.map_err(|errno| failed("listening to signals")(Errno::from_raw_os_error(errno as i32)))?,
             null: null.map_err(failed("opening /dev/null"))?.into(),
-            start_timeout,
+            options,
             descriptors: raise_descriptors().map_err(failed("raising the number of descriptors"))?,
             next: 1,
             connections: BTreeMap::new(),
@@ -106,15 +129,23 @@ impl Server {
             execs: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             buffer: Buffer::new(),
+            candidate: None,
+            reload_wanted: false,
             wakeups: 0,
+            upgrades: 0,
             quit: false,
         };
         server.watch(server.listener.as_fd(), Source::Listener).map_err(failed("watching the socket"))?;
+        server.watch(server.signals.as_fd(), Source::Reload).map_err(failed("watching signals"))?;
         Ok(server)
     }
 
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Serves until it is told to shut down.
-    pub fn run(mut self) -> Result<(), LoopError> {
+    pub fn run(&mut self) -> Result<(), LoopError> {
         let mut events = Vec::with_capacity(64);
         while !self.quit {
             events.clear();
@@ -137,6 +168,7 @@ impl Server {
                 }
                 !connection.dead
             });
+            self.reload_if_wanted();
         }
         Ok(())
     }
@@ -144,6 +176,12 @@ impl Server {
     fn ready(&mut self, source: Source, flags: epoll::EventFlags) {
         match source {
             Source::Listener => self.accept(),
+            Source::Reload => {
+                // Read, so that it is over; several of them ask for the same.
+                while let Ok(Some(_)) = self.signals.read_signal() {}
+                self.reload();
+            }
+            Source::Candidate => self.candidate_ended(),
             Source::Connection(id) => self.converse(id, flags),
             Source::Stdout(id) | Source::Stderr(id) => self.pump(source, id),
             Source::Report(id) => self.reported(id),
@@ -169,15 +207,16 @@ impl Server {
                     }
                 }
                 Source::Report(id) => {
-                    let text = format!("not started within {}", humantime::format_duration(self.start_timeout));
+                    let text = format!("not started within {}", humantime::format_duration(self.options.start_timeout));
                     self.start_failed(id, not_started(text));
                 }
                 Source::ExecReport(id) => {
-                    let text = format!("not started within {}", humantime::format_duration(self.start_timeout));
+                    let text = format!("not started within {}", humantime::format_duration(self.options.start_timeout));
                     self.exec_failed(id, not_started(text));
                 }
                 Source::Process(id) => self.finish(id, exit::unknown()),
-                Source::Connection(_) | Source::ExecProcess(_) => {}
+                Source::Candidate => self.candidate_is_late(),
+                Source::Reload | Source::Connection(_) | Source::ExecProcess(_) => {}
             }
         }
     }
@@ -207,6 +246,8 @@ impl Source {
     fn token(self) -> u64 {
         let (kind, id) = match self {
             Self::Listener => (0, 0),
+            Self::Reload => (0, 1),
+            Self::Candidate => (0, 2),
             Self::Connection(id) => (1, id),
             Self::Stdout(id) => (2, id),
             Self::Stderr(id) => (3, id),
@@ -221,7 +262,12 @@ impl Source {
     fn from_token(token: u64) -> Option<Self> {
         let id = token >> 3;
         Some(match token & 7 {
-            0 => Self::Listener,
+            0 => match id {
+                0 => Self::Listener,
+                1 => Self::Reload,
+                2 => Self::Candidate,
+                _ => return None,
+            },
             1 => Self::Connection(id),
             2 => Self::Stdout(id),
             3 => Self::Stderr(id),
@@ -240,9 +286,21 @@ impl Source {
     fn container(self) -> Option<u64> {
         match self {
             Self::Stdout(id) | Self::Stderr(id) | Self::Process(id) | Self::Report(id) => Some(id),
-            Self::Listener | Self::Connection(_) | Self::ExecProcess(_) | Self::ExecReport(_) => None,
+            Self::Listener
+            | Self::Reload
+            | Self::Candidate
+            | Self::Connection(_)
+            | Self::ExecProcess(_)
+            | Self::ExecReport(_) => None,
         }
     }
+}
+
+/// Blocked and read as events, so that none of them ends the keeper.
+pub(super) fn reload_signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGHUP);
+    signals
 }
 
 /// Takes a descriptor out of the epoll. Closing it is not enough: a child that is being set up has a

@@ -10,4 +10,5 @@ mod root {
     mod hostile;
     mod logs;
     mod starting;
+    mod upgrading;
 }

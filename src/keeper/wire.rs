@@ -44,6 +44,15 @@ impl Packet {
         Ok(Self { bytes: vec![IN_MEMFD], payload: Some(payload) })
     }
 
+    /// One that another program has made: its bytes, and its payload if it has one.
+    pub fn from_parts(bytes: Vec<u8>, payload: Option<OwnedFd>) -> Self {
+        Self { bytes, payload }
+    }
+
+    pub fn parts(&self) -> (&[u8], Option<BorrowedFd<'_>>) {
+        (&self.bytes, self.payload.as_ref().map(AsFd::as_fd))
+    }
+
     /// Sends it with further descriptors. `EAGAIN` on a non-blocking socket with a slow reader.
     pub fn send(&self, socket: BorrowedFd<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let mut all: Vec<BorrowedFd<'_>> = Vec::with_capacity(MOST_DESCRIPTORS);
@@ -117,7 +126,7 @@ impl Received {
         }
         let json = match *kind {
             IN_PACKET => inline.to_vec(),
-            IN_MEMFD if !descriptors.is_empty() => read_sealed(&descriptors.remove(0))?,
+            IN_MEMFD if !descriptors.is_empty() => read_sealed(&descriptors.remove(0), LONGEST)?,
             _ => return Err(WireError::UnknownKind),
         };
         Ok(Some(Self { json, descriptors }))
@@ -129,7 +138,7 @@ impl Received {
 }
 
 /// A memfd that nobody can change any more.
-fn sealed(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn sealed(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Before Linux 6.3 the flag is unknown; after it, a host may refuse memfds without.
     let memfd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
@@ -147,19 +156,20 @@ fn sealed(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
 
 const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
-fn read_sealed(memfd: &OwnedFd) -> Result<Vec<u8>, WireError> {
+/// What is in sealed memory, if it is not longer than `longest`.
+pub(super) fn read_sealed(memfd: &OwnedFd, longest: usize) -> Result<Vec<u8>, WireError> {
     // A descriptor of any other kind has no seals (EINVAL), so nothing that blocks is ever read.
     let seals = rustix::fs::fcntl_get_seals(memfd).map_err(|_| WireError::NotSealed)?;
     if !seals.contains(SEALS) {
         return Err(WireError::NotSealed);
     }
     let size = rustix::fs::fstat(memfd).map_err(WireError::Payload)?.st_size;
-    let length = usize::try_from(size).ok().filter(|length| *length <= LONGEST);
+    let length = usize::try_from(size).ok().filter(|length| *length <= longest);
     let length = length.ok_or(WireError::TooLong(size.unsigned_abs()))?;
     let mut json = vec![0; length];
     let mut filled = 0;
     while filled < length {
-        let offset = u64::try_from(filled).expect("bounded by LONGEST");
+        let offset = u64::try_from(filled).expect("within a file's size");
         match rustix::io::pread(memfd, &mut json[filled..], offset).map_err(WireError::Payload)? {
             0 => break,
             count => filled += count,

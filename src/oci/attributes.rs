@@ -112,7 +112,11 @@ pub(super) fn label_mounts(mounts: &mut [Mount], label: &str, modules: Modules) 
             Mount::Devices { options, .. } | Mount::Copy { options, .. } => {
                 options.push(("context".to_owned(), label.to_owned()))
             }
-            Mount::Fresh { .. } | Mount::Bind { .. } | Mount::Link { .. } | Mount::Change { .. } => {}
+            Mount::Fresh { .. }
+            | Mount::Bind { .. }
+            | Mount::Again { .. }
+            | Mount::Link { .. }
+            | Mount::Change { .. } => {}
         }
     }
 }

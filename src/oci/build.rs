@@ -6,6 +6,7 @@ use super::config::{self, Config, Invalid, NamespaceKind, RootPropagation};
 use super::hooks;
 use super::log;
 use super::mounts::{self, Surroundings};
+use super::netdevices;
 use super::seccomp;
 use crate::cgroup::place::Place;
 use crate::sandbox::{
@@ -54,8 +55,7 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     let root = root.as_ref().ok_or_else(|| Invalid::new("root", "missing"))?;
     let process = process.as_ref().ok_or_else(|| Invalid::new("process", "missing"))?;
     if hostname.as_ref().or(domainname.as_ref()).is_some_and(|name| !name.is_empty())
-        && !own.contains(&Namespace::Uts)
-        && !join.iter().any(|(namespace, _)| *namespace == Namespace::Uts)
+        && !has(&own, &join, Namespace::Uts)
     {
         return Err(Invalid::new("hostname", "takes a uts namespace of its own"));
     }
@@ -64,17 +64,21 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     if let Some(ids) = &ids {
         mapped(&process.user, ids)?;
     }
+    if !linux.net_devices.is_empty() && !has(&own, &join, Namespace::Net) {
+        return Err(Invalid::new("linux.netDevices", "take a network namespace: they are the host's already"));
+    }
     let settings = sysctl(config, &own, &join)?;
     let clocks = clocks(linux, own.contains(&Namespace::Time))?;
-    let mounts: &[config::Mount] =
-        if own.contains(&Namespace::Mount) || join.iter().any(|(namespace, _)| *namespace == Namespace::Mount) {
-            mounts
-        } else {
-            without_mounts(config)?;
-            &[]
-        };
+    let mounts: &[config::Mount] = if has(&own, &join, Namespace::Mount) {
+        mounts
+    } else {
+        without_mounts(config)?;
+        &[]
+    };
+    let path = context.bundle.join(&root.path);
     let around = Surroundings {
         bundle: context.bundle,
+        root: &path,
         devices: &linux.devices,
         place: context.place,
         own_cgroups: own.contains(&Namespace::Cgroup),
@@ -87,7 +91,6 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     }
     let mounts::Planned { mut mounts, nodes, origins } = mounts::plan(mounts, &around)?;
     attributes::label_mounts(&mut mounts, &linux.mount_label, context.modules);
-    let path = context.bundle.join(&root.path);
     let given = Given {
         seccomp: linux.seccomp.as_ref().map(seccomp::flags),
         user_namespace: ids.is_some(),
@@ -116,7 +119,11 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
         masked_paths: absolute(&linux.masked_paths, "linux.maskedPaths")?,
         readonly_paths: absolute(&linux.readonly_paths, "linux.readonlyPaths")?,
         cgroup: CgroupJoin { unified: join_paths.unified, v1: join_paths.v1 },
-        hooks: hooks::inside(hooks, &process.env),
+        hooks: {
+            let hooks = hooks::inside(hooks, &process.env);
+            // They come in when it waits.
+            sandbox::Hooks { wait: hooks.wait || !linux.net_devices.is_empty(), ..hooks }
+        },
         process,
         ids,
         clocks,
@@ -132,9 +139,7 @@ fn without_mounts(config: &Config) -> Result<(), Invalid> {
     if !config.mounts.is_empty() {
         log::warn("mounts: left out: there is no mount namespace, and they would be the host's");
     }
-    let read_only = config.root.as_ref().is_some_and(|root| root.readonly);
     let refused = [
-        (read_only, "root.readonly"),
         (!config.linux.masked_paths.is_empty(), "linux.maskedPaths"),
         (!config.linux.readonly_paths.is_empty(), "linux.readonlyPaths"),
         (config.linux.rootfs_propagation.is_some(), "linux.rootfsPropagation"),
@@ -192,7 +197,7 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     }
     hooks::check(&config.hooks)?;
     let linux = &config.linux;
-    linux.net_devices.refuse("linux.netDevices")?;
+    netdevices::check(&linux.net_devices)?;
     if let Some(profile) = &linux.seccomp {
         seccomp::check(profile)?;
     }
@@ -363,12 +368,15 @@ fn capability_sets(from: Option<&config::Capabilities>, place: &str, user_namesp
 
 /// The bounding set of this process: `--privileged` of other tools names all that there are.
 fn our_capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+    crate::sys::Masks::own().bounding
 }
 
 type Joined = Vec<(Namespace, String)>;
+
+/// Whether a namespace is not the host's.
+fn has(own: &[Namespace], join: &Joined, namespace: Namespace) -> bool {
+    own.contains(&namespace) || join.iter().any(|(joined, _)| *joined == namespace)
+}
 
 fn namespaces(entries: &[config::NamespaceEntry]) -> Result<(Vec<Namespace>, Joined), Invalid> {
     let (mut own, mut join) = (Vec::new(), Vec::new());
@@ -514,7 +522,6 @@ fn sysctl(config: &Config, own: &[Namespace], join: &Joined) -> Result<Settings,
         "kernel/shmmni",
         "kernel/shm_rmid_forced",
     ];
-    let has = |namespace| own.contains(&namespace) || join.iter().any(|(joined, _)| *joined == namespace);
     let mut settings = Settings::default();
     for (name, value) in &config.linux.sysctl {
         // As sysctl(8): the first of the two separators decides which one it is.
@@ -549,7 +556,7 @@ fn sysctl(config: &Config, own: &[Namespace], join: &Joined) -> Result<Settings,
         } else {
             return Err(invalid("not a setting of a namespace: it would change the host"));
         };
-        if !has(namespace) {
+        if !has(own, join, namespace) {
             return Err(invalid("takes a namespace of its own: it would change the host"));
         }
         match file.as_str() {

@@ -11,6 +11,7 @@ use super::filter;
 use super::foreground::{self, Console, Stay, supervise};
 use super::hooks;
 use super::log;
+use super::netdevices;
 use super::passwd;
 use super::rdt::{self, Group};
 use super::relay;
@@ -20,6 +21,7 @@ use super::service;
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
+use crate::sandbox::program::Hidden;
 use crate::sandbox::{
     self, Blueprint, ChangeRoot, Failure, LaunchError, Launched, Namespace, Report, Root, Script, launch, proceed,
 };
@@ -27,17 +29,18 @@ use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
-    let mut container = Container::prepare(global, wish, Waits::ForStart)?;
+    let mut container = ManuallyDrop::new(Container::prepare(global, wish, Waits::ForStart)?);
     container.launch(wish).inspect_err(|_| container.undo())?;
     Ok(())
 }
 
-pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> {
+pub(super) fn run(global: &Global, wish: &Create, hidden: Hidden) -> Result<ExitCode, OciError> {
     if wish.print_script {
         super::show::print(&Scripted::of(global, wish, Waits::Not)?.script.to_string())?;
         return Ok(ExitCode::SUCCESS);
@@ -45,7 +48,9 @@ pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> 
     let signals = SigSet::all();
     // Before there is a child whose end could be missed. The child has none blocked.
     signals.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
-    let mut container = Container::prepare(global, wish, Waits::Not)?;
+    // We end soon, and all memory at once: what is freed before costs a fault for every page, since the
+    // child had a copy of it.
+    let mut container = ManuallyDrop::new(Container::prepare(global, wish, Waits::Not)?);
     let launched = container.launch(wish).inspect_err(|_| container.undo())?;
     hooks::after_start(&container.record).inspect_err(|_| {
         end(&launched);
@@ -59,6 +64,7 @@ pub(super) fn run(global: &Global, wish: &Create) -> Result<ExitCode, OciError> 
         end(&launched);
         container.undo();
     })?;
+    drop(hidden);
     let code = supervise(&launched, &signals, terminal)?;
     if !wish.keep {
         container.remove()?;
@@ -121,6 +127,7 @@ impl Scripted {
         {
             return Err(Invalid::new("root.path", format!("{} is not a directory", place.path)).into());
         }
+        netdevices::find(&config.linux.net_devices)?;
         let planned = driver::plan(global.cgroups, &config, &wish.id)?;
         if planned.scope.is_some() {
             driver::settle(&mut config.linux.resources, &planned.place);
@@ -244,6 +251,7 @@ impl Container {
             start_time,
             namespaces: namespaces(&self.config),
             shares_pids: shares_pids(&self.config),
+            covered: wish.no_pivot || !has_own(&self.config, NamespaceKind::Mount),
             process: self.config.process.clone().unwrap_or_default(),
             common: self.common.clone(),
             filter: self.config.linux.seccomp.as_ref().map(seccomp::flags),
@@ -285,6 +293,7 @@ impl Container {
 
     /// Runs the hooks of the host while the child waits for them, and lets it go on.
     fn hooks(&self, launched: &Launched) -> Result<(), OciError> {
+        netdevices::hand_over(&self.config.linux.net_devices, launched.pid)?;
         hooks::before(&self.config.hooks, &self.record)?;
         let creating = hooks::state(&self.record, Status::Creating)?;
         let created = hooks::state(&self.record, Status::Created)?;
@@ -380,8 +389,12 @@ pub(super) fn words(text: &str, errno: i32) -> String {
 }
 
 /// No pid namespace ends with its first process.
-fn shares_pids(config: &Config) -> bool {
-    !config.linux.namespaces.iter().any(|entry| entry.kind == NamespaceKind::Pid && entry.path.is_empty())
+pub(super) fn shares_pids(config: &Config) -> bool {
+    !has_own(config, NamespaceKind::Pid)
+}
+
+fn has_own(config: &Config, kind: NamespaceKind) -> bool {
+    config.linux.namespaces.iter().any(|entry| entry.kind == kind && entry.path.is_empty())
 }
 
 /// Those that are not the host's, for who enters them later.
@@ -406,15 +419,18 @@ fn rootfs(blueprint: &Blueprint) -> String {
     }
 }
 
-/// Which descriptors from 3 on the program keeps: those that are open now. What is opened here later
-/// may get a number between them, and does not end in the container.
+/// Which descriptors from 3 on the program keeps: those that we were started with. What is opened here
+/// may have a number between them, and does not end in the container.
 pub(super) fn descriptors(preserved: u32, listening: u32) -> Vec<u32> {
     let count = preserved.saturating_add(listening);
-    let is_open = |fd: &u32| rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new()).is_ok();
+    if count == 0 {
+        return Vec::new();
+    }
+    // All that we open ourselves closes at `execve`.
     let all = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    // All at once: then the directory's own descriptor is closed, and not among those that are asked.
-    let numbers: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    let mut kept: Vec<u32> = numbers.into_iter().filter(|fd| *fd >= 3 && *fd - 3 < count).filter(is_open).collect();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let within = numbers.filter(|fd| fd.checked_sub(3).is_some_and(|index| index < count));
+    let mut kept: Vec<u32> = within.filter(|fd| crate::sys::is_kept_over_exec(*fd)).collect();
     kept.sort_unstable();
     kept
 }

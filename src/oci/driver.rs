@@ -3,9 +3,10 @@
 use super::OciError;
 use super::args::{CgroupManager, UsageError};
 use super::config::{Config, Invalid, Resources};
+use super::create::shares_pids;
 use super::resources;
 use super::rows::{self, Now};
-use crate::cgroup::place::{self, Place};
+use crate::cgroup::place::{self, Mounted, Place};
 use crate::cgroup::table::{Controller, Version};
 use crate::cgroup::{Argument, CgroupError, Placeholder, Scope, Systemd};
 use std::collections::BTreeSet;
@@ -18,7 +19,8 @@ pub(super) struct Planned {
 }
 
 /// What a container whose cgroup has a name is in as well.
-const NAMED: [Controller; 9] = [
+const NAMED: [Controller; 10] = [
+    Controller::Cpu,
     Controller::Cpuset,
     Controller::Io,
     Controller::Hugetlb,
@@ -50,7 +52,7 @@ pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<
                 wanted.extend(NAMED);
             }
             let path = scope.path().map_err(|error| Invalid::new("linux.cgroupsPath", error.to_string()))?;
-            let place = find(&path, given, &wanted)?;
+            let place = find(&Mounted::here()?, &path, given, &wanted)?;
             if place.directories().iter().any(|directory| directory.version == Version::V1) {
                 let what = "--systemd-cgroup takes a host that is all cgroup v2, and this one has v1 hierarchies";
                 return Err(UsageError(what.to_owned()).into());
@@ -64,24 +66,29 @@ pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<
         absolute if absolute.starts_with('/') => absolute.to_owned(),
         relative => format!("/plim-oci/{relative}"),
     };
-    wanted.extend([Controller::Memory, Controller::Cpu, Controller::Pids]);
+    wanted.extend([Controller::Memory, Controller::Pids]);
     if !given.is_empty() {
         // Who names the cgroup looks for it in all hierarchies, for figures if not for limits.
         wanted.extend(NAMED);
     }
-    let place = find(&path, given, &wanted)?;
+    let mounted = Mounted::here()?;
+    if !mounted.has_v2() {
+        // Then this counts its time,
+        wanted.insert(Controller::Cpuacct);
+        if shares_pids(config) {
+            // and this keeps new processes from being born while all are killed. Others get it when they
+            // are to be paused.
+            wanted.insert(Controller::Freezer);
+        }
+    }
+    let place = find(&mounted, &path, given, &wanted)?;
     let asked =
         !given.is_empty() || *resources != (Resources { devices: resources.devices.clone(), ..Resources::default() });
     if !asked && !rustix::process::geteuid().is_root() && !may_make_all(&place) {
         // Who is not root has no cgroups until he is given some, and can do without.
         return Ok(Planned { place: Place::of(Vec::new()), scope: None });
     }
-    if place.unified().is_some() {
-        return Ok(Planned { place, scope: None });
-    }
-    // Without a v2 hierarchy these pause a container and count its time.
-    wanted.extend([Controller::Freezer, Controller::Cpuacct]);
-    Ok(Planned { place: find(&path, given, &wanted)?, scope: None })
+    Ok(Planned { place, scope: None })
 }
 
 /// Whether all of a place's directories can be made.
@@ -94,8 +101,8 @@ fn may_make_all(place: &Place) -> bool {
     place.directories().iter().all(may_make)
 }
 
-fn find(path: &str, given: &str, wanted: &BTreeSet<Controller>) -> Result<Place, OciError> {
-    Place::find(path, wanted).map_err(|error| match error {
+fn find(mounted: &Mounted, path: &str, given: &str, wanted: &BTreeSet<Controller>) -> Result<Place, OciError> {
+    mounted.find(path, wanted).map_err(|error| match error {
         CgroupError::Parent { .. } => {
             Invalid::new("linux.cgroupsPath", format!("{given:?} is not a path of a cgroup")).into()
         }

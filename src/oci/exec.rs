@@ -15,13 +15,14 @@ use super::service;
 use super::state::{Home, Status};
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
+use crate::sandbox::program::Hidden;
 use crate::sandbox::{CgroupJoin, ExecPlan, LaunchError, Namespace, Report, exec_script, launch_exec};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
+pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitCode, OciError> {
     let root = &global.root;
     let keep_descriptors = descriptors(wish.preserve_fds, 0);
     let signals = SigSet::all();
@@ -55,6 +56,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
     let join = place.join();
     let mut plan = ExecPlan {
         enter,
+        root: init.covered.then(|| format!("/proc/{}/root", init.pid)),
         cgroup: CgroupJoin { unified: join.unified, v1: join.v1 },
         process: build::process(&process, "process", &given)?,
     };
@@ -100,6 +102,7 @@ pub(super) fn exec(global: &Global, wish: &Exec) -> Result<ExitCode, OciError> {
         return Ok(ExitCode::SUCCESS);
     }
     let terminal = console.relay().inspect_err(|_| end(&launched))?;
+    drop(hidden);
     Ok(ExitCode::from(supervise(&launched, &signals, terminal)?))
 }
 

@@ -10,8 +10,9 @@ use crate::sandbox::seccomp;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::Write as _;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -28,9 +29,10 @@ fn failed(path: &Path) -> impl Fn(std::io::Error) -> OciError + '_ {
 /// The profile's filter, which is compiled if there is none yet.
 pub(super) fn compiled(root: &Path, profile: &Seccomp, capabilities: u64) -> Result<File, OciError> {
     let profile = super::seccomp::profile(profile);
-    let mut hash = Sha256::new();
-    // Debug output names every field, which is all that a key has to do.
-    hash.update(format!("{profile:?}"));
+    let mut hash = Hash(Sha256::new());
+    // Debug output names every field, which is all that a key has to do. Writing to a hash can't fail.
+    let _ = write!(hash, "{profile:?}");
+    let Hash(mut hash) = hash;
     hash.update(capabilities.to_ne_bytes());
     hash.update(env!("CARGO_PKG_VERSION"));
     hash.update(seccomp::library());
@@ -51,6 +53,16 @@ pub(super) fn compiled(root: &Path, profile: &Seccomp, capabilities: u64) -> Res
         .and_then(|file| std::fs::rename(&new, &path).map(|()| file))
         .inspect_err(|_| drop(std::fs::remove_file(&new)))
         .map_err(failed(&path))
+}
+
+/// Takes a text in the pieces in which it is made.
+struct Hash(Sha256);
+
+impl std::fmt::Write for Hash {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.update(text);
+        Ok(())
+    }
 }
 
 fn write(path: &Path, filter: &[u8]) -> std::io::Result<File> {

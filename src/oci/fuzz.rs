@@ -187,6 +187,26 @@ proptest! {
     }
 
     #[test]
+    fn a_mistake_is_told_with_the_place_that_a_parser_finds_that_keeps_it(changes in changes()) {
+        let text = mutated(&changes).to_string();
+        let mut reader = serde_json::Deserializer::from_str(&text);
+        let expected = serde_path_to_error::deserialize::<_, Config>(&mut reader);
+        let found = config::parse::<Config>(text.as_bytes());
+        let (Err(expected), Err(found)) = (&expected, &found) else {
+            prop_assert!(expected.is_ok() && found.is_ok(), "{expected:?} {found:?}");
+            return Ok(());
+        };
+        prop_assert_eq!(&found.what, &expected.inner().to_string());
+        let path = expected.path().to_string();
+        // It does not know the names of fields that are an enum, nor which of too many members is one.
+        let (path, is_whole) = match path.split_once('?') {
+            Some((path, _)) => (path, false),
+            None => (path.as_str(), !found.what.starts_with("trailing characters")),
+        };
+        prop_assert!(if is_whole { found.path == path } else { found.path.starts_with(path) }, "{found} {path}");
+    }
+
+    #[test]
     fn bytes_in_a_configuration_are_an_error(at in any::<prop::sample::Index>(), with in prop::collection::vec(any::<u8>(), 0..8)) {
         let mut text = full().to_string().into_bytes();
         let at = at.index(text.len());

@@ -8,11 +8,12 @@ use super::driver;
 use super::hooks;
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record, Status};
-use crate::cgroup::place::{self, Freeze};
+use crate::cgroup::place::{self, Freeze, Place};
 use crate::cgroup::table::Controller;
 use crate::sandbox::{self, StartError};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -155,11 +156,14 @@ pub(super) fn resume(root: &Path, id: &str) -> Result<(), OciError> {
 fn freeze(root: &Path, id: &str, to: Freeze) -> Result<(), OciError> {
     let home = Home::of(root, id);
     let _lock = home.lock(id)?;
-    let record = home.load(id)?;
+    let mut record = home.load(id)?;
     let status = home.status(&record);
-    let place = record.place();
+    let mut place = record.place();
     match (status, to) {
         (Status::Running | Status::Created, Freeze::Frozen) => {
+            if place.unified().is_none() {
+                extend(&home, &mut record, &mut place, &[Controller::Freezer].into())?;
+            }
             // Half frozen would be neither: let it go on. The first error is the one to tell.
             let undo = |_: &_| drop(place.freeze(Freeze::Thawed));
             Ok(place.freeze(to).inspect_err(undo)?)
@@ -186,6 +190,7 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
         None => return Err(Invalid::new("linux.intelRdt", "the container has no group of its own").into()),
     }
     let mut resources = limits(wish)?;
+    resources::check(&resources, Moment::Update)?;
     let mut place = record.place();
     if record.scope.is_some() {
         driver::settle(&mut resources, &place);
@@ -193,17 +198,21 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
     // Rules for devices are in force from the start.
     let mut wanted = resources::controllers(&resources);
     wanted.remove(&Controller::Devices);
-    let before = record.made.len();
-    let extended = place.extend(&wanted, &mut record.made);
-    if record.made.len() > before || place != record.place() {
-        record.put_place(&place);
-        home.save(&record)?;
-    }
-    extended?;
-    resources::check(&resources, Moment::Update)?;
+    extend(&home, &mut record, &mut place, &wanted)?;
     resources::check_use(&place, &resources)?;
     driver::update(&place, record.scope.as_deref(), &resources)?;
     Ok(resources::apply(&place, &resources, Moment::Update)?)
+}
+
+/// Takes more controllers, and notes down what was made for that.
+fn extend(home: &Home, record: &mut Record, place: &mut Place, wanted: &BTreeSet<Controller>) -> Result<(), OciError> {
+    let before = record.made.len();
+    let extended = place.extend(wanted, &mut record.made);
+    if record.made.len() > before || *place != record.place() {
+        record.put_place(place);
+        home.save(record)?;
+    }
+    Ok(extended?)
 }
 
 fn limits(wish: &Update) -> Result<Resources, OciError> {

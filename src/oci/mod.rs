@@ -31,6 +31,7 @@ mod lifecycle;
 mod list;
 mod log;
 mod mounts;
+mod netdevices;
 mod passwd;
 mod rdt;
 mod relay;
@@ -43,7 +44,7 @@ mod spec;
 mod state;
 
 use crate::sandbox::guard::{self, Guard};
-use crate::sandbox::program;
+use crate::sandbox::program::{self, Hidden};
 use args::Command;
 use std::process::ExitCode;
 
@@ -108,7 +109,7 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         }
     };
     let is_exec = matches!(command, Command::Exec(_));
-    match apart(&command).and_then(|()| run(&global, command)) {
+    match apart(&command).and_then(|hidden| run(&global, command, hidden)) {
         Ok(code) => code,
         Err(error) => {
             log::error(&global, &error);
@@ -119,22 +120,24 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
 }
 
 /// What has a child on its way into a container: out of its reach before there is one.
-fn apart(command: &Command) -> Result<(), OciError> {
+fn apart(command: &Command) -> Result<Hidden, OciError> {
     if !matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
-        return Ok(());
+        return Ok(Hidden::default());
     }
     let failed = |what: &str| {
         let what = what.to_owned();
         |source| OciError::Io { what, source }
     };
-    if !guard::is_out(Guard::SealedProgram) {
-        program::hide(c"plim-oci").map_err(failed("hiding the program from the container"))?;
+    let hidden = if guard::is_out(Guard::HiddenProgram) {
+        Hidden::default()
+    } else {
+        program::hide(c"plim-oci").map_err(failed("hiding the program from the container"))?
+    };
+    if !guard::is_out(Guard::NotDumpable) {
+        // Not later than the clone: a child of ours is in the container's pid namespace from its birth.
+        crate::sys::set_not_dumpable().map_err(|errno| failed("becoming not dumpable")(errno.into()))?;
     }
-    if guard::is_out(Guard::NotDumpable) {
-        return Ok(());
-    }
-    // Not later than the clone: a child of ours is in the container's pid namespace from its birth.
-    crate::sys::set_not_dumpable().map_err(|errno| failed("becoming not dumpable")(errno.into()))
+    Ok(hidden)
 }
 
 /// What we were called by: tools look for the name they know in what `--version` says.
@@ -147,18 +150,18 @@ fn name() -> String {
     }
 }
 
-fn run(global: &args::Global, command: Command) -> Result<ExitCode, OciError> {
+fn run(global: &args::Global, command: Command, hidden: Hidden) -> Result<ExitCode, OciError> {
     let root = &global.root;
     match command {
         Command::Create(wish) => create::create(global, &wish).map(|()| ExitCode::SUCCESS),
-        Command::Run(wish) => create::run(global, &wish),
+        Command::Run(wish) => create::run(global, &wish, hidden),
         Command::Start { id } => lifecycle::start(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Kill { id, signal, all } => lifecycle::kill(root, &id, signal, all).map(|()| ExitCode::SUCCESS),
         Command::Delete { id, force } => lifecycle::delete(root, &id, force).map(|()| ExitCode::SUCCESS),
         Command::Pause { id } => lifecycle::pause(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Resume { id } => lifecycle::resume(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Update(wish) => lifecycle::update(root, &wish).map(|()| ExitCode::SUCCESS),
-        Command::Exec(wish) => exec::exec(global, &wish),
+        Command::Exec(wish) => exec::exec(global, &wish, hidden),
         Command::State { id } => list::state(root, &id).map(|()| ExitCode::SUCCESS),
         Command::List { quiet, json } => list::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
         Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),

@@ -13,6 +13,8 @@ use std::path::Path;
 /// What the mounts are made from, beside their own entries.
 pub(super) struct Surroundings<'a> {
     pub bundle: &'a Path,
+    /// On the host.
+    pub root: &'a Path,
     pub devices: &'a [Device],
     pub place: &'a Place,
     /// The container has a cgroup namespace of its own.
@@ -37,6 +39,8 @@ pub(super) fn plan(mounts: &[Mount], around: &Surroundings<'_>) -> Result<Planne
         let Mount { destination, kind, source, options, uid_mappings: _, gid_mappings: _ } = mount;
         // Relative ones were allowed in 1.0, and mean the root.
         let at = if destination.starts_with('/') { destination.clone() } else { format!("/{destination}") };
+        // Other runtimes take a path of the host's root for the one inside.
+        let at = below(Path::new(&at), around.root).unwrap_or(at);
         if destination.is_empty() || at.split('/').any(|part| part == "..") || destination.contains('\0') {
             return Err(Invalid::new(format!("{place}.destination"), format!("{destination:?} is not a path inside")));
         }
@@ -67,7 +71,8 @@ pub(super) fn plan(mounts: &[Mount], around: &Surroundings<'_>) -> Result<Planne
             if clean(&at) == "/dev" {
                 devices = Devices::Hosts(around.bundle.join(source));
             }
-            planned.push(bind(mount, at, parsed, mapping, link, around, &place)?);
+            let bound = bind(mount, at, parsed, mapping, link, (around, &planned), &place)?;
+            planned.push(bound);
         } else {
             let Options { flags, change, data, .. } = &parsed;
             let split = |option: &str| match option.split_once('=') {
@@ -151,7 +156,7 @@ fn bind(
     parsed: Options,
     mapping: Option<Mapping>,
     link: Link,
-    around: &Surroundings<'_>,
+    (around, before): (&Surroundings<'_>, &[sandbox::Mount]),
     place: &str,
 ) -> Result<sandbox::Mount, Invalid> {
     for (number, option) in &parsed.data {
@@ -171,8 +176,36 @@ fn bind(
     let recursive = parsed.bind == Some(Bind::Recursive) || mount.kind == "rbind";
     let (set, clear) = parsed.flags.of_a_bind(if around.ids.is_some() { Owner::Container } else { Owner::Host });
     let change = MountChange { set, clear, ..parsed.change };
-    let tree = Tree { path: from.to_string_lossy().into_owned(), recursive, change, mapping, link_itself };
+    let path = from.to_string_lossy().into_owned();
+    if let Some(path) = below(&from, around.root).filter(|path| before.iter().any(|mount| mount.shows_in(path))) {
+        if mapping.is_some() && around.ids.is_some() {
+            let what = "has mounts of the container's, which can't be mapped in its user namespace";
+            return Err(Invalid::new(format!("{place}.source"), what));
+        }
+        let tree = Tree { path, recursive, change, mapping, link_itself };
+        return Ok(sandbox::Mount::Again { tree, at, link });
+    }
+    let tree = Tree { path, recursive, change, mapping, link_itself };
     Ok(sandbox::Mount::Bind { tree, at, link })
+}
+
+/// A path of the host below the root, as it is inside.
+fn below(path: &Path, root: &Path) -> Option<String> {
+    let rest = path.strip_prefix(root).ok().filter(|_| root.is_absolute())?;
+    Some(format!("/{}", rest.to_str()?))
+}
+
+impl sandbox::Mount {
+    /// Whether what is at a path inside is another thing with this mount, or has it below.
+    fn shows_in(&self, path: &str) -> bool {
+        let at = match self {
+            Self::Bind { at, .. } | Self::Again { at, .. } | Self::Fresh { at, .. } => at,
+            Self::Copy { at, .. } | Self::Devices { at, .. } => at,
+            Self::Link { .. } | Self::Change { .. } => return false,
+        };
+        let (at, path) = (clean(at), clean(path));
+        Path::new(&at).starts_with(&path) || Path::new(&path).starts_with(&at)
+    }
 }
 
 fn clean(path: &str) -> String {

@@ -1,7 +1,9 @@
 //! What is known of a container, in a directory of its own below `--root`.
 //!
-//! `state.json` is replaced as a whole. Before anything is made on the host it says what is going to
-//! be, so that `delete` finds it whenever the creator was interrupted. A process is known by its number
+//! `state.json` is written as a whole. Before there is a process, `plan.json` says what is going to be
+//! made on the host, so that `delete` finds it whenever the creator was interrupted. Two names, as a file
+//! system may write a file to the disk at once that takes another one's place, and who removes it soon
+//! waits for that. A process is known by its number
 //! and start time together. A container that waits for its start has a socket beside the file; who
 //! starts it takes the socket away first.
 
@@ -59,6 +61,9 @@ pub(super) struct Init {
     /// Its other processes do not end with the first one.
     #[serde(default)]
     pub shares_pids: bool,
+    /// Its root is not that of its mount namespace.
+    #[serde(default)]
+    pub covered: bool,
     /// What `exec` starts from.
     pub process: Process,
     /// What `exec` has in common with it.
@@ -108,10 +113,17 @@ pub(super) struct Home {
 }
 
 const FILE: &str = "state.json";
+/// The same before there is a process.
+const PLAN: &str = "plan.json";
 const SOCKET: &str = "start";
 
 fn io(what: String) -> impl FnOnce(std::io::Error) -> OciError {
     move |source| OciError::Io { what, source }
+}
+
+/// Also when it was not there.
+fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    removed.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 impl Home {
@@ -140,22 +152,34 @@ impl Home {
     }
 
     pub(super) fn save(&self, record: &Record) -> Result<(), OciError> {
-        let failed = || io(format!("writing {}", self.path.join(FILE).display()));
+        let name = if record.init.is_some() { FILE } else { PLAN };
+        let failed = || io(format!("writing {}", self.path.join(name).display()));
         let text = serde_json::to_vec(record).map_err(|error| failed()(error.into()))?;
-        let new = self.path.join(".state.json");
+        let new = self.path.join(format!(".{name}"));
         std::fs::write(&new, text).map_err(failed())?;
-        std::fs::rename(&new, self.path.join(FILE)).map_err(failed())
+        std::fs::rename(&new, self.path.join(name)).map_err(failed())?;
+        if name == FILE { gone(std::fs::remove_file(self.path.join(PLAN))).map_err(failed()) } else { Ok(()) }
     }
 
     pub(super) fn load(&self, id: &str) -> Result<Record, OciError> {
-        let path = self.path.join(FILE);
-        let text = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(OciError::NoContainer(id.to_owned()));
+        let read = |name: &str| {
+            let path = self.path.join(name);
+            let failed = |error| io(format!("reading {}", path.display()))(error);
+            match std::fs::read(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                result => {
+                    let text = result.map_err(failed)?;
+                    serde_json::from_slice(&text).map(Some).map_err(|error| failed(error.into()))
+                }
             }
-            result => result.map_err(io(format!("reading {}", path.display())))?,
         };
-        serde_json::from_slice(&text).map_err(|error| io(format!("reading {}", path.display()))(error.into()))
+        // Twice: the process may have come between the two.
+        for name in [FILE, PLAN, FILE] {
+            if let Some(record) = read(name)? {
+                return Ok(record);
+            }
+        }
+        Err(OciError::NoContainer(id.to_owned()))
     }
 
     /// Held while something is changed that two must not change at once; given back at its end.
@@ -171,10 +195,7 @@ impl Home {
     }
 
     pub(super) fn remove(&self) -> Result<(), OciError> {
-        match std::fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            result => result.map_err(io(format!("removing {}", self.path.display()))),
-        }
+        gone(std::fs::remove_dir_all(&self.path)).map_err(io(format!("removing {}", self.path.display())))
     }
 
     pub(super) fn socket(&self) -> PathBuf {

@@ -58,6 +58,8 @@ pub struct Blueprint {
 pub struct ExecPlan {
     /// Where the container is not in the host's own.
     pub enter: Vec<Namespace>,
+    /// Its root by a path of the host, where that is not the root of its mount namespace.
+    pub root: Option<String>,
     /// The container's own directories.
     pub cgroup: CgroupJoin,
     pub process: Process,
@@ -118,6 +120,9 @@ pub struct Overlay {
 pub enum Mount {
     /// A tree of the host.
     Bind { tree: Tree, at: String, link: Link },
+    /// A part of the root as it is by then, with what has been mounted in it; the tree's path is one inside,
+    /// and a mapping of it is one by [`MappedBy::Maps`], where the container has no user namespace.
+    Again { tree: Tree, at: String, link: Link },
     /// A symbolic link, where there is nothing yet.
     Link { at: String, to: String },
     /// What is mounted there already changes.

@@ -38,6 +38,8 @@ pub(super) struct Child<'a> {
     pub(super) parent_end: BorrowedFd<'a>,
     /// Where our parent's arguments are to be seen, if that is known.
     pub(super) arguments: Option<sys::Arguments>,
+    /// Signals that our parent ignores.
+    pub(super) ignored: u64,
     /// A pidfd of the container to enter.
     pub(super) target: Option<BorrowedFd<'a>>,
     /// Where a child that waits for its start listens.
@@ -45,13 +47,24 @@ pub(super) struct Child<'a> {
     /// Who has started it, and takes the parent's place.
     pub(super) starter: Option<OwnedFd>,
     pub(super) table: Table,
+    /// Where the last node was made, while nothing else is done.
+    pub(super) near: Option<Near<'a>>,
     /// An empty read-only directory, made when the first directory is masked.
     pub(super) empty: Option<OwnedFd>,
     /// From here on calls may be refused.
     pub(super) filtered: bool,
 }
 
-impl Child<'_> {
+/// A directory that nodes are made in, one after the other.
+pub(super) struct Near<'a> {
+    root: Slot,
+    path: &'a [u8],
+    directory: OwnedFd,
+    /// To be put back.
+    umask: Mode,
+}
+
+impl<'a> Child<'a> {
     /// Runs the lane. Comes back only when it has failed and reported that.
     pub(super) fn run(mut self) {
         for (position, op) in self.ops.iter().enumerate() {
@@ -61,6 +74,9 @@ impl Child<'_> {
                     return;
                 }
                 continue;
+            }
+            if !matches!(op, ChildOp::MakeNode { .. }) {
+                self.go_on();
             }
             if matches!(op, ChildOp::AwaitStart | ChildOp::AwaitHooks { .. }) {
                 self.report(position, READY);
@@ -95,11 +111,22 @@ impl Child<'_> {
         Ok(())
     }
 
-    fn perform(&mut self, op: &ChildOp) -> Result<(), Errno> {
+    fn perform(&mut self, op: &'a ChildOp) -> Result<(), Errno> {
         match op {
             ChildOp::Seal => self.seal(),
             ChildOp::SetOomScore { value } => write_file(c"/proc/self/oom_score_adj", value.as_c_str().to_bytes()),
             ChildOp::JoinCgroup { tasks } => write_file(tasks.as_c_str(), b"0"),
+            ChildOp::TakeRoot { path, into } => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = rustix::fs::open(path.as_c_str(), flags, Mode::empty())?;
+                let target = self.target.ok_or(Errno::BADF)?;
+                let mut ended = [rustix::event::PollFd::new(&target, rustix::event::PollFlags::IN)];
+                let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+                if rustix::event::poll(&mut ended, Some(&now))? != 0 {
+                    return Err(Errno::SRCH);
+                }
+                self.keep(*into, root)
+            }
             ChildOp::EnterNamespaces { namespaces } => {
                 sys::enter_namespaces(self.target.ok_or(Errno::BADF)?, namespaces.0)
             }
@@ -145,6 +172,21 @@ impl Child<'_> {
                 let mount = self.slot(*mount)?;
                 let target = path::mount_point(self.slot(*root)?, at.as_c_str(), path::Kind::of(mount)?, *link)?;
                 move_onto(mount, target.as_fd())
+            }
+            ChildOp::Copy { root, path, recursive, changes, idmap, into } => {
+                let place = path::resolve(self.slot(*root)?, path.as_c_str())?;
+                let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
+                let tree = rustix::mount::open_tree(&place, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?;
+                for TreeChange { set, clear, propagation, recursive } in changes.iter().copied() {
+                    let change = MountChange { set, clear, propagation, recursive, ..MountChange::default() };
+                    sys::mount_setattr(tree.as_fd(), change)?;
+                }
+                if let Some((namespace, recursive)) = *idmap {
+                    let idmap = Some(self.slot(namespace)?);
+                    sys::mount_setattr(tree.as_fd(), MountChange { idmap, recursive, ..MountChange::default() })?;
+                }
+                self.keep(*into, tree)
             }
             ChildOp::Enter { tree, at: _ } => rustix::process::fchdir(self.slot(*tree)?),
             ChildOp::MountHere { kind, source, path, options, flags } => {
@@ -262,13 +304,7 @@ impl Child<'_> {
                 let change = MountChange { set, clear, propagation, recursive, ..MountChange::default() };
                 sys::mount_setattr(target.as_fd(), change)
             }
-            ChildOp::MakeNode { root, node } => {
-                let (parent, name) = path::parent(self.slot(*root)?, node.path.as_c_str())?;
-                let umask = rustix::process::umask(Mode::empty());
-                let made = make_node(parent.as_fd(), name, node);
-                rustix::process::umask(umask);
-                ignoring(made, &[Errno::EXIST])
-            }
+            ChildOp::MakeNode { root, node } => self.make_node(*root, node),
             ChildOp::Console => console(),
             ChildOp::FindProgram { candidates } => find(candidates.iter().map(Text::as_c_str)),
             ChildOp::AwaitStart => self.await_start(),
@@ -330,8 +366,26 @@ impl Child<'_> {
         if let Io::Stdio(Stdio { stdin, stdout, stderr }) = self.io {
             place([stdin, stdout, stderr])?;
         }
-        sys::reset_signals();
+        // The clone has put back those that somebody listened to.
+        sys::reset_signals(self.ignored);
         sys::set_signal_mask(0)
+    }
+
+    fn make_node(&mut self, root: Slot, node: &'a Node) -> Result<(), Errno> {
+        let (path, name) = path::split(node.path.as_c_str())?;
+        if !self.near.as_ref().is_some_and(|near| (near.root, near.path) == (root, path)) {
+            self.go_on();
+            let directory = path::directory(self.slot(root)?, path)?;
+            self.near = Some(Near { root, path, directory, umask: rustix::process::umask(Mode::empty()) });
+        }
+        let directory = self.near.as_ref().map(|near| near.directory.as_fd()).ok_or(Errno::BADF)?;
+        ignoring(make_node(directory, name, node), &[Errno::EXIST])
+    }
+
+    fn go_on(&mut self) {
+        if let Some(near) = self.near.take() {
+            rustix::process::umask(near.umask);
+        }
     }
 
     /// Takes the parent's descriptors. A parent that has gone is the end of us too.

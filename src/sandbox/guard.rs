@@ -6,8 +6,8 @@
 /// What keeps a container from something that other runtimes once let it do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// We run from sealed memory (CVE-2019-5736).
-    SealedProgram,
+    /// What we run from is out of reach (CVE-2019-5736).
+    HiddenProgram,
     /// Nobody may look into a process on its way (CVE-2016-9962).
     NotDumpable,
     /// Descriptors that we were born with are closed at `execve` (CVE-2024-21626).

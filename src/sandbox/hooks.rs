@@ -134,7 +134,7 @@ fn become_hook(call: &HookCall, prepared: &Prepared<'_>, directory: Option<&CStr
         // What a container's program says goes to standard output.
         rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
         sys::close_on_exec_from(3)?;
-        sys::reset_signals();
+        sys::reset_signals(u64::MAX);
         sys::set_signal_mask(0)?;
         directory.map_or(Ok(()), rustix::process::chdir)
     };

@@ -69,7 +69,8 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     // What the parent makes for the child.
     let has_mounts = own.contains(&Namespace::Mount) || joined(Namespace::Mount).is_some();
     let (root, grafts) = match root {
-        Root::Directory { path } if !has_mounts => (lanes.directory(path)?, Vec::new()),
+        // A copy of its own that is mounted nowhere can be read-only without the host's being so.
+        Root::Directory { path } if !has_mounts && !read_only_root => (lanes.directory(path)?, Vec::new()),
         Root::Directory { path } => (lanes.root(path, *mapped_root, *root_with_mounts)?, Vec::new()),
         Root::Overlay { base, grafts } => {
             let root = lanes.overlay(base, *mapped_root)?;
@@ -145,6 +146,10 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
         lanes.child.extend(calls(HookKind::CreateContainer, create_container, creating, Some(root))?);
         own_hooks = calls(HookKind::StartContainer, start_container, created, None)?;
     }
+    if !has_mounts {
+        // The only devpts that there is.
+        lanes.terminal(process);
+    }
     match change_root {
         ChangeRoot::Pivot if own.contains(&Namespace::Mount) => lanes.child.push(ChildOp::PivotRoot { root }),
         ChangeRoot::Cover { hidden } if own.contains(&Namespace::Mount) => {
@@ -160,13 +165,14 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     if let Some(propagation) = root_propagation {
         lanes.child.push(ChildOp::ChangeMount { root: None, at: text("/")?, change: change_of(*propagation) });
     }
-    let ends = Ends { console: true, init: *init, wait: *wait, scheduled: ids.is_some(), hooks: own_hooks };
+    let terminal = if has_mounts { Terminal::Console } else { Terminal::Opened };
+    let ends = Ends { terminal, init: *init, wait: *wait, scheduled: ids.is_some(), hooks: own_hooks };
     lanes.finish(process, ends)
 }
 
 /// The script of another program in a running container, for [`super::launch_exec`]. Pure.
 pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
-    let ExecPlan { enter, cgroup, process } = plan;
+    let ExecPlan { enter, root, cgroup, process } = plan;
     let mut lanes = Lanes::new(None, None);
     let cgroup2 = cgroup.unified.as_deref().map(text).transpose()?;
     lanes.parent.extend(process.attributes.before());
@@ -176,16 +182,28 @@ pub fn exec_script(plan: &ExecPlan) -> Result<Script, ScriptError> {
     lanes.labels = process.attributes.open_labels(&mut lanes.child, &mut lanes.slots)?;
     // Takes rights over the host.
     lanes.child.extend(process.attributes.scheduling().into_iter().map(ChildOp::Schedule));
+    let root = match root {
+        Some(path) => {
+            let into = lanes.slots.take()?;
+            lanes.child.push(ChildOp::TakeRoot { path: text(path)?, into });
+            Some(into)
+        }
+        None => None,
+    };
     // A child is born into the pid namespace.
     let inside = enter.iter().filter(|namespace| **namespace != Namespace::Pid);
     let namespaces = inside.fold(Namespaces::NONE, |all, namespace| all.with((*namespace).into()));
     if namespaces != Namespaces::NONE {
         lanes.child.push(ChildOp::EnterNamespaces { namespaces });
     }
+    lanes.child.extend(root.map(|root| ChildOp::CoverRoot { root }));
     if user_namespace {
         lanes.become_root(process, 0, 0);
     }
-    lanes.finish(process, Ends { console: false, init: false, wait: false, scheduled: true, hooks: Vec::new() })
+    lanes.finish(
+        process,
+        Ends { terminal: Terminal::Plain, init: false, wait: false, scheduled: true, hooks: Vec::new() },
+    )
 }
 
 pub(super) fn text(from: &str) -> Result<Text, ScriptError> {
@@ -231,14 +249,22 @@ fn change_of(Propagation { kind, recursive }: Propagation) -> TreeChange {
 
 /// How a lane ends.
 struct Ends {
-    /// A terminal is the container's `/dev/console`, too.
-    console: bool,
+    terminal: Terminal,
     init: bool,
     wait: bool,
     /// Scheduling is done by now, or by the parent.
     scheduled: bool,
     /// Run just before the program.
     hooks: Vec<ChildOp>,
+}
+
+/// What is to be done about a terminal that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Terminal {
+    Plain,
+    /// It is the container's `/dev/console`, too.
+    Console,
+    Opened,
 }
 
 /// The slot of a tree of nodes, and names in it with their places in the root.
@@ -456,7 +482,15 @@ impl<'a> Lanes<'a> {
                     self.parent.push(ParentOp::Copy { options, flags, root, at, into });
                     into
                 }
-                Step::Link { .. }
+                // Who copies is the child; to map what it has copied it needs a namespace.
+                Step::Again { tree: Tree { mapping: Some(Mapping { by: MappedBy::Maps(maps), .. }), .. }, .. } => {
+                    let into = self.slots.take()?;
+                    let (uids, gids) = (map(&maps.uids)?, map(&maps.gids)?);
+                    self.parent.push(ParentOp::UserNamespace { uids, gids, into });
+                    into
+                }
+                Step::Again { .. }
+                | Step::Link { .. }
                 | Step::Change { .. }
                 | Step::Kernel { .. }
                 | Step::Inside { .. }
@@ -532,6 +566,7 @@ impl<'a> Lanes<'a> {
                 Step::Tree { tree, .. } => &tree.path,
                 Step::Devices { .. } => "devices",
                 Step::Copy { .. } => "tmpfs",
+                Step::Again { tree, .. } => &tree.path,
                 Step::Link { to, .. } => to,
                 Step::Change { .. } => "",
                 Step::Kernel { what: Fresh::Proc, .. } => "proc",
@@ -549,6 +584,15 @@ impl<'a> Lanes<'a> {
                 (Step::Copy { at, change, .. }, Some(mount)) => {
                     self.child.push(ChildOp::Attach { root, mount, what, at: text(at)?, link: Link::Follow });
                     self.change(root, at, change)?;
+                }
+                (Step::Again { tree: Tree { path, recursive, change, mapping, .. }, at, link }, namespace) => {
+                    let into = self.slots.take()?;
+                    let changes = change.changes();
+                    let idmap = namespace.map(|slot| (slot, mapping.as_ref().is_some_and(|mapping| mapping.recursive)));
+                    let path = text(path)?;
+                    self.child.push(ChildOp::Copy { root, path, recursive: *recursive, changes, idmap, into });
+                    let (mount, at, link) = (into, text(at)?, *link);
+                    self.child.push(ChildOp::Attach { root, mount, what, at, link });
                 }
                 (Step::Change { at, change }, _) => self.change(root, at, change)?,
                 (Step::Link { at, .. }, _) => {
@@ -636,13 +680,19 @@ impl<'a> Lanes<'a> {
         Ok(())
     }
 
-    fn finish(mut self, process: &Process, ends: Ends) -> Result<Script, ScriptError> {
+    fn terminal(&mut self, process: &Process) {
         self.child.push(ChildOp::NewSession);
         if let Some((rows, columns)) = process.terminal {
             self.child.push(ChildOp::OpenTerminal { rows, columns, owner: process.uid, new_line: process.new_line });
-            if ends.console {
-                self.child.push(ChildOp::Console);
-            }
+        }
+    }
+
+    fn finish(mut self, process: &Process, ends: Ends) -> Result<Script, ScriptError> {
+        if ends.terminal != Terminal::Opened {
+            self.terminal(process);
+        }
+        if process.terminal.is_some() && ends.terminal == Terminal::Console {
+            self.child.push(ChildOp::Console);
         }
         process.attributes.keyring(&mut self.child)?;
         if let Some(nice) = process.nice {

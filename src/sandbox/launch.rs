@@ -12,7 +12,6 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 
 /// The three descriptors that the command starts with.
 #[derive(Debug, Clone, Copy)]
@@ -73,8 +72,7 @@ fn prepare(what: &'static str) -> impl FnOnce(Errno) -> LaunchError {
 ///
 /// `listener` is the socket of a child that waits, see [`super::start`]; `seccomp` a memfd with a filter
 /// as raw BPF, for a script that asks for one. To be called by a process with one thread and little
-/// memory: the child starts as a copy of it. After a script that joins namespaces the process is in them
-/// itself: it is one that does nothing else.
+/// memory: the child starts as a copy of it.
 pub fn launch<'a>(
     script: &Script,
     io: impl Into<Io<'a>>,
@@ -117,7 +115,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
         _ => Vec::new(),
     };
     // Without them the child is only less well disguised.
-    let arguments = *ARGUMENTS.get_or_init(|| sys::Arguments::find().ok());
+    let (arguments, ignored) = (sys::Arguments::find(), sys::Masks::own().ignored);
     let argv = sys::Pointers::new(program.argv.iter().map(Text::as_c_str));
     let env = sys::Pointers::new(program.env.iter().map(Text::as_c_str));
     let hooks = script.child.iter().filter_map(|op| match op {
@@ -131,7 +129,9 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
         let operation = u32::try_from(operation).unwrap_or(u32::MAX);
         explained(script, Failure { lane: Lane::Parent, operation, errno: errno.raw_os_error() })
     };
+    let mut own = Vec::new();
     for (position, op) in before.iter().enumerate() {
+        own.extend(left(op).map_err(|errno| fail(position, errno))?.map(|namespace| (position, namespace)));
         enter(op).map_err(|errno| fail(position, errno))?;
     }
     let cgroup = cgroup.as_ref().map(directory).transpose().map_err(|errno| fail(born, errno))?;
@@ -142,7 +142,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
             let table: Table = [const { None }; 256];
             let (argv, env, filter) = (&argv, &env, filter.as_slice());
             let ops = script.child.as_slice();
-            let (starter, empty, filtered) = (None, None, false);
+            let (starter, near, empty, filtered) = (None, None, None, false);
             Child {
                 ops,
                 argv,
@@ -153,10 +153,12 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
                 channel,
                 parent_end,
                 arguments,
+                ignored,
                 target,
                 listener,
                 starter,
                 table,
+                near,
                 empty,
                 filtered,
             }
@@ -166,6 +168,13 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
     };
     drop(theirs);
     let mut parent = Parent::new(cloned, ours.as_fd(), way);
+    for (position, own) in own {
+        // What is done for the container from now on is done from the host.
+        if let Err(errno) = sys::enter_namespaces(own.as_fd(), 0) {
+            abandon(&parent.pidfd, &ours);
+            return Err(fail(position, errno));
+        }
+    }
     for (position, op) in rest.iter().enumerate() {
         if let Err(errno) = parent.perform(op) {
             let failure = abandon(&parent.pidfd, &ours);
@@ -180,11 +189,23 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
     Ok(Launched { pid, pidfd, report: ours })
 }
 
-/// They stay where they are.
-static ARGUMENTS: OnceLock<Option<sys::Arguments>> = OnceLock::new();
-
 fn explained(script: &Script, failure: Failure) -> LaunchError {
     LaunchError::Operation { failure, words: script.explain(&failure) }
+}
+
+/// Our own namespace that an operation before the clone leaves.
+fn left(op: &ParentOp) -> Result<Option<OwnedFd>, Errno> {
+    let ParentOp::EnterNamespace { namespace, .. } = op else { return Ok(None) };
+    let file = match *namespace {
+        Namespaces::NET => c"/proc/thread-self/ns/net",
+        Namespaces::IPC => c"/proc/thread-self/ns/ipc",
+        Namespaces::UTS => c"/proc/thread-self/ns/uts",
+        Namespaces::CGROUP => c"/proc/thread-self/ns/cgroup",
+        Namespaces::PID => c"/proc/thread-self/ns/pid",
+        Namespaces::TIME => c"/proc/thread-self/ns/time",
+        _ => return Err(Errno::INVAL),
+    };
+    rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(Some)
 }
 
 /// What comes before the clone. A namespace is entered by a file that stands for it; one of another

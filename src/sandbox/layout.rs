@@ -21,6 +21,8 @@ pub(super) struct Layout<'a> {
 pub(super) enum Step<'a> {
     /// The parent's copy of a tree of the host.
     Tree { tree: &'a Tree, at: String, link: Link },
+    /// A copy of what is there in the root by then.
+    Again { tree: &'a Tree, at: String, link: Link },
     /// A symbolic link.
     Link { at: String, to: &'a str },
     /// What is mounted there already changes.
@@ -47,6 +49,7 @@ impl Step<'_> {
     pub(super) fn at(&self) -> &str {
         match self {
             Self::Tree { at, .. }
+            | Self::Again { at, .. }
             | Self::Link { at, .. }
             | Self::Change { at, .. }
             | Self::Copy { at, .. }
@@ -75,6 +78,11 @@ impl<'a> Layout<'a> {
                         layout.ours.push(layout.steps.len());
                     }
                     Step::Tree { tree, at, link: *link }
+                }
+                Mount::Again { tree, at, link } => {
+                    let at = clean(at);
+                    layout.cover(&at);
+                    Step::Again { tree, at, link: *link }
                 }
                 Mount::Link { at, to } => Step::Link { at: clean(at), to },
                 Mount::Change { at, change } => Step::Change { at: clean(at), change },

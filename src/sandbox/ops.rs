@@ -103,6 +103,8 @@ pub(super) enum ParentOp {
     MapIds { uids: Text, gids: Text },
     /// A detached copy of a tree of the host, with the changes made to it one after the other.
     Tree { path: Text, recursive: bool, changes: Vec<TreeChange>, idmap: Option<Idmap>, link_itself: bool, into: Slot },
+    /// A user namespace that nobody is in.
+    UserNamespace { uids: Text, gids: Text, into: Slot },
     /// The file that stands for a namespace.
     Namespace { path: Text, into: Slot },
     /// The directory itself, which is mounted nowhere.
@@ -158,6 +160,11 @@ pub(super) enum ChildOp {
     JoinCgroup {
         tasks: Text,
     },
+    /// The root of a running container, while that runs: it is found by the number of its process.
+    TakeRoot {
+        path: Text,
+        into: Slot,
+    },
     /// The namespaces of a running container, by the pidfd that the launcher was given.
     EnterNamespaces {
         namespaces: Namespaces,
@@ -211,6 +218,16 @@ pub(super) enum ChildOp {
         what: Text,
         at: Text,
         link: Link,
+    },
+    /// A detached copy of what is at `path` inside `root`, with the changes made to it one after the other,
+    /// and mapped by the user namespace of `idmap`, recursively or not.
+    Copy {
+        root: Slot,
+        path: Text,
+        recursive: bool,
+        changes: Vec<TreeChange>,
+        idmap: Option<(Slot, bool)>,
+        into: Slot,
     },
     /// Goes to the root of a tree that we have made and that nobody else can have changed. The
     /// operations below with "here" work with relative paths in it.
@@ -513,6 +530,10 @@ impl fmt::Display for ParentOp {
             Self::SetAffinity { cpus } => write!(f, "setting the CPUs {}", Bits(cpus)),
             Self::Schedule(scheduling) => write!(f, "{scheduling}"),
             Self::EnterNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
+            Self::UserNamespace { uids, gids, into } => {
+                let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
+                write!(f, "making {into}, a user namespace with users {} and groups {}", lines(uids), lines(gids))
+            }
             Self::AwaitSuccessor => f.write_str("waiting for the process that takes the child's place"),
             Self::MapIds { uids, gids } => {
                 let lines = |text: &Text| text.as_str().trim_end().replace('\n', ", ");
@@ -629,6 +650,14 @@ impl fmt::Display for ChildOp {
             Self::JoinNamespace { namespace, path } => write!(f, "entering the {namespace} namespace {path}"),
             Self::MakeWorkingDirectory { path, .. } => write!(f, "making the working directory {path}"),
             Self::HideHosts { at } => write!(f, "taking away the host's {at}"),
+            Self::TakeRoot { path, into } => write!(f, "taking the root {path} as {into}"),
+            Self::Copy { path, recursive, changes, idmap, .. } => {
+                write!(f, "taking {path} as it is by now{}", if *recursive { ", recursive" } else { "" })?;
+                for change in changes {
+                    write!(f, ", {}", TreeChange { recursive: change.recursive && !recursive, ..*change })?;
+                }
+                idmap.map_or(Ok(()), |(namespace, _)| write!(f, ", id-mapped by {namespace}"))
+            }
             Self::Succeed => f.write_str("going on as a new process"),
             Self::CoverRoot { root } => write!(f, "changing to the root {root}"),
             Self::AttachNodes { nodes, .. } => write!(f, "mounting the devices {nodes}"),

@@ -50,6 +50,10 @@ impl<'a> Parent<'a> {
                 let tree = self.tree(clone_of(path, *recursive, *link_itself)?, *recursive, changes, idmap.as_ref())?;
                 self.keep(*into, tree)
             }
+            ParentOp::UserNamespace { uids, gids, into } => {
+                let namespace = mapped_namespace(uids.as_str(), gids.as_str())?;
+                self.keep(*into, namespace)
+            }
             ParentOp::Namespace { path, into } => {
                 let file = rustix::fs::openat(CWD, path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
                 self.keep(*into, file)

@@ -70,8 +70,14 @@ pub(super) fn mount_point(root: BorrowedFd<'_>, path: &CStr, kind: Kind, link: L
     let more = if link == Link::Follow { OFlags::empty() } else { OFlags::NOFOLLOW };
     let place = match resolve_as(root, path, more) {
         Err(Errno::NOENT) => {
-            make(root, path, kind)?;
-            resolve_as(root, path, more)?
+            let made = if make_last(root, path, kind)? { resolve_as(root, path, more) } else { Err(Errno::NOENT) };
+            match made {
+                Err(Errno::NOENT) => {
+                    make(root, path, kind)?;
+                    resolve_as(root, path, more)?
+                }
+                result => result?,
+            }
         }
         result => result?,
     };
@@ -81,16 +87,32 @@ pub(super) fn mount_point(root: BorrowedFd<'_>, path: &CStr, kind: Kind, link: L
     Ok(place)
 }
 
-/// The directory that `path` is in, made if it is missing, and the last part of `path`.
-pub(super) fn parent<'a>(root: BorrowedFd<'_>, path: &'a CStr) -> Result<(OwnedFd, &'a CStr), Errno> {
+/// The path of the directory that `path` is in, and the last part of `path`.
+pub(super) fn split(path: &CStr) -> Result<(&[u8], &CStr), Errno> {
     let bytes = path.to_bytes_with_nul();
     let slash = bytes.iter().rposition(|byte| *byte == b'/').ok_or(Errno::INVAL)?;
-    let name = CStr::from_bytes_with_nul(bytes.get(slash + 1..).ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)?;
-    let mut directory = [0u8; 4096];
-    directory.get_mut(..slash).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(bytes.get(..slash).ok_or(Errno::INVAL)?);
-    let directory = CStr::from_bytes_until_nul(&directory).map_err(|_| Errno::NAMETOOLONG)?;
-    let directory = if directory.is_empty() { c"/" } else { directory };
-    Ok((mount_point(root, directory, Kind::Directory, Link::Follow)?, name))
+    let (directory, name) = (bytes.get(..slash), bytes.get(slash + 1..));
+    let name = CStr::from_bytes_with_nul(name.ok_or(Errno::INVAL)?).map_err(|_| Errno::INVAL)?;
+    Ok((directory.ok_or(Errno::INVAL)?, name))
+}
+
+/// The directory at `path`, made if it is missing.
+pub(super) fn directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let path = Path::of(&[path])?;
+    let path = if path.bytes().is_empty() { c"/" } else { path.text()? };
+    mount_point(root, path, Kind::Directory, Link::Follow)
+}
+
+/// The usual case: only the last part of a path is missing. Whether it is so.
+fn make_last(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Result<bool, Errno> {
+    let Ok((parent, name)) = split(path) else { return Ok(false) };
+    if parent.is_empty() || matches!(name.to_bytes(), b"" | b"." | b"..") {
+        return Ok(false);
+    }
+    match resolve(root, Path::of(&[parent])?.text()?) {
+        Err(Errno::NOENT) => Ok(false),
+        parent => make_one(&parent?, name.to_bytes(), kind).map(|()| true),
+    }
 }
 
 /// A link that leads to nothing stands for its place: that is made, inside like everything else.

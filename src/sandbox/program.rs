@@ -3,20 +3,20 @@
 //! A process on its way into a container shows, as `/proc/PID/exe`, the file that it runs from. If
 //! that is a program of the host, root in the container can open it for writing, or have it executed
 //! inside by naming it as an interpreter (`#!/proc/self/exe`) and open that process's (CVE-2019-5736).
+//! Where it can be opened for reading alone, a fault of the kernel in how it shares pages can be enough.
 //!
-//! So it is a copy in sealed memory, which shares not even its pages with the host's file. Executing
-//! the copy would cost a second start of a program; [`hide`] puts it under the process as it runs,
-//! and executes it only where the kernel does not let it.
+//! So what is shown is an empty file in sealed memory, and nothing that a container can name leads to
+//! our program: its code is mapped through a mount that is nowhere, and the mappings of a process that
+//! is not dumpable are nobody's to open (`/proc/PID/map_files`, proc(5)). This takes no copy and no
+//! second start. Who may make no mounts runs from a copy in sealed memory.
 
-use crate::sys::{self, Errno, Layout, Mapping, MountChange};
+use crate::sys::{self, Errno, Layout, MountChange};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::OpenTreeFlags;
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -31,43 +31,51 @@ pub fn is_sealed() -> bool {
     File::open(OWN).is_ok_and(|own| rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SEALS)))
 }
 
-/// From here on this process, and those that are cloned from it, run from a copy that is out of
-/// everybody's reach. For a process with one thread, which may start anew here.
-///
-/// Where the host forbids to execute memory it is the host's file, through a mount of its own that
-/// nobody can reach and nobody can write through.
-pub fn hide(name: &CStr) -> io::Result<()> {
-    if is_sealed() {
-        return Ok(());
-    }
-    let own = Path::new(OWN);
-    let (program, sealed) = match sealed_copy(name, own) {
-        Ok(copy) => (copy, true),
-        // vm.memfd_noexec, Linux 6.3.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let mount = read_only_mount(own)?;
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            let by_mount = format!("/proc/self/fd/{}", mount.as_raw_fd());
-            (rustix::fs::open(by_mount, flags, Mode::empty())?, false)
+/// What a hidden process may let go when it has nothing else to do: taking a mount away waits until no CPU
+/// can see it any more, which on a busy host takes milliseconds. It closes at `execve`.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Hidden(#[allow(dead_code, reason = "what counts is when it is closed")] Option<OwnedFd>);
+
+/// From here on this process, and those that are cloned from it, show nothing of the file that they
+/// run from. For a process with one thread, which may start anew here.
+pub fn hide(name: &CStr) -> io::Result<Hidden> {
+    match behind_a_mount(name) {
+        Ok(mount) => Ok(Hidden(Some(mount))),
+        Err(_) if is_sealed() => Ok(Hidden(None)),
+        // In a user namespace, or in a kernel that is made without CHECKPOINT_RESTORE.
+        Err(_) => {
+            let copy = sealed_copy(name, Path::new(OWN))?;
+            change_to(&copy, &copy).map_err(|_| execute(&copy))?;
+            Ok(Hidden(None))
         }
-        Err(error) => return Err(error),
-    };
-    match change_to(&program) {
-        // Without CHECKPOINT_RESTORE, or in a kernel that is made without it.
-        Err(_) if sealed => Err(execute(&program)),
-        result => result,
     }
 }
 
-/// Runs on from `program`, which has the same content.
-fn change_to(program: &OwnedFd) -> io::Result<()> {
-    let layout = layout()?;
-    let written = first_written(&File::from(program.try_clone()?))?;
-    for mapping in mappings()? {
-        let written = mapping.written || mapping.offset >= written;
-        sys::remap(Mapping { written, ..mapping }, program.as_fd())?;
+fn behind_a_mount(name: &CStr) -> io::Result<OwnedFd> {
+    let mount = read_only_mount(Path::new(OWN))?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let by_mount = rustix::fs::open(format!("/proc/self/fd/{}", mount.as_raw_fd()), flags, Mode::empty())?;
+    match executable_memory(name) {
+        Ok(empty) => {
+            rustix::fs::fcntl_add_seals(&empty, SEALS)?;
+            change_to(&by_mount, &empty)?;
+        }
+        // The host's rule against executing memory (vm.memfd_noexec=2, Linux 6.3): nobody can write
+        // through the mount either.
+        Err(Errno::ACCESS) => change_to(&by_mount, &by_mount)?,
+        Err(errno) => return Err(errno.into()),
     }
-    Ok(sys::set_program(layout, program.as_fd())?)
+    Ok(mount)
+}
+
+/// Runs on from `program`, which has the same content, and shows another file.
+fn change_to(program: &OwnedFd, shown: &OwnedFd) -> io::Result<()> {
+    let layout = layout();
+    for mapping in sys::mapped_program() {
+        sys::remap(mapping, program.as_fd())?;
+    }
+    Ok(sys::set_program(layout, shown.as_fd())?)
 }
 
 fn execute(program: &OwnedFd) -> io::Error {
@@ -102,64 +110,10 @@ fn executable_memory(name: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn not_understood(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// What of the program's file is in our memory.
-fn mappings() -> io::Result<Vec<Mapping>> {
-    let own = std::fs::read_link(OWN)?;
-    let maps = std::fs::read("/proc/self/maps")?;
-    let of_program = maps.split(|byte| *byte == b'\n').filter_map(|line| {
-        let path = line.iter().position(|byte| *byte == b'/').and_then(|at| line.get(at..))?;
-        (OsStr::from_bytes(path) == own.as_os_str()).then_some(line)
-    });
-    let mappings: Option<Vec<Mapping>> = of_program.map(mapping).collect();
-    mappings.filter(|all| !all.is_empty()).ok_or_else(|| not_understood("/proc/self/maps"))
-}
-
-/// "55d0c8a00000-55d0c8a10000 r-xp 00001000 08:01 123  /path"
-fn mapping(line: &[u8]) -> Option<Mapping> {
-    let text = line.split(|byte| *byte == b'/').next()?;
-    let mut fields = std::str::from_utf8(text).ok()?.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let rights = fields.next()?.as_bytes();
-    let number = |text: &str| usize::from_str_radix(text, 16).ok();
-    let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
-    let bit = |at: usize, letter: u8, bit: i32| if rights.get(at) == Some(&letter) { bit } else { 0 };
-    let protection = bit(0, b'r', libc::PROT_READ) | bit(1, b'w', libc::PROT_WRITE) | bit(2, b'x', libc::PROT_EXEC);
-    let written = rights.get(1) == Some(&b'w');
-    Some(Mapping { start: number(start)?, end: number(end)?, offset, protection, written })
-}
-
-/// Where in the file that begins which is written to after it is mapped, by whoever links it, and
-/// protected again: the first loadable part that is writable (elf(5)).
-fn first_written(program: &File) -> io::Result<u64> {
-    const PAGE: u64 = 4096;
-    const LOAD: u64 = 1;
-    const WRITABLE: u64 = 2;
-    let number = |at: u64, size: usize| -> io::Result<u64> {
-        let mut bytes = [0; 8];
-        program.read_exact_at(bytes.get_mut(..size).unwrap_or_default(), at)?;
-        Ok(u64::from_le_bytes(bytes))
-    };
-    let (table, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
-    for header in (0..count).map(|index| table + index * size) {
-        if number(header, 4)? == LOAD && number(header + 4, 4)? & WRITABLE != 0 {
-            return Ok(number(header + 8, 8)? & !(PAGE - 1));
-        }
-    }
-    Ok(u64::MAX)
-}
-
 /// Where the kernel has our parts (proc_pid_stat(5)).
-fn layout() -> io::Result<Layout> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name before the bracket may hold anything; behind it the first field is the third.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let fields: Vec<u64> = fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-    let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
-    let layout = Layout {
+fn layout() -> Layout {
+    let field = sys::stat_field;
+    Layout {
         start_code: field(26),
         end_code: field(27),
         start_stack: field(28),
@@ -171,6 +125,5 @@ fn layout() -> io::Result<Layout> {
         arg_end: field(49),
         env_start: field(50),
         env_end: field(51),
-    };
-    if layout.start_code == 0 { Err(not_understood("/proc/self/stat")) } else { Ok(layout) }
+    }
 }

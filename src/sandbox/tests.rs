@@ -747,6 +747,7 @@ mod root {
         let mut ready = [0; 6];
         reader.read_exact(&mut ready).unwrap();
         let mut plan = ExecPlan {
+            root: None,
             process: Process {
                 argv: [
                     "sh",
@@ -835,7 +836,7 @@ fn labels_are_opened_while_proc_is_the_hosts_and_written_at_the_end() {
         Attributes { apparmor: Some("strict".to_owned()), selinux: Some("a:b:c".to_owned()), ..Attributes::default() };
     let argv = vec!["/bin/true".to_owned()];
     let process = Process { argv, cwd: "/".to_owned(), attributes, no_new_privileges: true, ..Process::default() };
-    let plan = ExecPlan { enter: namespaces(None), cgroup: CgroupJoin::default(), process };
+    let plan = ExecPlan { enter: namespaces(None), root: None, cgroup: CgroupJoin::default(), process };
 
     let text = exec_script(&plan).unwrap().to_string();
 

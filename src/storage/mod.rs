@@ -19,6 +19,7 @@ use families::Families;
 use crate::image::{Layers, Prepared, tree};
 use crate::sandbox::{Overlay, Root};
 use crate::spec::{IdRange, InstanceId, ObjectId, User};
+use crate::sys::may_die;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,8 +81,10 @@ impl Storage {
     pub fn create(&self, id: &InstanceId, image: &Prepared, ids: Option<IdRange>) -> Result<Root, StorageError> {
         let place = self.place(id);
         let directory = self.open_or_make(&place)?;
+        may_die("place made");
         // Before anything is written with them: a missing note means that nothing was.
         ids::note(&directory, &place, ids)?;
+        may_die("ids noted");
         match &image.layers {
             Layers::Directory(path) => {
                 self.note_image(&directory, &place, path)?;
@@ -125,7 +128,10 @@ impl Storage {
             let family = parent.join(id.family());
             let removing = || StorageError::io("removing", &family.join(&number));
             match tree::open_directory(&family) {
-                Ok(opened) => tree::remove(&opened, &*number).map_err(removing())?,
+                Ok(opened) => {
+                    tree::remove(&opened, &*number).map_err(removing())?;
+                    may_die("files removed");
+                }
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(removing()(error)),
             }
@@ -139,6 +145,7 @@ impl Storage {
                 for entry in names(&directory).map_err(removing())? {
                     if entry != IDS {
                         tree::remove(&directory, &*entry).map_err(removing())?;
+                        may_die("layer removed");
                     }
                 }
                 tree::remove(&directory, IDS).map_err(removing())?;
@@ -146,11 +153,24 @@ impl Storage {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(error) => return Err(removing()(error)),
                 }
+                may_die("place removed");
             }
             Err(Errno::NOENT) => {}
             Err(error) => return Err(removing()(error)),
         }
         remove_empty(&self.instances.join(id.family()))
+    }
+
+    /// Takes away what a removal leaves that was cut off before its last step: directories of objects
+    /// without an instance, which nobody would ever look at.
+    pub fn sweep(&self) -> Result<(), StorageError> {
+        for family in list_or_nothing(&self.instances)? {
+            match rustix::fs::rmdir(self.instances.join(&family)) {
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                Err(error) => return Err(StorageError::io("removing", &self.instances.join(&family))(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Every instance that has a directory, with the ids its layers were written with; `None` for
@@ -261,6 +281,13 @@ impl Storage {
         Ok(())
     }
 
+    /// The run with the newest log; the first when there is none.
+    pub fn last_run(&self, id: &InstanceId) -> Result<u64, StorageError> {
+        let runs = list_or_nothing(&self.log_dir(id))?;
+        let runs = runs.iter().filter_map(|name| name.split_once(".log")?.0.parse::<u64>().ok());
+        Ok(runs.max().unwrap_or(1))
+    }
+
     fn each(&self, mut visit: impl FnMut(InstanceId, &Path) -> Result<(), StorageError>) -> Result<(), StorageError> {
         let listed = self.families.lock().unwrap_or_else(PoisonError::into_inner).list(&self.instances)?;
         for id in listed {
@@ -296,7 +323,9 @@ impl Storage {
         let new = ".image";
         tree::remove(directory, new)
             .and_then(|()| rustix::fs::symlinkat(image, directory, new))
+            .inspect(|()| may_die("image half noted"))
             .and_then(|()| rustix::fs::renameat(directory, new, directory, IMAGE))
+            .inspect(|()| may_die("image noted"))
             .map_err(noting())
     }
 }
@@ -329,16 +358,21 @@ fn make(parent: &OwnedFd, name: &str, mode: u32, owner: u32) -> Result<(), Errno
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
+    may_die("layer half made");
     rustix::fs::chmodat(parent, &*unfinished, mode, AtFlags::empty())?;
     if owner != 0 {
         let ids = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
         rustix::fs::chownat(parent, &*unfinished, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW)?;
     }
-    rustix::fs::renameat(parent, &*unfinished, parent, name)
+    rustix::fs::renameat(parent, &*unfinished, parent, name)?;
+    may_die("layer made");
+    Ok(())
 }
 
 fn private(path: &Path) -> Result<(), StorageError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StorageError::io("making", path))
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StorageError::io("making", path))?;
+    may_die("directory made");
+    Ok(())
 }
 
 /// Removes the directory of an object's instances after the last of them.

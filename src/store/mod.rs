@@ -24,6 +24,16 @@ pub trait Store: Send {
 
     /// Durable on return; fine when it is not there.
     fn forget(&self, ids: &[ObjectId]) -> Result<(), StoreError>;
+
+    /// Whether what is written now would be found later. Writes nothing.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What a person has to know of what happened to it since this was last asked.
+    fn news(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +76,28 @@ pub enum StoreError {
     Newer { path: PathBuf, found: u32, known: u32 },
     #[error("the database in {} has the schema version {text:?}, which no plim ever wrote", path.display())]
     Schema { path: PathBuf, text: String },
+    #[error("the database in {} was taken away: it is made anew", path.display())]
+    TakenAway { path: PathBuf },
     #[error("setting the damaged database aside at {}", path.display())]
     SetAside {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
+}
+
+impl StoreError {
+    /// It may be otherwise in a while, by itself or because somebody makes room. Until then nobody knows what
+    /// is in the database.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Open { source, .. } | Self::Access { source, .. } => matches!(source, SledError::Io(_)),
+            Self::TakenAway { .. } | Self::SetAside { .. } => true,
+            Self::Decode { .. }
+            | Self::Encode { .. }
+            | Self::Locked { .. }
+            | Self::Newer { .. }
+            | Self::Schema { .. } => false,
+        }
+    }
 }

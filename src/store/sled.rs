@@ -5,6 +5,7 @@ use crate::plan::Record;
 use crate::spec::{ObjectId, Timestamp};
 use nix::sys::prctl;
 use serde::{Deserialize, Serialize};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +30,7 @@ pub struct SledStore {
     /// Closed after a failed write: sled repeats the first error for ever, also when the disk has
     /// room again. Whoever needs it next opens it anew.
     open: Mutex<Option<Open>>,
+    news: Mutex<Vec<String>>,
     /// Nothing was in it when it was opened, not even a schema.
     is_new: bool,
 }
@@ -37,6 +39,8 @@ pub struct SledStore {
 struct Open {
     database: ::sled::Db,
     records: ::sled::Tree,
+    /// Which file holds the log, by device and number.
+    log: Option<(u64, u64)>,
 }
 
 /// A store that has been opened, and what a person has to know about how.
@@ -59,9 +63,16 @@ impl SledStore {
     ///
     /// Waits a few seconds for another agent to leave. A damaged database is copied aside; what can
     /// be saved of it is used, else an empty one: the records are a memory, and are rebuilt from
-    /// what runs and what the manifests say.
+    /// what runs and what the manifests say. On a disk that is full or can't be written the store
+    /// begins closed, and whoever needs it next opens it anew.
     pub fn open(dir: &Path) -> Result<Opened, StoreError> {
-        Self::open_within(dir, LOCK_PATIENCE)
+        match Self::open_within(dir, LOCK_PATIENCE) {
+            Err(error) if error.is_transient() => {
+                let store = Self { dir: dir.to_owned(), open: Mutex::default(), news: Mutex::default(), is_new: false };
+                Ok(Opened { store, note: None })
+            }
+            result => result,
+        }
     }
 
     fn open_within(dir: &Path, patience: Duration) -> Result<Opened, StoreError> {
@@ -77,7 +88,10 @@ impl SledStore {
             Err(error) => return Err(error),
         };
         let aside = set_aside(dir)?;
-        let kept = aside.display();
+        let kept = match aside {
+            Some(aside) => format!("a copy is in {}", aside.display()),
+            None => "there was no room for a copy".to_owned(),
+        };
         // sled writes its snapshot without care; the log alone gives a prefix of what was there.
         remove_snapshots(dir)?;
         let saved = match Self::open_as_is(dir, patience) {
@@ -89,13 +103,12 @@ impl SledStore {
             Err(error) => return Err(error),
         };
         if let Some(store) = saved {
-            let note =
-                format!("the database was damaged ({damage}): an older state of it is used, a copy is in {kept}");
+            let note = format!("the database was damaged ({damage}): an older state of it is used, {kept}");
             return Ok(Opened { store, note: Some(note) });
         }
         fs::remove_dir_all(dir).map_err(|source| StoreError::SetAside { path: dir.to_owned(), source })?;
         let store = Self::open_as_is(dir, patience)?;
-        let note = format!("the database was damaged ({damage}): it begins empty, a copy is in {kept}");
+        let note = format!("the database was damaged ({damage}): it begins empty, {kept}");
         Ok(Opened { store, note: Some(note) })
     }
 
@@ -141,7 +154,8 @@ impl SledStore {
             }
         };
         let records = database.open_tree(RECORDS).map_err(error)?;
-        Ok(Self { dir: dir.to_owned(), open: Mutex::new(Some(Open { database, records })), is_new })
+        let open = Open { database, records, log: identity(dir) };
+        Ok(Self { dir: dir.to_owned(), open: Mutex::new(Some(open)), news: Mutex::default(), is_new })
     }
 
     fn readable(&self) -> bool {
@@ -157,9 +171,17 @@ impl SledStore {
     ) -> Result<T, StoreError> {
         // A panic ends the process; in tests what is behind a poisoned lock is still whole.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is written to a file without a name is lost with this process.
+        if open.as_ref().is_some_and(|open| open.log != identity(&self.dir)) {
+            *open = None;
+            let path = self.dir.clone();
+            self.tell(format!("the database in {} was taken away under the agent, and is made anew", path.display()));
+            return Err(StoreError::TakenAway { path });
+        }
         if open.is_none() {
-            let again = Self::open_as_is(&self.dir, REOPEN_PATIENCE)?;
-            *open = again.open.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let Opened { store, note } = Self::open_within(&self.dir, REOPEN_PATIENCE)?;
+            note.into_iter().for_each(|note| self.tell(note));
+            *open = store.open.into_inner().unwrap_or_else(PoisonError::into_inner);
         }
         let result = match &*open {
             Some(open) => work(open),
@@ -172,14 +194,32 @@ impl SledStore {
     }
 }
 
+impl SledStore {
+    fn tell(&self, news: String) {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(news);
+    }
+}
+
 impl Store for SledStore {
+    /// What can't be read is left out and told: it is rebuilt like everything that is lost.
     fn scan(&self) -> Result<Vec<Record>, StoreError> {
         let mut records = Vec::new();
         let all = |open: &Open| open.records.iter().collect::<Result<Vec<_>, _>>();
         for (key, value) in self.with("reading", &"every object", all)? {
-            records.push(decode(&String::from_utf8_lossy(&key), &value)?);
+            match decode(&String::from_utf8_lossy(&key), &value) {
+                Ok(record) => records.push(record),
+                Err(error) => self.tell(format!("{error}: it is rebuilt from what runs")),
+            }
         }
         Ok(records)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.with("looking for", &"every object", |_| Ok(()))
+    }
+
+    fn news(&self) -> Vec<String> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn load(&self, id: &ObjectId) -> Result<Option<Record>, StoreError> {
@@ -292,13 +332,24 @@ fn is_locked(error: &::sled::Error) -> bool {
     }
 }
 
-/// Copies `dir` to `DIR.damaged-<instant>` beside it.
-fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
+/// The file that the database's log is in, by what it stays while it has its name.
+fn identity(dir: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(dir.join("db")).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Copies `dir` to `DIR.damaged-<instant>` beside it; nothing on a full disk.
+fn set_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
     let stamp = Timestamp::from_system(SystemTime::now()).to_string().replace(':', "");
     let name = dir.file_name().map_or_else(|| "db".into(), |name| name.to_string_lossy().into_owned());
     let aside = dir.with_file_name(format!("{name}.damaged-{stamp}"));
-    copy_tree(dir, &aside).map_err(|source| StoreError::SetAside { path: aside.clone(), source })?;
-    Ok(aside)
+    let Err(source) = copy_tree(dir, &aside) else { return Ok(Some(aside)) };
+    // Half a copy is of no use, and it would be made again and again.
+    let removed = fs::remove_dir_all(&aside);
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if removed.is_ok() => Ok(None),
+        _ => Err(StoreError::SetAside { path: aside, source }),
+    }
 }
 
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {

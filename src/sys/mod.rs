@@ -9,7 +9,9 @@ mod attributes;
 mod bpf;
 mod clone;
 mod exec;
+mod mortal;
 mod mount;
+mod own;
 mod pidfd;
 mod process;
 mod program;
@@ -25,16 +27,18 @@ pub use bpf::{
 };
 pub use clone::{Cloned, Request, clone3, exit, fork, fork_sibling};
 pub use exec::{Pointers, execve};
+pub use mortal::{may_die, mortality};
 pub use mount::{MountChange, mount_setattr};
+pub use own::{Masks, stat_field};
 pub use pidfd::{pidfd_exit_status, pidfd_kill};
 pub use process::{
     CapabilitySets, Instruction, NEW_LISTENER, capset, clear_ambient, clear_securebits, close_between, close_copy,
-    close_from, close_on_exec_from, drop_from_bounding_set, enter_namespaces, getcwd, join_new_session_keyring,
-    keep_over_exec, kill, loopback_up, namespace_kind, raise_ambient, reset_signals, set_groups, set_keep_capabilities,
-    set_limit, set_no_new_privileges, set_not_dumpable, set_seccomp_filter, set_signal_mask, unshare_namespaces,
-    user_namespace_of, wait_for_signal,
+    close_from, close_on_exec_from, drop_from_bounding_set, enter_namespaces, getcwd, is_kept_over_exec,
+    join_new_session_keyring, keep_over_exec, kill, loopback_up, namespace_kind, raise_ambient, reset_signals,
+    set_groups, set_keep_capabilities, set_limit, set_no_new_privileges, set_not_dumpable, set_seccomp_filter,
+    set_signal_mask, unshare_namespaces, user_namespace_of, wait_for_signal,
 };
-pub use program::{Layout, Mapping, heap_end, remap, set_program};
+pub use program::{Layout, Mapping, heap_end, mapped_program, remap, set_program};
 pub use rustix::io::Errno;
 pub use title::Arguments;
 

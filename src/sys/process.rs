@@ -33,6 +33,13 @@ pub fn keep_over_exec(fd: u32) -> Result<(), Errno> {
     done(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) })
 }
 
+/// Whether a descriptor is open and stays so at `execve`.
+pub fn is_kept_over_exec(fd: u32) -> bool {
+    // SAFETY: integers alone, and nothing changes.
+    let flags = unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::c_long::from(libc::FD_CLOEXEC) == 0
+}
+
 /// Sets a limit of the calling process (`prlimit64(2)`); `resource` is a number of getrlimit(2).
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = [soft, hard];
@@ -139,11 +146,12 @@ pub fn set_signal_mask(mask: u64) -> Result<(), Errno> {
     })
 }
 
-/// Every signal has its default effect: an ignored one would stay ignored in the program.
-pub fn reset_signals() {
+/// Each of these signals has its default effect, where bit 0 is signal 1: an ignored one would stay
+/// ignored in the program.
+pub fn reset_signals(mask: u64) {
     // The kernel's sigaction: all zeroes is SIG_DFL, no flags, no restorer, nothing blocked.
     let default = [0u64; 4];
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| mask & 1 << (signal - 1) != 0) {
         // SAFETY: `default` is at least as large as the kernel's sigaction (32 bytes on 64-bit
         // machines), the old action is not asked for, and a default action runs no code of ours.
         // KILL and STOP fail with EINVAL, and are as they should be.

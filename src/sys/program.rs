@@ -3,7 +3,7 @@
 use super::{Errno, last_error};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// A part of a program file in the memory of this process (proc_pid_maps(5)).
+/// A part of a program's file in the memory of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mapping {
     pub start: usize,
@@ -12,7 +12,8 @@ pub struct Mapping {
     pub offset: u64,
     /// `PROT_*` bits.
     pub protection: i32,
-    /// What is there may differ from what is in the file.
+    /// What is there may differ from what is in the file: it is written to now, or was before it was
+    /// protected.
     pub written: bool,
 }
 
@@ -48,6 +49,53 @@ struct MemoryMap {
     exe_fd: u32,
 }
 
+const PAGE: usize = 4096;
+
+/// The parts of the program's file that are mapped, as its headers say (elf(5), `AT_PHDR` of getauxval(3));
+/// none where these can't be found. Allocates.
+pub fn mapped_program() -> Vec<Mapping> {
+    // SAFETY: the call reads what the kernel has put on the first stack, and takes any number.
+    let said = |kind| usize::try_from(unsafe { libc::getauxval(kind) }).unwrap_or(0);
+    let (at, count) = (said(libc::AT_PHDR), said(libc::AT_PHNUM));
+    let first = std::ptr::with_exposed_provenance::<libc::Elf64_Phdr>(at);
+    if first.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the kernel says that so many headers are there; they are part of the program as it was
+    // loaded, are aligned, and nobody writes to them.
+    let headers = unsafe { std::slice::from_raw_parts(first, count) };
+    parts(headers, at)
+}
+
+/// `at` is where the first header is.
+fn parts(headers: &[libc::Elf64_Phdr], at: usize) -> Vec<Mapping> {
+    let find = |kind: u32| headers.iter().find(|header| header.p_type == kind);
+    let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let down = |address: usize| address & !(PAGE - 1);
+    let Some(base) = find(libc::PT_PHDR).and_then(|own| at.checked_sub(number(own.p_vaddr))) else { return Vec::new() };
+    let place = |header: &libc::Elf64_Phdr| base.saturating_add(number(header.p_vaddr));
+    // What the linker writes to before it is protected.
+    let relocated = find(libc::PT_GNU_RELRO).map_or(0, |own| down(place(own).saturating_add(number(own.p_memsz))));
+    let mut found = Vec::new();
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_filesz != 0) {
+        let start = down(place(header));
+        let end = down(place(header).saturating_add(number(header.p_filesz)).saturating_add(PAGE - 1));
+        let has = |flag: u32, protection: i32| if header.p_flags & flag != 0 { protection } else { 0 };
+        let (read, write) = (has(libc::PF_R, libc::PROT_READ), has(libc::PF_W, libc::PROT_WRITE));
+        let protection = read | write | has(libc::PF_X, libc::PROT_EXEC);
+        let written = write != 0;
+        // Where the protected part of what is written to ends.
+        let middle = if written { relocated.clamp(start, end) } else { end };
+        for (start_here, end, protection) in [(start, middle, protection & !write), (middle, end, protection)] {
+            let offset = (header.p_offset & !(PAGE as u64 - 1)) + (start_here - start) as u64;
+            if start_here < end {
+                found.push(Mapping { start: start_here, end, offset, protection, written });
+            }
+        }
+    }
+    found
+}
+
 /// The end of the heap (`brk(2)`).
 pub fn heap_end() -> u64 {
     // SAFETY: an address of zero changes nothing and asks for the present end.
@@ -77,10 +125,12 @@ pub fn remap(mapping: Mapping, file: BorrowedFd<'_>) -> Result<(), Errno> {
     }
     // SAFETY: both are mapped for this length, readable and writable, and do not overlap.
     unsafe { std::ptr::copy_nonoverlapping(at.cast::<u8>(), copy.cast::<u8>(), mapping.length()) };
-    // SAFETY: `copy` is ours alone; its bytes stay.
-    let protected = unsafe { libc::mprotect(copy, mapping.length(), mapping.protection) };
-    if protected < 0 {
-        return Err(last_error());
+    if mapping.protection != protection {
+        // SAFETY: `copy` is ours alone; its bytes stay.
+        let protected = unsafe { libc::mprotect(copy, mapping.length(), mapping.protection) };
+        if protected < 0 {
+            return Err(last_error());
+        }
     }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: in one step the copy takes the place of what it was made from. Nothing was written there

@@ -1,7 +1,5 @@
 //! What others see of a process that executes nothing.
 
-use std::io;
-
 /// Where the kernel keeps the arguments that this process was started with, which anybody may read as
 /// its command line (`arg_start` and `arg_end` of proc_pid_stat(5)).
 #[derive(Debug, Clone, Copy)]
@@ -12,15 +10,12 @@ pub struct Arguments {
 
 impl Arguments {
     /// Those of the calling process. Allocates.
-    pub fn find() -> io::Result<Self> {
-        let stat = std::fs::read_to_string("/proc/self/stat")?;
-        // The name before the bracket may hold anything; behind it the first field is the third.
-        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-        let mut fields = fields.split_ascii_whitespace().skip(48 - 3).map(str::parse);
-        match (fields.next(), fields.next()) {
-            (Some(Ok(start)), Some(Ok(end))) if start != 0 && start < end => Ok(Self { start, end }),
+    pub fn find() -> Option<Self> {
+        let address = |number| usize::try_from(super::stat_field(number)).ok();
+        match (address(48), address(49)) {
+            (Some(start), Some(end)) if start != 0 && start < end => Some(Self { start, end }),
             // Zeroes for one that may not know.
-            _ => Err(io::ErrorKind::InvalidData.into()),
+            _ => None,
         }
     }
 

@@ -82,7 +82,7 @@ fn touched(canary: &Path) -> bool {
 #[test]
 #[ignore = "needs root"]
 fn a_container_cannot_overwrite_the_runtime() {
-    judge("SealedProgram", |guard| {
+    judge("HiddenProgram", |guard| {
         let attacker = r#"
             mkfifo /tmp/hold
             until [ "$found" ]; do
@@ -111,8 +111,11 @@ fn a_container_cannot_overwrite_the_runtime() {
         let mut command = Command::new(&victim);
         command.arg("--root").arg(bundle.path("state")).args(["exec", &bundle.id()]);
         command.args(["/proc/self/exe", "--log", "/tmp/hold", "state", "none"]).stdin(Stdio::null());
-        without(command, guard).output().unwrap();
-        bundle.wait("the attack", || bundle.path("rootfs/tmp/tried").exists());
+        let answer: Answer = without(command, guard).output().unwrap().into();
+        // What our process shows has no program in it: nobody waits for a reader.
+        if !answer.err.contains("exec format error") {
+            bundle.wait("the attack", || bundle.path("rootfs/tmp/tried").exists());
+        }
 
         fs::read(&victim).unwrap().starts_with(b"evil")
     });
@@ -141,7 +144,9 @@ fn a_container_cannot_look_into_a_process_on_its_way() {
 
         let look = r#"
             for process in /proc/[0-9]*; do
-                [ "$(cat $process/comm)" = plim-init ] && seen=$((seen + 1)) && readlink $process/root && echo inside
+                [ "$(cat $process/comm)" = plim-init ] || continue
+                seen=$((seen + 1))
+                { readlink $process/root || readlink $process/exe || ls $process/map_files/*; } && echo inside
             done
             echo "seen $seen""#;
         let answer = first.call(&["exec", &first.id(), "/bin/sh", "-c", look]);

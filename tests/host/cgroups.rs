@@ -10,7 +10,7 @@ fn place(pid: u32) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-fn unified_mount() -> Option<String> {
+pub fn unified_mount() -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let unified = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
     unified.split(' ').nth(1).map(str::to_owned)

@@ -228,3 +228,31 @@ fn limits_that_are_set_by_hand_hold_above_the_manifest_until_they_are_taken_back
     });
     assert_eq!(host.pid("web"), before);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn the_history_of_an_object_tells_each_change_also_when_it_is_gone() {
+    let mut host = Host::up();
+    host.write("web.yaml", &sleeper("web", "  resources: {memory: {limit: 64Mi}}\n"));
+    host.pid("web");
+    host.write("web.yaml", &sleeper("web", "  resources: {memory: {limit: 80Mi}}\n"));
+    host.wait("web", "resized", |item| item["status"]["resources"]["actuated"]["memory"]["limit"] == "80Mi");
+    let told = || host.ok(["history", "web"]);
+    host.until("both changes are told", || told().lines().count() == 2);
+
+    let lines = told();
+    let (first, second) = lines.split_once('\n').unwrap();
+    assert!(first.contains("starting") && first.contains("created: running as process"), "{first}");
+    assert!(second.contains("live") && second.contains("memory.limit 64Mi → 80Mi: written and read back"), "{second}");
+    let json = host.ok(["history", "web", "--json"]);
+    assert!(json.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{json}");
+
+    host.kill_agent();
+    host.start();
+    host.pid("web");
+    assert!(host.ok(["history", "web"]).starts_with(&lines), "a new agent knows it too");
+    host.delete("web.yaml");
+    host.gone("web");
+    assert!(host.ok(["history", "web"]).contains("removing"));
+    assert_eq!(host.plim(["history", "wbe"]).status.code(), Some(3));
+}

@@ -24,6 +24,10 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub struct Host {
     pub dir: PathBuf,
     pub manifests: PathBuf,
+    /// The program, with its keeper beside it.
+    pub bin: PathBuf,
+    /// What the next agent gets beside the test's own environment.
+    pub environment: Vec<(String, String)>,
     agent: Option<Child>,
 }
 
@@ -38,7 +42,7 @@ impl Host {
         // A sticky parent passes; a group-writable directory would not.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(&manifests, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { dir, manifests, agent: None }
+        Self { dir, manifests, bin: plim_bin(), environment: Vec::new(), agent: None }
     }
 
     /// The same with `plim up` running on it.
@@ -59,18 +63,33 @@ impl Host {
 
     /// The same with more options.
     pub fn start_with(&mut self, options: &[&str]) {
+        self.begin(options);
+        self.until("the agent answers", || self.plim(["status"]).status.success());
+    }
+
+    /// The same without waiting for an answer.
+    pub fn begin(&mut self, options: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("up.log")).unwrap();
         let agent = self
             .command(["up"])
             .arg(&self.manifests)
             .args(options)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
         self.agent = Some(agent);
-        self.until("the agent answers", || self.plim(["status"]).status.success());
+    }
+
+    /// Whether the agent has ended by itself; then there is none any more.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.agent.as_mut().is_none_or(|agent| agent.try_wait().unwrap().is_some());
+        if ended {
+            self.agent = None;
+        }
+        ended
     }
 
     /// The same with a standard output whose reader has gone.
@@ -107,7 +126,7 @@ impl Host {
     }
 
     fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
-        let mut command = Command::new(plim_bin());
+        let mut command = Command::new(&self.bin);
         command.arg("--root").arg(self.root()).args(args).env_remove("PLIM_ROOT").env("NO_COLOR", "1");
         command
     }
@@ -149,6 +168,65 @@ impl Host {
         let list: Value = serde_json::from_str(&self.ok(["get", "containers", "-A", "-o", "json"])).unwrap();
         assert_eq!(list["kind"], "List");
         list["items"].as_array().unwrap().clone()
+    }
+
+    /// The same of an agent that may not be there.
+    pub fn items_if_any(&self) -> Option<Vec<Value>> {
+        let output = self.plim(["get", "containers", "-A", "-o", "json"]);
+        let list: Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(list["items"].as_array()?.clone())
+    }
+
+    /// `plim status -o json`.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.ok(["status", "-o", "json"])).unwrap()
+    }
+
+    pub fn keeper_pid(&self) -> u32 {
+        let mut found = None;
+        self.until("a keeper", || {
+            found = self.status()["keeperPid"].as_u64();
+            found.is_some()
+        });
+        u32::try_from(found.expect("until returns when it is found")).unwrap()
+    }
+
+    /// The keeper of this root, if one runs, from the list of all processes.
+    pub fn keeper(&self) -> Option<u32> {
+        let root = self.root().display().to_string();
+        let found = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
+            let text = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            text.starts_with(b"plim-keeper\0") && String::from_utf8_lossy(&text).contains(&root)
+        })?;
+        found.file_name().to_str()?.parse().ok()
+    }
+
+    /// What of this root is on the machine: cgroups, mounts, processes, directories, by their names.
+    pub fn census(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for mount in cgroup_mounts() {
+            let parent = mount.join(self.cgroup_parent().trim_start_matches('/'));
+            let mut groups = Vec::new();
+            inner(&parent, &mut groups);
+            for group in groups {
+                let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+                // The keeper comes and goes under other numbers.
+                let keeper = group.ends_with("keeper");
+                let procs = procs.lines().filter(|_| !keeper).map(str::to_owned).collect::<Vec<_>>().join(" ");
+                found.push(format!("{}: {procs}", group.display()));
+            }
+        }
+        let root = self.root().display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        found.extend(mounts.lines().filter(|line| line.contains(&root)).map(str::to_owned));
+        for dir in ["lib/instances", "run/instances", "log"] {
+            let mut dirs = Vec::new();
+            inner(&self.root().join(dir), &mut dirs);
+            found.extend(dirs.into_iter().map(|dir| dir.display().to_string()));
+        }
+        found.extend(self.keeper().map(|_| "a keeper".to_owned()));
+        found.sort();
+        found
     }
 
     pub fn item(&self, name: &str) -> Option<Value> {
@@ -244,7 +322,8 @@ impl Drop for Host {
         if std::thread::panicking() {
             eprintln!("{}", self.story());
         }
-        if self.agent.is_none() {
+        if self.has_ended() {
+            self.environment.clear();
             self.start();
         }
         let mut agent = self.agent.take().expect("started above");
@@ -274,7 +353,8 @@ fn sweep() {
         if Path::new("/proc").join(owner).exists() {
             continue;
         }
-        let mut host = Host { manifests: path.join("manifests"), dir: path, agent: None };
+        let manifests = path.join("manifests");
+        let mut host = Host { manifests, dir: path, bin: plim_bin(), environment: Vec::new(), agent: None };
         if host.root().exists() {
             fs::create_dir_all(&host.manifests).unwrap();
             host.start();
@@ -318,6 +398,11 @@ fn inner(dir: &Path, found: &mut Vec<PathBuf>) {
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
     assert!(status.success());
+}
+
+/// The same to a process that may have gone.
+pub fn try_signal(pid: u32, name: &str) {
+    drop(Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).output().unwrap());
 }
 
 pub fn pid(item: &Value) -> u32 {

@@ -341,34 +341,6 @@ fn a_limit_changed_by_hand_is_corrected() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_ignore_drift_names_is_left_and_everything_else_is_set_back() {
-    let host = Host::up();
-    let with = |memory: u32, more: &str| {
-        let limits = format!("memory: {{limit: {memory}Mi}}, pids: {{limit: 64}}");
-        sleeper("web", &format!("  resources: {{{limits}}}\n{more}"))
-    };
-    let left = "  ignoreDrift: [/spec/resources/memory/limit]\n";
-    host.write("web.yaml", &with(64, left));
-    let before = host.pid("web");
-    let pids = ["pids.max", "pids.max"];
-    let mi = |count: u64| (count << 20).to_string();
-
-    fs::write(host.control_file("default_web", MEMORY), mi(96)).unwrap();
-    fs::write(host.control_file("default_web", pids), "999").unwrap();
-    host.ok(["reconcile"]);
-    host.until("the processes' limit is set back", || host.control("default_web", pids) == "64");
-    assert_eq!(host.control("default_web", MEMORY), mi(96), "the memory's is left");
-
-    host.write("web.yaml", &with(128, left));
-    host.until("what the manifest changes is written", || host.control("default_web", MEMORY) == mi(128));
-    fs::write(host.control_file("default_web", MEMORY), mi(96)).unwrap();
-    host.write("web.yaml", &with(128, ""));
-    host.until("from now on it is set back", || host.control("default_web", MEMORY) == mi(128));
-    assert_eq!(host.pid("web"), before);
-}
-
-#[test]
-#[ignore = "needs root"]
 fn what_another_needs_starts_before_it_and_stops_after_it() {
     let mut host = Host::up();
     let said = |name: &str, more: &str| {

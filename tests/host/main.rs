@@ -6,8 +6,13 @@
 
 mod cgroups;
 mod commands;
+mod database;
+mod drift;
+mod dying;
 mod failure;
 mod fixture;
 mod isolation;
+mod keeper;
+mod kills;
 mod lifecycle;
 mod sources;

@@ -3,11 +3,12 @@
 use crate::fixture::{Answer, Bundle};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Through a shell, which passes descriptors as callers do; `$0` is the runtime's own command line up to
@@ -22,7 +23,7 @@ fn by_shell(bundle: &Bundle, script: &str) -> Answer {
 #[test]
 #[ignore = "needs root"]
 fn a_process_that_waits_for_its_start_has_only_what_it_needs() {
-    for (preserve, words) in [(0, ""), (2, "--preserve-fds 2")] {
+    for (preserve, words) in [(0, ""), (2, "--preserve-fds 2"), (2, "--preserve-fds 5")] {
         let bundle = Bundle::new("ls /proc/self/fd | wc -l; readlink /proc/self/fd/3; true");
         let create = format!(
             "exec 3</etc/passwd 4</etc/group 8</etc 9</etc; \"$0\" --root \"$ROOT\" create {words} --bundle \"$1\" \"$2\" >$1/out 2>$1/err"
@@ -51,6 +52,53 @@ fn a_process_that_waits_for_its_start_has_only_what_it_needs() {
         let expected = if preserve == 0 { "4\n" } else { "6\n/etc/passwd\n" };
         bundle.wait("its output", || fs::read_to_string(bundle.path("out")).unwrap() == expected);
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_a_process_shows_as_its_program_is_an_empty_file_and_nothing_names_ours() {
+    let bundle = Bundle::new("true");
+    assert_eq!(bundle.create().code, Some(0));
+    let state: Value = serde_json::from_str(&bundle.on(&["state"]).out).unwrap();
+    let process = format!("/proc/{}", state["pid"]);
+
+    assert_eq!(fs::read_link(format!("{process}/exe")).unwrap(), Path::new("/memfd:plim-oci (deleted)"));
+    assert_eq!(fs::read(format!("{process}/exe")).unwrap(), b"");
+    let append = |path: &Path| fs::OpenOptions::new().append(true).open(path).and_then(|mut file| file.write_all(b"x"));
+    assert!(append(Path::new(&format!("{process}/exe"))).is_err());
+    let own = crate::fixture::runtime();
+    let maps = fs::read_to_string(format!("{process}/maps")).unwrap();
+    assert!(!maps.contains(own.to_str().unwrap()), "{maps}");
+    // Where its code is mapped nobody can write to it, not even from outside.
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let mapped = fs::read_dir(format!("{process}/map_files")).unwrap().map(|entry| entry.unwrap().path());
+    let mapped: Vec<_> = mapped.filter(|path| inode(path) == inode(&own)).collect();
+    assert!(!mapped.is_empty() && !mapped.iter().any(|path| append(path).is_ok()), "{maps}");
+}
+
+/// As where it may make no mounts: a file in memory is in none.
+#[test]
+#[ignore = "needs root"]
+fn what_can_not_be_mounted_is_copied_and_the_copy_sealed() {
+    let bundle = Bundle::new("true");
+    bundle.write();
+    let program = fs::read(crate::fixture::runtime()).unwrap();
+    let memory = rustix::fs::memfd_create("started", rustix::fs::MemfdFlags::empty()).unwrap();
+    // Through this descriptor, which does not make the file one that is written to, and can't be executed.
+    let mut memory = fs::File::from(memory);
+    memory.write_all(&program).unwrap();
+    let mut command = Command::new(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    command.arg("--root").arg(bundle.path("state")).args(["create", "--bundle"]).arg(bundle.path("")).arg(bundle.id());
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{status}");
+
+    let state: Value = serde_json::from_str(&bundle.on(&["state"]).out).unwrap();
+    let shown = format!("/proc/{}/exe", state["pid"]);
+    assert_eq!(fs::read_link(&shown).unwrap(), Path::new("/memfd:plim-oci (deleted)"));
+    assert!(fs::read(&shown).unwrap() == program);
+    let seals = rustix::fs::fcntl_get_seals(fs::File::open(&shown).unwrap()).unwrap();
+    assert!(seals.contains(rustix::fs::SealFlags::WRITE | rustix::fs::SealFlags::SEAL), "{seals:?}");
+    assert_eq!(bundle.on(&["start"]).code, Some(0));
 }
 
 #[test]

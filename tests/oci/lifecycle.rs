@@ -1,6 +1,6 @@
 //! From `create` to `delete`, and what the program finds inside.
 
-use crate::fixture::{Bundle, cgroup_directories};
+use crate::fixture::{Bundle, cgroup_directories, in_mounts_of_its_own};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -281,6 +281,22 @@ fn limits_are_in_the_kernel_and_change_while_it_runs() {
 #[test]
 #[ignore = "needs root"]
 fn a_paused_container_stands_still_and_can_be_deleted() {
+    stands_still_and_is_deleted();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn where_v1_has_it_all_a_container_gets_its_freezer_when_it_is_paused() {
+    in_mounts_of_its_own(|| {
+        let unified = std::path::Path::new("/sys/fs/cgroup/unified");
+        if unified.join("cgroup.procs").exists() {
+            rustix::mount::unmount(unified, rustix::mount::UnmountFlags::DETACH).unwrap();
+            stands_still_and_is_deleted();
+        }
+    });
+}
+
+fn stands_still_and_is_deleted() {
     let bundle = Bundle::new("exec sleep 1000");
     bundle.create();
     bundle.on(&["start"]);

@@ -535,6 +535,69 @@ fn a_root_is_also_changed_to_without_a_pivot() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_source_in_the_root_has_what_has_been_mounted_there() {
+    let ids = |inside: u32, outside: u32| json!([{"containerID": inside, "hostID": outside, "size": 10}]);
+    for (user, mapped) in [(false, false), (false, true), (true, false)] {
+        let mut bundle = Bundle::new("cat /copy/low/file /copy/deep/low/file; stat -c %u /copy/low");
+        for place in ["low", "deep"] {
+            bundle.directory(&format!("rootfs/tree/{place}"));
+        }
+        fs::write(bundle.directory("shared").join("file"), "from the host\n").unwrap();
+        let root = bundle.path("rootfs");
+        let below = |path: &str| root.join(path).to_str().unwrap().to_owned();
+        let shared = bundle.path("shared");
+        std::os::unix::fs::chown(&shared, Some(3), Some(3)).unwrap();
+        bundle.mount(json!({"destination": "/tree/low", "source": shared, "options": ["bind"]}));
+        bundle.mount(json!({"destination": "/tree/deep", "type": "tmpfs", "source": "tmpfs"}));
+        bundle.mount(json!({"destination": below("tree/deep"), "source": below("tree"), "options": ["rbind", "ro"]}));
+        let mut copy = json!({"destination": "/copy", "source": below("tree"), "options": ["rbind", "rprivate"]});
+        if mapped {
+            copy["options"].as_array_mut().unwrap().push(json!("ridmap"));
+            (copy["uidMappings"], copy["gidMappings"]) = (ids(0, 70), ids(0, 70));
+        }
+        bundle.mount(copy);
+        if user {
+            bundle.user_namespace(&json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]));
+            bundle.open_to(100_000);
+        }
+
+        let answer = bundle.run();
+
+        let owner = if mapped {
+            "73"
+        } else if user {
+            "65534"
+        } else {
+            "3"
+        };
+        assert_eq!(well(&answer), format!("from the host\nfrom the host\n{owner}"), "{user} {mapped}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn another_command_has_the_same_root_without_a_pivot() {
+    for hooks in [json!({}), json!({"createRuntime": [{"path": "/bin/true"}]})] {
+        let mut bundle = Bundle::new("sleep 1000");
+        fs::write(bundle.path("rootfs/etc/marker"), "own\n").unwrap();
+        bundle.config["hooks"] = hooks;
+        bundle.write();
+        let place = bundle.path("");
+        let words = ["run", "--no-pivot", "--detach", "--bundle", place.to_str().unwrap(), &bundle.id()];
+        let mut command = bundle.command(&words);
+        // Nobody has to wait for the end of its output.
+        let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
+        assert_eq!(status.unwrap().code(), Some(0));
+
+        let answer = bundle.call(&["exec", &bundle.id(), "cat", "/etc/marker"]);
+
+        assert_eq!(well(&answer), "own");
+        bundle.on(&["delete", "--force"]);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn without_a_pivot_no_proc_that_hides_nothing_is_in_reach() {
     for user in [false, true] {
         for option in ["--preserve-fds=0", "--no-pivot"] {

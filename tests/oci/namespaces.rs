@@ -202,7 +202,6 @@ fn without_a_mount_namespace_there_is_a_root_and_nothing_is_mounted_or_hidden() 
     bundle.config["process"]["args"] = json!(["/busy", "1000"]);
     fs::copy("/bin/sleep", bundle.path("rootfs/busy")).unwrap();
     namespaces(&mut bundle).retain(|entry| entry["type"] != "mount");
-    bundle.config["root"]["readonly"] = json!(false);
     let answer = bundle.create();
     let expected = "linux.maskedPaths: takes a mount namespace: it would change the host's mounts";
     assert!(answer.code == Some(1) && answer.err.contains(expected), "{answer:?}");
@@ -216,10 +215,129 @@ fn without_a_mount_namespace_there_is_a_root_and_nothing_is_mounted_or_hidden() 
     assert!(answer.code == Some(0) && answer.err.contains(expected), "{answer:?}");
     let number = pid(&bundle);
 
-    assert_eq!(fs::read_link(format!("/proc/{number}/root")).unwrap(), bundle.path("rootfs"));
+    assert!(fs::exists(format!("/proc/{number}/root/busy")).unwrap());
+    let refused = fs::write(format!("/proc/{number}/root/new"), "").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    fs::write(bundle.path("rootfs/new"), "").unwrap();
+    // There is no shell in it, but on the host.
+    let exec = bundle.call(&["exec", &bundle.id(), "/bin/sh", "-c", "echo host"]);
+    assert!(exec.code == Some(255) && exec.err.contains("exec /bin/sh: no such file"), "{exec:?}");
     assert_eq!(fs::read_link(format!("/proc/{number}/ns/mnt")).unwrap(), fs::read_link("/proc/self/ns/mnt").unwrap());
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
     bundle.on(&["delete", "--force"]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn hooks_of_the_host_run_there_also_when_namespaces_are_joined() {
+    let first = Bundle::new("exec sleep 1000");
+    assert_eq!(first.create().code, Some(0));
+    let number = pid(&first);
+    let mut second = Bundle::new("readlink /proc/self/ns/net");
+    for entry in namespaces(&mut second) {
+        let kind = entry["type"].as_str().unwrap().to_owned();
+        if let Some((_, file)) = FILES.iter().find(|(name, _)| *name == kind && kind != "mount") {
+            entry["path"] = json!(format!("/proc/{number}/ns/{file}"));
+        }
+    }
+    let out = second.path("seen");
+    let script = format!("cd /proc/self/ns; readlink net uts ipc pid >> {}", out.display());
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    second.config["hooks"] = json!({"createRuntime": hook, "poststart": hook});
+
+    let answer = second.run();
+
+    let theirs = fs::read_link(format!("/proc/{number}/ns/net")).unwrap();
+    assert_eq!(Some(well(&answer)), theirs.to_str());
+    let own = ["net", "uts", "ipc", "pid"].map(|file| fs::read_link(format!("/proc/self/ns/{file}")).unwrap());
+    let once: String = own.iter().map(|link| format!("{}\n", link.display())).collect();
+    assert_eq!(fs::read_to_string(out).unwrap(), once.repeat(2));
+    first.on(&["delete", "--force"]);
+}
+
+/// Runs `test` in a network namespace of its own: a thread takes it along to what it starts.
+fn on_a_network_of_its_own(test: impl FnOnce() + Send + 'static) {
+    let outer = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(outer).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// With ip(8), which may not be there: then nobody can say.
+fn ip(words: &str) -> bool {
+    std::process::Command::new("ip").args(words.split(' ')).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn network_devices_come_along_with_their_addresses_and_are_up() {
+    on_a_network_of_its_own(|| {
+        if !ip("tuntap add plain0 mode tap") || !ip("tuntap add named0 mode tap") {
+            return;
+        }
+        for words in [
+            "addr add 10.9.8.7/24 brd 10.9.8.255 dev named0",
+            "addr add 10.9.9.1 peer 10.9.9.2/32 dev named0",
+            "addr add 10.9.7.1/24 dev named0 scope link",
+            "link set named0 address 02:00:00:00:00:07 mtu 1400",
+            "link set named0 up",
+        ] {
+            assert!(ip(words), "{words}");
+        }
+        for user in [false, true] {
+            if user {
+                // Those of a namespace that has ended end with it, as they are not real.
+                assert!(ip("tuntap add plain0 mode tap") && ip("tuntap add named0 mode tap"));
+                assert!(ip("addr add 10.9.8.7/24 dev named0"));
+            }
+            let mut bundle = Bundle::new("ip -o -4 addr show; ip -o link show plain0; ip link show inner0");
+            let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+            if user {
+                mapped(&mut bundle, &mapping, &mapping);
+            }
+            bundle.config["linux"]["netDevices"] = json!({"plain0": {}, "named0": {"name": "inner0"}});
+
+            let answer = bundle.run();
+
+            let seen = well(&answer);
+            assert!(seen.contains("inner0    inet 10.9.8.7/24"), "{seen}");
+            assert_eq!(seen.matches(",UP").count(), 2, "{seen}");
+            if !user {
+                assert!(seen.contains("brd 10.9.8.255 scope global") && seen.contains("10.9.9.1 peer 10.9.9.2/32"));
+                assert!(seen.contains("mtu 1400") && seen.contains("02:00:00:00:00:07"), "{seen}");
+            }
+            assert!(!seen.contains("10.9.7.1"), "{seen}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn network_devices_that_cannot_come_along_are_named() {
+    on_a_network_of_its_own(|| {
+        for (devices, own, expected) in [
+            (json!({"none0": {}}), true, "linux.netDevices[\"none0\"]: finding the device: No such device"),
+            (json!({"a/b": {}}), true, "linux.netDevices[\"a/b\"]: \"a/b\" is not the name of a device"),
+            (json!({"lo": {"name": "a%d"}}), true, "linux.netDevices[\"lo\"]: \"a%d\" is not the name"),
+            (json!({"a": {"name": "c"}, "b": {"name": "c"}}), true, "linux.netDevices[\"b\"]: another one is c inside"),
+            (json!({"lo": {}}), false, "linux.netDevices: take a network namespace"),
+            (json!({"lo": {}}), true, "linux.netDevices[\"lo\"]: moving it into the container as lo: "),
+        ] {
+            let mut bundle = Bundle::new("true");
+            bundle.config["linux"]["netDevices"] = devices;
+            if !own {
+                namespaces(&mut bundle).retain(|entry| entry["type"] != "network");
+            }
+
+            let answer = bundle.run();
+
+            assert!(answer.code == Some(1) && answer.err.contains(expected), "{answer:?}");
+            assert!(bundle.is_gone());
+        }
+    });
 }
 
 #[test]

@@ -137,3 +137,26 @@ fn a_terminal_that_nobody_reads_any_more_hangs_up() {
     assert!(matches!(run.wait().unwrap().code(), Some(4 | 129)));
     assert!(bundle.is_gone());
 }
+
+#[test]
+#[ignore = "needs root"]
+fn without_a_mount_namespace_a_terminal_is_one_of_the_hosts() {
+    let mut bundle = Bundle::new("[ -t 0 ] && [ -t 1 ] && echo terminal");
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|entry| entry["type"] != "mount");
+    for field in ["maskedPaths", "readonlyPaths"] {
+        bundle.config["linux"].as_object_mut().unwrap().remove(field);
+    }
+    bundle.config["process"]["terminal"] = json!(true);
+    // With nothing mounted a shell needs its libraries in the root.
+    let needed = std::process::Command::new("ldd").arg("/bin/sh").output().unwrap().stdout;
+    let needed = String::from_utf8(needed).unwrap();
+    for path in needed.split_whitespace().filter(|word| word.starts_with('/')).chain(["/bin/sh"]) {
+        let place = bundle.path("rootfs/usr").join(path.strip_prefix("/usr/").unwrap_or(&path[1..]));
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::copy(path, place).unwrap();
+    }
+
+    let answer = bundle.run();
+
+    assert!(answer.code == Some(0) && answer.out == "terminal", "{answer:?}");
+}

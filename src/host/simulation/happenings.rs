@@ -186,10 +186,16 @@ impl Simulation {
                 }
             }
             11 => {
-                if let Some(group) =
-                    life.and_then(|life| self.world.lives.get_mut(&life)).and_then(|life| life.group.as_mut())
+                let how = self.world.dice.roll(4);
+                if let Some(life) = life.and_then(|life| self.world.lives.get_mut(&life))
+                    && let Some(group) = &mut life.group
                 {
-                    group.insert("memory.max".to_owned(), "12345".to_owned());
+                    match how {
+                        0 => drop(group.insert("memory.max".to_owned(), "12345".to_owned())),
+                        1 => drop(group.remove("memory.max")),
+                        2 => group.clear(),
+                        _ => life.group = None,
+                    }
                     self.say(|| format!("{object} drifts"));
                 }
             }

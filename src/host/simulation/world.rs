@@ -209,9 +209,8 @@ impl World {
             }
             Action::Resize { instance, from: _, to, ignored: _ } => {
                 let Some(life) = self.lives.get_mut(instance) else { return Err(failure("no such cgroup")) };
-                let (Some(group), Some(process)) = (&mut life.group, &life.process) else {
-                    return Err(failure("no such cgroup"));
-                };
+                let Some(process) = &life.process else { return Err(failure("no such cgroup")) };
+                let group = life.group.get_or_insert_default();
                 let mut actuated = to.clone();
                 let mut deferred = None;
                 if to.memory.limit.is_some_and(|limit| limit.0 < process.uses) {

@@ -103,6 +103,8 @@ impl Server {
                 done.map(|()| Some(Reply::Done))
                     .map_err(|error| Refused(Fault::Other, format!("opening the log file: {error}")))
             }),
+            // The program that is asked for answers, unless it is refused.
+            Request::Upgrade { program } => self.upgrade(Some(asker), &program).map(|()| None),
             Request::Shutdown { force } => self.shutdown(force).map(|()| Some(Reply::Done)),
         };
         match done {

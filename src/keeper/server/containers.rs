@@ -11,7 +11,7 @@ use super::{
 };
 use crate::sandbox::{self, Launched, Stdio};
 use crate::spec::InstanceId;
-use crate::sys;
+use crate::sys::{self, may_die};
 use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource};
@@ -46,6 +46,7 @@ impl Server {
                 return Err(failed(&error));
             }
         };
+        may_die("keeper: streams made");
         let launched = (|| {
             let out = stdout.for_container().map_err(|error| failed(&error))?;
             let err = stderr.for_container().map_err(|error| failed(&error))?;
@@ -53,6 +54,7 @@ impl Server {
             sandbox::launch(&script, stdio, None, seccomp.as_ref().map(AsFd::as_fd))
                 .map_err(|error| not_launched(&script, &error))
         })();
+        may_die("keeper: cloned");
         let launched = match launched {
             Ok(launched) => launched,
             Err(refused) => {
@@ -68,13 +70,19 @@ impl Server {
         let state = State::Starting { report, script: Box::new(script), asker };
         let container = Container::new(instance, child, state, log, Some(stdout), Some(stderr));
         self.keep(id, container);
-        self.deadlines.insert((Instant::now() + self.start_timeout, Source::Report(id)));
+        self.deadlines.insert((Instant::now() + self.options.start_timeout, Source::Report(id)));
         Ok(())
     }
 
     /// Watches everything of a container.
     pub(super) fn keep(&mut self, id: u64, container: Container) {
-        let mut watched = self.watch(container.child.pidfd(), Source::Process(id));
+        let mut watched = match container.state {
+            // Whose end is known has nothing to tell any more, and would go on telling it.
+            State::Exited(_) => Ok(()),
+            State::Starting { .. } | State::Failing { .. } | State::Running => {
+                self.watch(container.child.pidfd(), Source::Process(id))
+            }
+        };
         for (stream, source) in [(&container.stdout, Source::Stdout(id)), (&container.stderr, Source::Stderr(id))] {
             if let Some(stream) = stream {
                 watched = watched.and_then(|()| self.watch(stream.fd(), source));
@@ -109,7 +117,9 @@ impl Server {
         let since = exit::now();
         container.since = since;
         self.end_of_starting(id, State::Running);
+        may_die("keeper: executed");
         self.reply(asker, Reply::Started(Started { pid, since }));
+        may_die("keeper: answered");
         self.broadcast(Event::Started { instance, pid });
     }
 
@@ -138,7 +148,10 @@ impl Server {
         self.reported(id);
         let Some(container) = self.containers.get(&id) else { return };
         match container.child.collect() {
-            Ended::As(exit) => self.finish(id, exit),
+            Ended::As(exit) => {
+                may_die("keeper: collected");
+                self.finish(id, exit);
+            }
             Ended::NotYet => {}
             Ended::Uncollected => {
                 // It is readable from now on; what is still to come is the hang-up that tells of its collection.
@@ -173,7 +186,10 @@ impl Server {
                 self.refuse(asker, Refused(Fault::StartFailed, text.clone()));
                 self.broadcast(Event::StartFailed { instance, text });
             }
-            State::Running | State::Exited(_) => self.broadcast(Event::Exited { instance, exit }),
+            State::Running | State::Exited(_) => {
+                self.broadcast(Event::Exited { instance, exit });
+                may_die("keeper: end told");
+            }
         }
     }
 
@@ -198,7 +214,10 @@ impl Server {
             return Err(Refused(Fault::Invalid, format!("{signal} is not a signal")));
         }
         match sys::pidfd_kill(container.child.pidfd(), signal) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                may_die("keeper: signalled");
+                Ok(())
+            }
             Err(Errno::SRCH) => Err(Refused(Fault::NotFound, format!("{instance} has ended"))),
             Err(errno) => Err(Refused(Fault::Other, format!("sending signal {signal} to {instance}: {errno}"))),
         }
@@ -211,6 +230,7 @@ impl Server {
         }
         let id = self.by_instance[instance];
         self.drop_container(id);
+        may_die("keeper: released");
         Ok(())
     }
 
@@ -242,6 +262,7 @@ impl Server {
         let since = container.since;
         let id = self.number();
         self.keep(id, container);
+        may_die("keeper: taken over");
         Ok(Reply::Started(Started { pid, since }))
     }
 
@@ -259,6 +280,7 @@ impl Server {
             execs: count(self.execs.len()),
             connections: count(self.connections.len()),
             wakeups: self.wakeups,
+            upgrades: self.upgrades,
         }
     }
 

@@ -39,7 +39,7 @@ impl Server {
             .and_then(|()| self.watch_report(&report, Source::ExecReport(id)));
         let state = State::Starting { report, script: Box::new(script), asker };
         self.execs.insert(id, Exec { instance, child, state });
-        self.deadlines.insert((Instant::now() + self.start_timeout, Source::ExecReport(id)));
+        self.deadlines.insert((Instant::now() + self.options.start_timeout, Source::ExecReport(id)));
         if let Err(errno) = watched {
             self.exec_failed(id, not_started(format!("watching the process: {errno}")));
         }

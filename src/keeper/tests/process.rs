@@ -24,7 +24,7 @@ fn serves_when_it_is_told_to() {
         options.start_timeout = Duration::from_millis(timeout);
     }
     let listener = daemon::bind(&options.socket()).unwrap();
-    daemon::serve(listener, &options).unwrap();
+    daemon::serve(listener, options).unwrap();
 }
 
 /// A keeper in a process of its own, that ends with its containers when the test does.

@@ -1,6 +1,6 @@
 //! `linux`, without its resources.
 
-use super::{Later, Resources, or_null};
+use super::{Resources, or_null};
 use crate::sandbox::seccomp::{Action, Rule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,8 +34,23 @@ pub struct Linux {
     #[serde(deserialize_with = "or_null")]
     pub mount_label: String,
     pub personality: Option<Personality>,
-    pub net_devices: Later,
+    #[serde(deserialize_with = "or_null")]
+    pub net_devices: BTreeMap<String, NetDevice>,
     pub memory_policy: Option<MemoryPolicy>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct NetDevice {
+    /// That of the host, where there is none.
+    #[serde(default, deserialize_with = "or_null")]
+    pub name: String,
+}
+
+impl NetDevice {
+    /// What a device of the host is called in the container.
+    pub fn inside<'a>(&'a self, outside: &'a str) -> &'a str {
+        if self.name.is_empty() { outside } else { &self.name }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -1,18 +1,18 @@
 //! `config.json` as the OCI runtime specification (1.3) has it, the part for Linux.
 //!
-//! What the specification does not know is ignored, as it demands. What it knows is either here with
-//! a type of its own, or here as [`Later`]: refused with its path when it asks for anything. Nothing
-//! that is asked for is silently left out.
+//! What the specification does not know is ignored, as it demands. What it knows has a type of its own
+//! here: nothing that is asked for is silently left out.
 
 mod hooks;
 mod linux;
+mod place;
 mod process;
 mod resources;
 
 pub use hooks::{Hook, Hooks};
 pub use linux::{
     Arch, Clock, ClockOffset, Device, DeviceKind, IdMapping, IntelRdt, Linux, MemoryFlag, MemoryMode, MemoryPolicy,
-    NamespaceEntry, NamespaceKind, Personality, PersonalityDomain, RootPropagation, Seccomp, SeccompFlag,
+    NamespaceEntry, NamespaceKind, NetDevice, Personality, PersonalityDomain, RootPropagation, Seccomp, SeccompFlag,
 };
 pub use process::{
     Capabilities, ConsoleSize, CpuAffinity, IoClass, IoPriority, Process, Rlimit, Scheduler, SchedulerFlag,
@@ -23,7 +23,7 @@ pub use resources::{
     Throttle, WeightDevice,
 };
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -91,25 +91,6 @@ pub struct Mount {
     pub gid_mappings: Vec<IdMapping>,
 }
 
-/// A part of the specification that is refused until it is supported, unless it asks for nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Later(serde_json::Value);
-
-impl Later {
-    pub fn refuse(&self, path: impl Into<String>) -> Result<(), Invalid> {
-        use serde_json::Value;
-        let asks = match &self.0 {
-            Value::Null | Value::Bool(false) => false,
-            Value::Bool(true) | Value::Number(_) => true,
-            Value::String(text) => !text.is_empty(),
-            Value::Array(list) => !list.is_empty(),
-            Value::Object(map) => map.values().any(|value| Self(value.clone()).refuse("").is_err()),
-        };
-        if asks { Err(Invalid::new(path, "not supported yet")) } else { Ok(()) }
-    }
-}
-
 /// Programs written in Go say `null` for an empty list.
 pub(super) fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
@@ -119,15 +100,7 @@ pub(super) fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 
 /// Reads one JSON text; an error names the place.
 pub fn parse<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Invalid> {
-    // Keeping the path costs as much as parsing, and is needed only for what went wrong.
-    if let Ok(value) = serde_json::from_slice(text) {
-        return Ok(value);
-    }
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut reader)
-        .map_err(|error| Invalid::new(error.path().to_string(), error.inner().to_string()))?;
-    reader.end().map_err(|error| Invalid::new(".", error.to_string()))?;
-    Ok(value)
+    serde_json::from_slice(text).map_err(|error| Invalid::new(place::of(text, &error), error.to_string()))
 }
 
 impl Config {

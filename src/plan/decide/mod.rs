@@ -15,8 +15,8 @@ use super::idrange::FreeRanges;
 use super::order::Order;
 use super::presence::Presence;
 use super::{
-    Action, Attempts, Exit, Finding, InstanceRecord, Override, OverrideState, Phase, ProcessSeen, Record, Settings,
-    Sighting, Step, Sync, Wanted, words,
+    Action, Attempts, Exit, Finding, GroupSeen, InstanceRecord, Override, OverrideState, Phase, ProcessSeen, Record,
+    Settings, Sighting, Step, Sync, Wanted, words,
 };
 use crate::spec::change::{self, Class, FieldChange};
 use crate::spec::{DeletionPolicy, DesiredState, InstanceId, ObjectId, Resources, RestartPolicy, Span, Timestamp};

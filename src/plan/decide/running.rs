@@ -140,13 +140,16 @@ fn limit_changes(spec: &crate::spec::Container, actuated: &Resources, wanted: &R
 
 /// A control file that says something else than it said when we had written it.
 fn drift(instance: &InstanceRecord, sighting: &Sighting) -> Option<String> {
-    let found = &sighting.group.as_ref()?.limits;
-    if *found == instance.readback {
+    let Some(GroupSeen { limits, populated: _ }) = &sighting.group else {
+        // A host on which it never had one has nothing to tell of it either.
+        return (!instance.readback.is_empty()).then(|| "its cgroup was taken away: made again".to_owned());
+    };
+    if *limits == instance.readback {
         return None;
     }
-    let (file, expected, found) = instance.readback.iter().find_map(|(file, expected)| {
-        let found = found.get(file)?;
-        (found != expected).then_some((file, expected, found))
-    })?;
-    Some(format!("{file} is {found:?} where {expected:?} had been written: set back"))
+    instance.readback.iter().find_map(|(file, expected)| match limits.get(file) {
+        Some(found) if found == expected => None,
+        Some(found) => Some(format!("{file} is {found:?} where {expected:?} had been written: set back")),
+        None => Some(format!("{file} is gone: made again")),
+    })
 }

@@ -233,8 +233,8 @@ fn a_slow_writer_never_shows_half_of_its_text() {
 
     let mut file = File::options().write(true).truncate(true).open(place.at("web.yaml")).unwrap();
     for byte in text.as_bytes() {
-        file.write_all(&[*byte]).unwrap();
         let written = Instant::now();
+        file.write_all(&[*byte]).unwrap();
         let now = place.source.snapshot();
         // On a machine that was busy for longer than the window, a pause looks like the end.
         if written.elapsed() < WINDOW / 2 {

@@ -116,6 +116,38 @@ fn an_empty_snapshot_after_a_power_cut_loses_nothing_of_the_log() {
 }
 
 #[test]
+fn a_database_that_was_taken_away_is_noticed_told_and_made_anew() {
+    let dir = tempdir().unwrap();
+    let db = dir.path().join("db");
+    let store = open(&db);
+    store.put(&[record("a")]).unwrap();
+    store.check().unwrap();
+
+    fs::remove_dir_all(&db).unwrap();
+    let noticed = store.check();
+    let told = store.news();
+    store.put(&[record("a"), record("b")]).unwrap();
+
+    assert!(matches!(noticed, Err(StoreError::TakenAway { .. })), "{noticed:?}");
+    assert!(told.len() == 1 && told[0].contains("taken away"), "{told:?}");
+    drop(store);
+    assert_eq!(open(&db).scan().unwrap(), [record("a"), record("b")]);
+}
+
+#[test]
+fn one_record_that_cannot_be_read_does_not_hide_the_others() {
+    let dir = tempdir().unwrap();
+    let store = open(&dir.path().join("db"));
+    store.put(&[record("a"), record("b")]).unwrap();
+    let key = record("a").id.to_string();
+    let harm = |open: &Open| open.records.insert(key.as_bytes(), "{}").map(drop);
+    store.with("writing", &"nonsense", harm).unwrap();
+
+    assert_eq!(store.scan().unwrap(), [record("b")]);
+    assert!(store.news()[0].contains("Container/default/a"));
+}
+
+#[test]
 fn a_newer_schema_is_refused_in_clear_words() {
     let dir = tempdir().unwrap();
     let store = open(dir.path());

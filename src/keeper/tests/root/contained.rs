@@ -133,6 +133,7 @@ fn a_whole_container_and_commands_in_it() {
 
     let plan = |argv: &[&str], terminal| ExecPlan {
         enter: NAMESPACES.to_vec(),
+        root: None,
         cgroup: CgroupJoin::default(),
         process: Process { terminal, ..process(argv) },
     };
