@@ -746,4 +746,24 @@ mod root {
         assert!(opens(&created.join, "/dev/null") && opens(&created.join, "/dev/urandom"));
         assert!(!opens(&created.join, "/dev/kmsg"));
     }
+
+    /// With devices in a v1 hierarchy all containers share a directory there.
+    #[test]
+    #[ignore = "needs root"]
+    fn what_is_an_instances_own_is_nobody_elses() {
+        let cgroups = Ours::new();
+        let (one, other): (InstanceId, InstanceId) =
+            ("default_one.1".parse().unwrap(), "default_other.1".parse().unwrap());
+        for instance in [&one, &other] {
+            cgroups.create(instance, &Resources::default(), &[]).unwrap();
+        }
+
+        let [own, others] = [&one, &other].map(|instance| cgroups.own(instance).into_iter().collect::<BTreeSet<_>>());
+
+        assert!(own.iter().any(|place| place.exists()));
+        assert!(own.is_disjoint(&others), "{own:?} {others:?}");
+        for instance in [&one, &other] {
+            cgroups.remove(instance).unwrap();
+        }
+    }
 }

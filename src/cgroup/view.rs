@@ -10,6 +10,17 @@ impl Cgroups {
         self.hierarchies.iter().all(|hierarchy| hierarchy.version == Version::V2)
     }
 
+    /// The directories in which the instance's processes are, and nobody else's: what is found in one of
+    /// them is its own.
+    pub fn own(&self, instance: &InstanceId) -> Vec<std::path::PathBuf> {
+        let unified = self.unified().map(|index| {
+            let payload = format!("{}{}", self.hierarchies[index].mount, self.unified_payload(instance));
+            std::path::PathBuf::from(payload)
+        });
+        let v1 = self.hierarchies.iter().enumerate().filter(|(_, hierarchy)| hierarchy.version == Version::V1);
+        unified.into_iter().chain(v1.map(|(index, _)| self.path(index, instance))).collect()
+    }
+
     /// The directories that the instance's processes are in now. A limit that was added while it ran
     /// may have brought another v1 hierarchy than those it was born into.
     pub fn present(&self, instance: &InstanceId) -> CgroupJoinPaths {

@@ -33,6 +33,8 @@ pub(super) struct KeeperLink {
     /// Where a keeper that is started moves to, out of the caller's own cgroups.
     cgroups: Vec<PathBuf>,
     connection: Mutex<Option<Connection>>,
+    /// How many connections have been tried.
+    tries: AtomicU64,
     outdated: Mutex<Option<Outdated>>,
     shared: Arc<Shared>,
 }
@@ -94,7 +96,14 @@ impl KeeperLink {
             alive: AtomicU64::new(0),
             notify: Box::new(notify),
         };
-        Self { paths, cgroups, connection: Mutex::new(None), outdated: Mutex::new(None), shared: Arc::new(shared) }
+        Self {
+            paths,
+            cgroups,
+            connection: Mutex::new(None),
+            tries: AtomicU64::new(0),
+            outdated: Mutex::new(None),
+            shared: Arc::new(shared),
+        }
     }
 
     /// The connection, made first where there is none, with a keeper started first where none runs.
@@ -105,12 +114,12 @@ impl KeeperLink {
         introduce: impl FnOnce(&Client) -> Result<(), E>,
     ) -> Result<Arc<Client>, E> {
         let mut connection = lock(&self.connection);
-        let number = connection.as_ref().map_or(0, |connection| connection.number);
-        let alive = self.shared.alive.load(Ordering::Acquire) == number;
-        if let Some(connection) = connection.as_ref().filter(|_| alive) {
+        let alive = self.number();
+        if let Some(connection) = connection.as_ref().filter(|connection| connection.number == alive) {
             return Ok(connection.client.clone());
         }
-        let number = number + 1;
+        // Never used again, also after a failure: what is still said of an older try is not of this one.
+        let number = self.tries.fetch_add(1, Ordering::Relaxed) + 1;
         self.shared.alive.store(number, Ordering::Release);
         let made = self.connect(number).and_then(|(client, origin)| {
             let keeper = client.stats()?.pid;
@@ -125,14 +134,29 @@ impl KeeperLink {
             }
         };
         let client = made.client.clone();
-        *connection = Some(made);
         may_die("connected");
-        introduce(&client)?;
+        if let Err(error) = introduce(&client) {
+            // A keeper that has not been told everything would be believed that the rest is gone.
+            self.shared.alive.store(0, Ordering::Release);
+            return Err(error);
+        }
+        *connection = Some(made);
         match origin {
             Origin::Found => self.bring_up_to_date(&client),
             Origin::Spawned => *lock(&self.outdated) = None,
         }
         Ok(client)
+    }
+
+    /// Which connection is alive; 0 for none. What is known of containers is known by this one alone.
+    pub fn number(&self) -> u64 {
+        self.shared.alive.load(Ordering::Acquire)
+    }
+
+    /// The number of this client's connection; nothing when there is a newer one.
+    pub fn number_of(&self, client: &Arc<Client>) -> Option<u64> {
+        let connection = lock(&self.connection);
+        connection.as_ref().filter(|connection| Arc::ptr_eq(&connection.client, client)).map(|found| found.number)
     }
 
     /// Has the keeper run the program that is installed, if it runs another. It goes on in any case.
@@ -204,7 +228,7 @@ impl KeeperLink {
     /// The keeper's process, while there is a connection to it.
     pub fn pid(&self) -> Option<u32> {
         let connection = lock(&self.connection);
-        let alive = self.shared.alive.load(Ordering::Acquire);
+        let alive = self.number();
         connection.as_ref().filter(|connection| connection.number == alive).map(|connection| connection.keeper)
     }
 

@@ -161,20 +161,50 @@ impl Machine {
             if known.contains(&instance) || self.cgroups.procs(&instance)?.is_empty() {
                 continue;
             }
-            let Some(note) = InstanceNote::read(&self.storage.run_dir(&instance))? else { continue };
-            let find = Whereabouts { cgroups: note.cgroup.directories(), pid: note.pid, since: note.since };
-            match client.adopt(&instance, find, note.output) {
+            let note = InstanceNote::read(&self.storage.run_dir(&instance)).unwrap_or_else(|error| {
+                tracing::warn!(container = %instance, error = %chain(&error), "reading what was noted of it failed");
+                None
+            });
+            let (pid, since) = note.as_ref().map_or((None, None), |note| (note.pid, note.since));
+            // Not those that were noted: others are in some of them, and one of theirs could be taken for it.
+            let find = Whereabouts { cgroups: self.cgroups.own(&instance), pid, since };
+            let output = match note {
+                Some(note) => note.output,
+                None => self.likely_output(&instance)?,
+            };
+            match client.adopt(&instance, find, output) {
                 Ok(_) => {
                     tracing::info!(container = %instance, "the keeper took it over");
                     may_die("taken over");
                 }
                 // Its PID 1 ended between the two looks; the next round sees a cgroup without process.
                 Err(error) if error.fault() == Some(Fault::NotFound) => {}
+                // An agent that died has asked for it before.
+                Err(error) if error.fault() == Some(Fault::Exists) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         self.keeper.refresh(client)?;
         Ok(())
+    }
+
+    /// Where the output of a container goes of which nothing is noted: everything has its place.
+    fn likely_output(&self, instance: &InstanceId) -> Result<Output, MachineError> {
+        let run_dir = self.storage.make_run_dir(instance)?;
+        self.storage.make_log_dir(instance)?;
+        let spec = crate::spec::Logs::default();
+        Ok(Output {
+            log: LogTarget {
+                path: self.storage.log_path(instance, self.storage.last_run(instance)?),
+                max_size: spec.max_size.0,
+                files: u32::from(spec.files),
+            },
+            stdout: run_dir.join("stdout"),
+            stderr: run_dir.join("stderr"),
+            // Who the FIFOs belong to matters when they are made alone.
+            uid: 0,
+            gid: 0,
+        })
     }
 
     fn sight(&self, instance: &InstanceId, rootfs: Option<Option<IdRange>>) -> Result<Sighting, MachineError> {
@@ -446,6 +476,7 @@ impl Machine {
 
     fn try_observe(&self, scope: Scope<'_>) -> Result<Seen, MachineError> {
         let client = self.client()?;
+        let connection = self.keeper.number_of(&client);
         let rootfs = match scope {
             Scope::All => {
                 self.keeper.refresh(&client)?;
@@ -469,6 +500,10 @@ impl Machine {
         for instance in all {
             let sighting = self.sight(&instance, rootfs.get(&instance).copied())?;
             instances.insert(instance, sighting);
+        }
+        // Of a keeper that went away meanwhile nothing is known, and what it held is not gone.
+        if connection != Some(self.keeper.number()) {
+            return Err(KeeperError::Lost.into());
         }
         Ok(Seen { instances })
     }

@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::{CString, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -94,13 +94,16 @@ impl Candidate {
 
     /// Executes it in place of this process, with `stdin` for what it is to take over. Returns only
     /// when that did not succeed, and then nothing has changed.
-    pub fn execute(&self, stdin: &OwnedFd) -> io::Error {
+    ///
+    /// `run` is for whoever lists processes; everything else it finds in what it takes over.
+    pub fn execute(&self, stdin: &OwnedFd, run: &Path) -> io::Error {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             let variable: OsString = [name, OsString::from("="), value].into_iter().collect();
             CString::new(variable.into_vec()).ok()
         });
         let environment: Vec<CString> = environment.collect();
-        let arguments = [c"plim-keeper", c"--resume"];
+        let run = CString::new(run.as_os_str().as_bytes()).unwrap_or_default();
+        let arguments = [c"plim-keeper", c"--resume", c"--run", &run];
         if let Err(errno) = rustix::stdio::dup2_stdin(stdin) {
             return errno.into();
         }

@@ -192,6 +192,7 @@ fn work(mut server: Server) -> Result<(), DaemonError> {
 /// Goes on in the place of the program that this process has run until now.
 fn resume() -> Result<(), DaemonError> {
     let failed = |doing| move |source| LoopError::new(doing, source);
+    sys::may_die("keeper: another program");
     // Both are lost in an `execve`.
     become_hidden()?;
     let left = io::stdin().as_fd().try_clone_to_owned().map_err(|error| DaemonError::Path {

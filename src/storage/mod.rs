@@ -281,6 +281,13 @@ impl Storage {
         Ok(())
     }
 
+    /// The run with the newest log; the first when there is none.
+    pub fn last_run(&self, id: &InstanceId) -> Result<u64, StorageError> {
+        let runs = list_or_nothing(&self.log_dir(id))?;
+        let runs = runs.iter().filter_map(|name| name.split_once(".log")?.0.parse::<u64>().ok());
+        Ok(runs.max().unwrap_or(1))
+    }
+
     fn each(&self, mut visit: impl FnMut(InstanceId, &Path) -> Result<(), StorageError>) -> Result<(), StorageError> {
         let listed = self.families.lock().unwrap_or_else(PoisonError::into_inner).list(&self.instances)?;
         for id in listed {

@@ -191,6 +191,16 @@ impl Host {
         u32::try_from(found.expect("until returns when it is found")).unwrap()
     }
 
+    /// The keeper of this root, if one runs, from the list of all processes.
+    pub fn keeper(&self) -> Option<u32> {
+        let root = self.root().display().to_string();
+        let found = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
+            let text = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            text.starts_with(b"plim-keeper\0") && String::from_utf8_lossy(&text).contains(&root)
+        })?;
+        found.file_name().to_str()?.parse().ok()
+    }
+
     /// What of this root is on the machine: cgroups, mounts, processes, directories, by their names.
     pub fn census(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -214,13 +224,7 @@ impl Host {
             inner(&self.root().join(dir), &mut dirs);
             found.extend(dirs.into_iter().map(|dir| dir.display().to_string()));
         }
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(text) = fs::read(entry.path().join("cmdline")) else { continue };
-            let text = String::from_utf8_lossy(&text).replace('\0', " ");
-            if text.starts_with("plim-keeper") && text.contains(&root) {
-                found.push(text);
-            }
-        }
+        found.extend(self.keeper().map(|_| "a keeper".to_owned()));
         found.sort();
         found
     }
@@ -394,6 +398,11 @@ fn inner(dir: &Path, found: &mut Vec<PathBuf>) {
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
     assert!(status.success());
+}
+
+/// The same to a process that may have gone.
+pub fn try_signal(pid: u32, name: &str) {
+    drop(Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).output().unwrap());
 }
 
 pub fn pid(item: &Value) -> u32 {

@@ -1,6 +1,6 @@
-//! Agent and keeper are killed at random while manifests change.
+//! Agent and keeper are killed at random while manifests change, and the keeper is upgraded in between.
 
-use crate::fixture::{Host, alive, pid, sleeper};
+use crate::fixture::{Host, alive, pid, sleeper, try_signal};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -36,16 +36,6 @@ fn revision(name: &str, dice: &mut Dice) -> String {
     )
 }
 
-/// The keeper of this root, if one runs, from the list of all processes.
-fn keeper(host: &Host) -> Option<u32> {
-    let root = host.root().display().to_string();
-    let found = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
-        let text = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        text.starts_with(b"plim-keeper") && String::from_utf8_lossy(&text).contains(&root)
-    })?;
-    found.file_name().to_str()?.parse().ok()
-}
-
 #[test]
 #[ignore = "needs root"]
 fn killed_at_random_while_manifests_change_it_converges_and_leaves_nothing() {
@@ -62,7 +52,7 @@ fn killed_at_random_while_manifests_change_it_converges_and_leaves_nothing() {
     while Instant::now() < end {
         let name = NAMES[dice.roll(NAMES.len())];
         let file = format!("{name}.yaml");
-        match dice.roll(8) {
+        match dice.roll(9) {
             0 => drop(fs::remove_file(host.manifests.join(&file))),
             1 if !host.has_ended() => {
                 host.kill_agent();
@@ -70,9 +60,14 @@ fn killed_at_random_while_manifests_change_it_converges_and_leaves_nothing() {
             }
             2 => {
                 // It may have gone between the two looks.
-                if let Some(keeper) = keeper(&host) {
-                    drop(std::process::Command::new("kill").args(["-9", &keeper.to_string()]).output());
+                if let Some(keeper) = host.keeper() {
+                    try_signal(keeper, "KILL");
                     kills += 1;
+                }
+            }
+            3 => {
+                if let Some(keeper) = host.keeper() {
+                    try_signal(keeper, "HUP");
                 }
             }
             _ => host.write(&file, &revision(name, &mut dice)),
@@ -85,8 +80,9 @@ fn killed_at_random_while_manifests_change_it_converges_and_leaves_nothing() {
     }
 
     if host.has_ended() {
-        host.start();
+        host.begin(&[]);
     }
+    host.until("the agent answers", || host.plim(["status"]).status.success());
     for name in NAMES {
         host.write(&format!("{name}.yaml"), &sleeper(name, "  resources: {memory: {limit: 40Mi}}\n"));
     }

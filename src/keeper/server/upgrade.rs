@@ -14,6 +14,7 @@ use super::super::state::{
 use super::super::wire::Packet;
 use super::{LoopError, Refused, Server, Source, forget, raise_descriptors};
 use crate::keeper::daemon;
+use crate::sys::may_die;
 use rustix::event::epoll;
 use rustix::process::{Pid, Rlimit};
 use std::fs::File;
@@ -21,8 +22,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A program that takes longer to say what it knows is not taken.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A program that takes longer to say what it knows is not taken. Nothing waits for it meanwhile.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 impl Server {
     /// Begins to ask the program. `asker` is answered when it runs, or when it is clear that it won't.
@@ -109,7 +110,8 @@ impl Server {
             Ok(socket) => socket,
             Err(error) => return failed(error),
         };
-        let error = candidate.execute(&socket);
+        may_die("keeper: packed");
+        let error = candidate.execute(&socket, &self.options.run);
         // The standard input is nothing again; if not even that can be had, what stays there is idle.
         let _ = rustix::stdio::dup2_stdin(&self.null);
         failed(error)
@@ -177,6 +179,7 @@ impl Server {
                 .map_err(|errno| LoopError::new("watching a process", errno))?;
             server.execs.insert(id, Exec { instance, child, state: State::Running });
         }
+        may_die("keeper: unpacked");
         if let Some((connection, call)) = state.asker {
             server.reply(Asker { connection, call }, Reply::Done);
         }

@@ -283,6 +283,8 @@ fn a_signal_has_it_run_what_is_installed_now() {
     assert_eq!(agent.client.list().unwrap()[0].pid, started.pid);
     let name = fs::read_to_string(format!("/proc/{}/comm", keeper.pid)).unwrap();
     assert_eq!(name, "plim-keeper\n");
+    let arguments = fs::read(format!("/proc/{}/cmdline", keeper.pid)).unwrap();
+    assert!(String::from_utf8_lossy(&arguments).contains(&*place.path().to_string_lossy()), "ps tells whose it is");
     // It is still the only one.
     assert!(spawn(&keeper.options).is_err());
 }
