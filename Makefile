@@ -1,6 +1,7 @@
 # make run    installs what is missing, builds, and runs the examples in manifests/
 # make test   installs what is missing, builds, and runs every test
-# make test-v2  runs those that need root also in a virtual machine that is all cgroup v2 (TESTVM=its harness)
+# make test-v2  runs those that need root also in a virtual machine that is all cgroup v2 (TESTVM=its harness,
+#             FILTER=parts of their names)
 # make bench  prints the figures and ratios of benches/
 
 CARGO ?= cargo
@@ -19,7 +20,7 @@ test:
 	deploy/test
 
 test-v2: deps
-	deploy/test-v2
+	deploy/test-v2 $(FILTER)
 
 bench: deps
 	$(CARGO) build --release --bins --benches

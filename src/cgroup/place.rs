@@ -129,6 +129,22 @@ impl Place {
         Ok(made)
     }
 
+    /// Refuses directories that processes are in, or would stand still in. Nothing is wrong with those
+    /// that are not there.
+    ///
+    /// # Errors
+    /// [`CgroupError::Occupied`], [`CgroupError::Frozen`]
+    pub fn refuse_what_is_in_use(&self) -> Result<(), CgroupError> {
+        let there = |directory: &&Directory| rustix::fs::stat(directory.full()).is_ok();
+        self.directories.iter().filter(there).try_for_each(refuse_what_is_in_use)
+    }
+
+    /// Enables the controllers of a directory that somebody else has made.
+    pub fn enable(&self) -> Result<(), CgroupError> {
+        let unified = self.unified().filter(|directory| !directory.controllers.is_empty());
+        unified.map_or(Ok(()), enable_above)
+    }
+
     /// Takes more controllers, with all its processes, for limits of a kind that it did not have at first.
     /// Directories that are made for that are in `made`, also after an error.
     pub fn extend(&mut self, wanted: &BTreeSet<Controller>, made: &mut Vec<String>) -> Result<(), CgroupError> {

@@ -146,12 +146,15 @@ impl Systemd {
         self.forget(unit)
     }
 
-    /// Changes limits of a scope that runs, so that systemd does not write back the old ones.
+    /// Changes limits of a scope that runs, so that systemd does not write back the old ones. What it
+    /// writes itself is written when this returns.
     pub fn change(&mut self, unit: &str, limits: &[(String, Argument)]) -> Result<(), ScopeError> {
         // Until the next start of the host, as the scope itself.
         let runtime = Argument::Flag(true);
         let arguments = [Argument::Text(unit.to_owned()), runtime, Argument::Properties(limits.to_vec())];
         self.0.call(MANAGER, "SetUnitProperties", &arguments)?;
+        // It answers before it writes the files, and takes the next question afterwards.
+        self.0.call(MANAGER, "GetUnit", &[Argument::Text(unit.to_owned())])?;
         Ok(())
     }
 

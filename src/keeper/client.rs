@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// An answer that takes longer comes from a keeper that hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Longer than the keeper waits for a start, because it has the better words.
+/// Longer than the keeper waits for a start, or for another program, because it has the better words.
 const START_WITHIN: Duration = Duration::from_secs(120);
 
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +202,10 @@ impl Client {
     /// Has the keeper execute `program` in its own place, with everything that it holds; returns when
     /// that runs. [`Fault::Busy`] while a start is half done; any refusal leaves the keeper as it is.
     pub fn upgrade(&self, program: &Path) -> Result<(), KeeperError> {
-        self.done(Request::Upgrade { program: program.to_owned() })
+        match self.call(Request::Upgrade { program: program.to_owned() }, &[], START_WITHIN)? {
+            Reply::Done => Ok(()),
+            _ => Err(KeeperError::Unexpected),
+        }
     }
 
     pub fn stats(&self) -> Result<Stats, KeeperError> {

@@ -124,6 +124,9 @@ impl Scripted {
         }
         netdevices::find(&config.linux.net_devices)?;
         let planned = driver::plan(global.cgroups, &config, &wish.id)?;
+        if planned.scope.is_some() {
+            driver::settle(&mut config.linux.resources, &planned.place);
+        }
         let place = &planned.place;
         if config.linux.intel_rdt.is_some() {
             rdt::root(&mounts()?)?;
@@ -292,7 +295,7 @@ impl Container {
         match (heard, self.waits) {
             (Report::Executed, Waits::Not) | (Report::Waiting, Waits::ForStart) => Ok(()),
             (Report::Failed(failure), _) => {
-                Err(failed(&(self.place_of(&failure) + &self.script.explain(&failure)), failure.errno))
+                Err(told(&(self.place_of(&failure) + &self.script.explain(&failure)), failure.errno))
             }
             (Report::Ended, _) => Err(OciError::Start("the process was killed on its way".to_owned())),
             (Report::Executed | Report::Waiting | Report::Listener(_), _) => {
@@ -385,7 +388,7 @@ fn owner(config: &Config, place: &Place) -> Option<u32> {
 }
 
 /// In the words that callers look for, to tell one failure of a program's start from the other.
-pub(super) fn failed(text: &str, errno: i32) -> OciError {
+pub(super) fn told(text: &str, errno: i32) -> OciError {
     if let Some(hook) = text.strip_prefix("running ").filter(|text| text.contains(" hook #")) {
         return OciError::Start(format!("error running {hook}"));
     }

@@ -19,7 +19,7 @@ pub(super) struct Planned {
 }
 
 /// What a container whose cgroup has a name is in as well.
-const NAMED: [Controller; 8] = [
+const NAMED: [Controller; 10] = [
     Controller::Cpu,
     Controller::Cpuset,
     Controller::Io,
@@ -28,6 +28,8 @@ const NAMED: [Controller; 8] = [
     Controller::Cpuacct,
     Controller::NetCls,
     Controller::NetPrio,
+    Controller::Rdma,
+    Controller::Misc,
 ];
 
 /// Where the container's limits are, and as few other hierarchies as will do: each costs time.
@@ -46,6 +48,9 @@ pub(super) fn plan(manager: CgroupManager, config: &Config, id: &str) -> Result<
         }
         CgroupManager::Systemd => {
             let scope = scope(given, id)?;
+            if !given.is_empty() {
+                wanted.extend(NAMED);
+            }
             let path = scope.path().map_err(|error| Invalid::new("linux.cgroupsPath", error.to_string()))?;
             let place = find(&Mounted::here()?, &path, given, &wanted)?;
             if place.directories().iter().any(|directory| directory.version == Version::V1) {
@@ -131,7 +136,10 @@ impl Planned {
     pub(super) fn make(&self, resources: &Resources) -> Result<(Held, Vec<String>), OciError> {
         let Some(scope) = &self.scope else { return Ok((Held(None), self.place.make()?)) };
         let limits = properties(resources, &NotYet)?;
+        // systemd would say only that the name is taken.
+        self.place.refuse_what_is_in_use()?;
         let placeholder = Systemd::connect()?.start(scope, &limits)?;
+        self.place.enable()?;
         Ok((Held(Some(placeholder)), self.place.unified().map(place::Directory::full).into_iter().collect()))
     }
 }
@@ -146,11 +154,35 @@ pub(super) fn remove(place: &Place, scope: Option<&str>) -> Result<(), OciError>
     Ok(())
 }
 
-/// Tells systemd of new limits, where the cgroup is its own.
+/// Tells systemd of new limits, where the cgroup is its own. Before the files are written: it writes what
+/// it makes of them, which may be less exact.
 pub(super) fn update(place: &Place, scope: Option<&str>, resources: &Resources) -> Result<(), OciError> {
     let Some(unit) = scope else { return Ok(()) };
     let limits = properties(resources, place)?;
     if limits.is_empty() { Ok(()) } else { Ok(Systemd::connect()?.change(unit, &limits)?) }
+}
+
+/// Of `cpu.max` (cgroups(7), and the kernel's cgroup-v2.rst).
+const USUAL_PERIOD_US: u64 = 100_000;
+
+/// A quota as systemd keeps it, so that the file says the same after it has been written anew: whole
+/// hundredths of a CPU. With both numbers, as it would forget the one that an update does not name.
+pub(super) fn settle(resources: &mut Resources, now: &dyn Now) {
+    let cpu = &mut resources.cpu;
+    let (quota, period) = (cpu.quota.filter(|quota| *quota != 0), cpu.period.filter(|period| *period != 0));
+    if quota.is_none() && period.is_none() {
+        return;
+    }
+    let text = now.says(Controller::Cpu, "cpu.max").unwrap_or_default();
+    let mut words = text.split_whitespace();
+    let (quota_now, period_now) = (words.next().and_then(|word| word.parse().ok()), words.next());
+    cpu.period = period.or_else(|| period_now?.parse().ok());
+    cpu.quota = quota.or(quota_now);
+    if let Some(quota) = cpu.quota.and_then(|quota| u64::try_from(quota).ok()) {
+        let period = cpu.period.unwrap_or(USUAL_PERIOD_US);
+        let hundredths = quota.saturating_mul(100).div_ceil(period);
+        cpu.quota = i64::try_from(hundredths.saturating_mul(period) / 100).ok();
+    }
 }
 
 /// A cgroup that is not there yet.
@@ -200,7 +232,7 @@ fn property(file: &str, value: &str) -> Vec<(String, Argument)> {
             let mut words = value.split(' ');
             let Some(quota) = words.next().and_then(number) else { return Vec::new() };
             let period = words.next().and_then(number);
-            let usual = 100_000;
+            let usual = USUAL_PERIOD_US;
             let per_second = match quota {
                 u64::MAX => u64::MAX,
                 quota => quota.saturating_mul(1_000_000).div_ceil(period.unwrap_or(usual).max(1)),
@@ -267,6 +299,31 @@ mod tests {
         for wrong in ["/a/b", "a:b", "a:b:c:d", "a.slice:b:", "a.slice:b:c.slice", "a.slice:b:c/d"] {
             assert_eq!(unit(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_quota_is_one_that_systemd_can_keep() {
+        struct Max(&'static str);
+        impl Now for Max {
+            fn version(&self, _: Controller) -> Version {
+                Version::V2
+            }
+            fn says(&self, _: Controller, _: &str) -> Option<String> {
+                Some(self.0.to_owned())
+            }
+        }
+        let settled = |now: &'static str, cpu: serde_json::Value| {
+            let mut resources: Resources = serde_json::from_value(json!({ "cpu": cpu })).unwrap();
+            settle(&mut resources, &Max(now));
+            (resources.cpu.quota, resources.cpu.period)
+        };
+
+        assert_eq!(settled("", json!({"quota": 50_001})), (Some(51_000), None));
+        assert_eq!(settled("500000 1000000", json!({"period": 900_000})), (Some(504_000), Some(900_000)));
+        assert_eq!(settled("500000 900000", json!({"quota": 600_000})), (Some(603_000), Some(900_000)));
+        assert_eq!(settled("max 200000", json!({"quota": -1})), (Some(-1), Some(200_000)));
+        assert_eq!(settled("max 100000", json!({"period": 50_000})), (None, Some(50_000)));
+        assert_eq!(settled("500001 900000", json!({"shares": 5})), (None, None));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::args::{Exec, Global, UsageError};
 use super::attributes::{Modules, Moment};
 use super::build::{self, Given};
 use super::config::{self, Capabilities, Process};
-use super::create::{descriptors, end, failed, hear, write_pid};
+use super::create::{descriptors, end, hear, told, write_pid};
 use super::filter;
 use super::foreground::{self, Console, Stay, Watch, supervise};
 use super::log;
@@ -88,7 +88,7 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
         })?;
         match heard {
             Report::Executed => Ok(()),
-            Report::Failed(failure) => Err(failed(&script.explain(&failure), failure.errno)),
+            Report::Failed(failure) => Err(told(&script.explain(&failure), failure.errno)),
             Report::Ended => Err(OciError::Start("the process was killed on its way".to_owned())),
             Report::Waiting | Report::Listener(_) => Err(OciError::Start("the process waits for nobody".to_owned())),
         }

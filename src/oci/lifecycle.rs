@@ -3,7 +3,7 @@
 use super::OciError;
 use super::args::Update;
 use super::config::{self, Invalid, Resources};
-use super::create::failed;
+use super::create::told;
 use super::driver;
 use super::hooks;
 use super::resources::{self, Moment};
@@ -71,7 +71,7 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
             let position = init.after_start.iter().find(|(position, _)| *position == failure.operation);
             let what = position.map_or("starting", |(_, words)| words.as_str());
             let error = sandbox::reason(failure.errno);
-            Err(failed(&format!("{what}: {error}"), failure.errno))
+            Err(told(&format!("{what}: {error}"), failure.errno))
         }
         // A child that still waits for us ends with the connection.
         Err(error) => {
@@ -189,14 +189,19 @@ pub(super) fn update(root: &Path, wish: &Update) -> Result<(), OciError> {
         Some(group) => group.write(&shares)?,
         None => return Err(Invalid::new("linux.intelRdt", "the container has no group of its own").into()),
     }
-    let resources = limits(wish)?;
+    let mut resources = limits(wish)?;
+    resources::check(&resources, Moment::Update)?;
     let mut place = record.place();
+    if record.scope.is_some() {
+        driver::settle(&mut resources, &place);
+    }
     // Rules for devices are in force from the start.
     let mut wanted = resources::controllers(&resources);
     wanted.remove(&Controller::Devices);
     extend(&home, &mut record, &mut place, &wanted)?;
-    resources::apply(&place, &resources, Moment::Update)?;
-    driver::update(&place, record.scope.as_deref(), &resources)
+    resources::check_use(&place, &resources)?;
+    driver::update(&place, record.scope.as_deref(), &resources)?;
+    Ok(resources::apply(&place, &resources, Moment::Update)?)
 }
 
 /// Takes more controllers, and notes down what was made for that.

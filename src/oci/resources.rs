@@ -1,6 +1,7 @@
 //! `linux.resources`: checked, and written to the kernel.
 
 use super::config::{BlockIo, Cpu, DeviceRule, DeviceRuleKind, Invalid, Memory, Network, Pids, Resources};
+use super::log;
 use super::rows::{self, Need, Now, Setting};
 use crate::cgroup::place::{DeviceRulesError, Directory, Place};
 use crate::cgroup::table::{Controller, Version};
@@ -19,8 +20,8 @@ pub enum LimitError {
     NoController { field: String, controller: String },
     #[error("{field}: writing {value:?} to {file}")]
     Write { field: String, file: String, value: String, source: io::Error },
-    #[error("{field}: {limit} is below the {used} in use")]
-    InUse { field: &'static str, limit: i64, used: i64 },
+    #[error("linux.resources.memory.{field}: rejecting {what} limit {limit}, as {used} are in use")]
+    InUse { field: &'static str, what: &'static str, limit: i64, used: i64 },
     #[error("linux.resources.devices")]
     Devices { source: CgroupError },
 }
@@ -51,7 +52,7 @@ pub(super) fn controllers(resources: &Resources) -> BTreeSet<Controller> {
     asked.chain(unified.keys().filter_map(named)).collect()
 }
 
-/// Refuses what no host can do with them.
+/// Refuses what no host can do with them, and tells of what is left out.
 pub(super) fn check(resources: &Resources, moment: Moment) -> Result<(), Invalid> {
     let at = |field: &str| format!("linux.resources.{field}");
     let Memory { limit, swap, swappiness, use_hierarchy, .. } = &resources.memory;
@@ -77,6 +78,11 @@ pub(super) fn check(resources: &Resources, moment: Moment) -> Result<(), Invalid
     if resources.cpu.idle.is_some_and(|idle| !(0..=1).contains(&idle)) {
         return Err(Invalid::new(at("cpu.idle"), "not 0 or 1"));
     }
+    let has_weight = resources.cpu.shares.is_some_and(|shares| shares != 0);
+    if (resources.cpu.idle == Some(1) && has_weight) || resources.unified.keys().any(|file| is_moot(file, resources)) {
+        let words = "unable to apply both a weight and idle: an idle cgroup has the least weight there is";
+        log::warn(&format!("{}: {words}", at("cpu")));
+    }
     for (index, entry) in resources.network.priorities.iter().enumerate() {
         if entry.name.is_empty() || entry.name.contains(char::is_whitespace) {
             return Err(Invalid::new(at(&format!("network.priorities[{index}].name")), "not the name of an interface"));
@@ -98,15 +104,23 @@ pub(super) fn check(resources: &Resources, moment: Moment) -> Result<(), Invalid
             ));
         }
     }
-    device_rules(&resources.devices).map(drop)
+    device_rules(&resources.devices)?;
+    for (index, rule) in resources.devices.iter().enumerate() {
+        if letters(&rule.access) != rule.access {
+            let field = at(&format!("devices[{index}].access"));
+            log::warn(&format!("{field}: of {:?} only r, w and m mean anything", rule.access));
+        }
+    }
+    Ok(())
 }
 
-/// Writes the limits; `update` changes those of a container that runs.
+/// Those of an access that mean something. Other runtimes never looked at the rest, which is out there.
+fn letters(access: &str) -> String {
+    access.chars().filter(|c| "rwm".contains(*c)).collect()
+}
+
+/// Writes limits that have been checked; an update changes those of a container that runs.
 pub(super) fn apply(place: &Place, resources: &Resources, moment: Moment) -> Result<(), LimitError> {
-    check(resources, moment)?;
-    if resources.memory.check_before_update && moment == Moment::Update {
-        check_memory(place, &resources.memory)?;
-    }
     if moment == Moment::Create || !resources.devices.is_empty() {
         devices(place, &resources.devices)?;
     }
@@ -176,23 +190,38 @@ fn read_number(directory: &Directory, file: &str) -> Option<i64> {
     std::fs::read_to_string(format!("{}/{file}", directory.full())).ok()?.trim().parse().ok()
 }
 
-fn check_memory(place: &Place, memory: &Memory) -> Result<(), LimitError> {
-    let (Some(limit), Some(directory)) = (memory.limit.filter(|limit| *limit > 0), place.home(Controller::Memory))
-    else {
-        return Ok(());
+/// Refuses less memory than what is used, where that is asked for. The sum first: it can be too low where
+/// the memory is not.
+pub(super) fn check_use(place: &Place, Resources { memory, .. }: &Resources) -> Result<(), LimitError> {
+    let directory = place.home(Controller::Memory).filter(|_| memory.check_before_update);
+    let Some(directory) = directory else { return Ok(()) };
+    let read = |file: &str| read_number(directory, file);
+    let (used, sum) = match directory.version {
+        Version::V1 => (read("memory.usage_in_bytes"), read("memory.memsw.usage_in_bytes")),
+        Version::V2 => {
+            let used = read("memory.current");
+            // A kernel without swap has no file for it.
+            (used, used.map(|used| used + read("memory.swap.current").unwrap_or(0)))
+        }
     };
-    let file = match directory.version {
-        Version::V1 => "memory.usage_in_bytes",
-        Version::V2 => "memory.current",
-    };
-    match read_number(directory, file) {
-        Some(used) if used > limit => Err(LimitError::InUse { field: "linux.resources.memory.limit", limit, used }),
-        _ => Ok(()),
+    let limits = [("swap", "memory+swap", memory.swap, sum), ("limit", "memory", memory.limit, used)];
+    for (field, what, limit, used) in limits {
+        if let (Some(limit), Some(used)) = (limit.filter(|limit| *limit > 0), used)
+            && used > limit
+        {
+            return Err(LimitError::InUse { field, what, limit, used });
+        }
     }
+    Ok(())
+}
+
+/// The kernel gives an idle cgroup its weight, and takes no other.
+fn is_moot(file: &str, resources: &Resources) -> bool {
+    file.starts_with("cpu.weight") && resources.unified.get("cpu.idle").is_some_and(|idle| idle.trim() == "1")
 }
 
 fn unified(place: &Place, resources: &Resources) -> Result<(), LimitError> {
-    for (file, value) in &resources.unified {
+    for (file, value) in resources.unified.iter().filter(|(file, _)| !is_moot(file, resources)) {
         let field = format!("linux.resources.unified[{file:?}]");
         let Some(directory) = place.unified() else {
             return Err(LimitError::Missing { field, file: format!("v2 hierarchy, and no {file}") });
@@ -228,6 +257,8 @@ fn device_rules(rules: &[DeviceRule]) -> Result<Vec<cgroup::DeviceRule>, Invalid
         let invalid =
             |field: &str, what: String| Invalid::new(format!("linux.resources.devices[{index}].{field}"), what);
         let DeviceRule { allow, kind, major, minor, access } = rule;
+        // An access that has none of the letters is wrong, and not everything.
+        let known = letters(access);
         let number = |value: &Option<i64>, field: &str| match value {
             None | Some(-1) => Ok(None),
             Some(value) => u32::try_from(*value)
@@ -243,7 +274,7 @@ fn device_rules(rules: &[DeviceRule]) -> Result<Vec<cgroup::DeviceRule>, Invalid
             },
             major: number(major, "major")?,
             minor: number(minor, "minor")?,
-            access: Access::parse(access)
+            access: Access::parse(if known.is_empty() { access } else { &known })
                 .ok_or_else(|| invalid("access", format!("{access:?} is not made of r, w and m, once each")))?,
         });
     }
@@ -300,8 +331,8 @@ mod tests {
         };
 
         assert_eq!(
-            error(serde_json::json!({"allow": true, "access": "rx"})),
-            "linux.resources.devices[0].access: \"rx\" is not made of r, w and m, once each"
+            error(serde_json::json!({"allow": true, "access": "x"})),
+            "linux.resources.devices[0].access: \"x\" is not made of r, w and m, once each"
         );
         assert_eq!(
             error(serde_json::json!({"allow": true, "type": "c", "major": -2})),

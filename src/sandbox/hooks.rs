@@ -14,11 +14,11 @@ use rustix::fs::SeekFrom;
 use rustix::io::IoSlice;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use rustix::time::ClockId;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// Those that are run by the child, and whether it waits for those that are not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -215,20 +215,19 @@ fn ends(pid: Pid, timeout: Option<u32>, stop: Option<BorrowedFd<'_>>) -> Result<
         return Ok(Ended::ByItself);
     }
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    let now = || rustix::time::clock_gettime(ClockId::Monotonic);
-    let mut end = now();
-    end.tv_sec = end.tv_sec.saturating_add(timeout.unwrap_or(0).into());
+    // The standard library's clock: that of rustix panics where the vDSO has no getcpu, as in User Mode Linux.
+    let end = timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
     loop {
-        let Timespec { tv_sec, tv_nsec } = now();
-        let (borrow, tv_nsec) =
-            if end.tv_nsec < tv_nsec { (1, end.tv_nsec + 1_000_000_000 - tv_nsec) } else { (0, end.tv_nsec - tv_nsec) };
-        let tv_sec = end.tv_sec - borrow - tv_sec;
-        let left = if tv_sec < 0 { Timespec { tv_sec: 0, tv_nsec: 0 } } else { Timespec { tv_sec, tv_nsec } };
+        let left = end.map(|end| {
+            let left = end.saturating_duration_since(Instant::now());
+            let tv_sec = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+            Timespec { tv_sec, tv_nsec: left.subsec_nanos().into() }
+        });
         let own = pidfd.as_fd();
         let flags = if stop.is_some() { PollFlags::IN } else { PollFlags::empty() };
         let mut fds =
             [PollFd::from_borrowed_fd(own, PollFlags::IN), PollFd::from_borrowed_fd(stop.unwrap_or(own), flags)];
-        match rustix::event::poll(&mut fds, timeout.map(|_| &left)) {
+        match rustix::event::poll(&mut fds, left.as_ref()) {
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
             Ok(0) => return Ok(Ended::TooLate),

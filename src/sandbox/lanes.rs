@@ -42,10 +42,16 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     } = blueprint;
     let joined = |wanted: Namespace| join.iter().find(|(namespace, _)| *namespace == wanted).map(|(_, path)| path);
     let mut lanes = Lanes::new(ids.as_ref(), joined(Namespace::User).map(|path| text(path)).transpose()?);
+    let by_child = |namespace: &Namespace| match namespace {
+        // Those that would take the right to the others from the parent.
+        Namespace::User | Namespace::Mount => true,
+        // Out of others' cgroups a delegated hierarchy lets nobody be born into ours (cgroups(7)).
+        Namespace::Cgroup => !own.contains(&Namespace::User),
+        Namespace::Pid | Namespace::Net | Namespace::Ipc | Namespace::Uts | Namespace::Time => false,
+    };
     for (namespace, path) in join {
         // By the parent, and before there is a child: one of a new user namespace has no right to.
-        // Those that would take that right from the parent are the child's.
-        if !matches!(namespace, Namespace::User | Namespace::Mount) {
+        if !by_child(namespace) {
             lanes.parent.push(ParentOp::EnterNamespace { namespace: (*namespace).into(), path: text(path)? });
         }
     }
@@ -54,7 +60,9 @@ pub fn script(blueprint: &Blueprint) -> Result<Script, ScriptError> {
     }
     let forks = *init || !create_container.is_empty() || !start_container.is_empty();
     let forks = if forks { Forks::Yes } else { Forks::No };
-    lanes.birth(own, ids.as_ref(), cgroup, process, forks)?;
+    let cgroups =
+        joined(Namespace::Cgroup).filter(|_| by_child(&Namespace::Cgroup)).map(|path| text(path)).transpose()?;
+    lanes.birth(own, cgroups, ids.as_ref(), cgroup, process, forks)?;
     // Where a hook of the host that enters the mount namespace finds the root.
     let awaits = *wait_for_hooks || !create_container.is_empty() || !start_container.is_empty();
     let root_at = match root {
@@ -313,6 +321,7 @@ impl<'a> Lanes<'a> {
     fn birth(
         &mut self,
         own: &[Namespace],
+        cgroups: Option<Text>,
         ids: Option<&IdMaps>,
         cgroup: &CgroupJoin,
         process: &Process,
@@ -333,6 +342,9 @@ impl<'a> Lanes<'a> {
         // root is where its maker is.
         let later = own.iter().filter(|namespace| !at_birth(namespace) && **namespace != Namespace::Time);
         let later = later.fold(Namespaces::NONE, gather);
+        if let Some(path) = cgroups {
+            self.child.push(ChildOp::JoinNamespace { namespace: Namespaces::CGROUP, path });
+        }
         if let Some(path) = &self.joined {
             self.child.push(ChildOp::JoinNamespace { namespace: Namespaces::USER, path: path.clone() });
         }

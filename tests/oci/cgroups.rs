@@ -64,6 +64,8 @@ fn a_device_is_opened_when_a_rule_says_so_and_the_last_rule_counts() {
         (json!([deny_all, rule(true, "r")]), "opened refused"),
         (json!([deny_all, rule(true, "rw")]), "opened opened"),
         (json!([deny_all, rule(true, "rw"), rule(false, "w")]), "opened refused"),
+        // What is no letter of an access means nothing, which is told.
+        (json!([deny_all, rule(true, "rwa"), rule(false, "w ")]), "opened refused"),
         (json!([rule(true, "rw"), deny_all]), "refused refused"),
         (json!([{"allow": true, "access": "rwm"}, rule(false, "r")]), "refused opened"),
     ];
@@ -226,7 +228,14 @@ fn a_lower_memory_limit_than_what_is_used_is_refused_when_that_is_asked_for() {
     let answer = update(&bundle, &json!({"memory": {"limit": 4 << 20, "checkBeforeUpdate": true}}));
 
     assert_eq!(answer.code, Some(1), "{answer:?}");
-    assert!(answer.err.contains("linux.resources.memory.limit: 4194304 is below the"), "{answer:?}");
+    let words = "linux.resources.memory.limit: rejecting memory limit 4194304, as ";
+    assert!(answer.err.contains(words), "{answer:?}");
+    let both = json!({"memory": {"limit": 4 << 20, "swap": 5 << 20, "checkBeforeUpdate": true}});
+    let answer = update(&bundle, &both);
+    let words = "linux.resources.memory.swap: rejecting memory+swap limit 5242880, as ";
+    // A v1 kernel that does not count swap has no sum to compare.
+    let has_sum = is_unified() || !says(&bundle, &["memory.memsw.usage_in_bytes"]).is_empty();
+    assert!(answer.code == Some(1) && (answer.err.contains(words) || !has_sum), "{answer:?}");
     assert_eq!(bundle.status(), "running");
 }
 

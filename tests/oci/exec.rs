@@ -112,6 +112,15 @@ fn where_nothing_can_run_exec_says_so() {
     assert!(stopped.code == Some(255) && stopped.err.contains("is stopped: cannot exec"), "{stopped:?}");
 }
 
+/// Sees its cgroup's whole path, also where the template gives it a namespace for that.
+fn running_in_the_hosts_cgroups() -> Bundle {
+    let mut bundle = Bundle::new("exec sleep 1000");
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|entry| entry["type"] != "cgroup");
+    assert_eq!(bundle.create().code, Some(0));
+    assert_eq!(bundle.on(&["start"]).code, Some(0));
+    bundle
+}
+
 /// The container's directories, v2 among them.
 fn groups(bundle: &Bundle) -> Vec<PathBuf> {
     let all = cgroup_directories().into_iter().map(|mount| mount.join("plim-oci").join(bundle.id()));
@@ -121,7 +130,7 @@ fn groups(bundle: &Bundle) -> Vec<PathBuf> {
 #[test]
 #[ignore = "needs root"]
 fn a_program_of_exec_is_in_the_group_that_was_named() {
-    let bundle = running();
+    let bundle = running_in_the_hosts_cgroups();
     for group in groups(&bundle) {
         fs::create_dir_all(group.join("one/two")).unwrap();
     }
@@ -152,7 +161,7 @@ fn a_program_of_exec_is_in_the_group_that_was_named() {
 #[test]
 #[ignore = "needs root"]
 fn exec_finds_a_place_in_a_container_that_has_made_groups_of_its_own() {
-    let bundle = running();
+    let bundle = running_in_the_hosts_cgroups();
     let unified = groups(&bundle).into_iter().find(|group| group.join("cgroup.controllers").exists());
     let group = unified.expect("every host has the v2 hierarchy, if only beside v1");
     fs::create_dir(group.join("inner")).unwrap();

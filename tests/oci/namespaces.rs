@@ -13,6 +13,16 @@ fn namespaces(bundle: &mut Bundle) -> &mut Vec<Value> {
     bundle.config["linux"]["namespaces"].as_array_mut().unwrap()
 }
 
+/// On a host that is all cgroup v2 the template has the one of cgroups already.
+fn all_kinds_but_users(bundle: &mut Bundle) {
+    let list = namespaces(bundle);
+    for (kind, _) in FILES.iter().filter(|(kind, _)| *kind != "user") {
+        if list.iter().all(|entry| entry["type"] != *kind) {
+            list.push(json!({"type": kind}));
+        }
+    }
+}
+
 fn mapped(bundle: &mut Bundle, uids: &Value, gids: &Value) {
     use std::os::unix::fs::{PermissionsExt, chown};
     namespaces(bundle).push(json!({"type": "user"}));
@@ -53,7 +63,7 @@ const FILES: [(&str, &str); 8] = [
 fn each_namespace_of_another_container_is_joined_by_its_path() {
     let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     let mut first = Bundle::new("exec sleep 1000");
-    namespaces(&mut first).extend([json!({"type": "time"}), json!({"type": "cgroup"})]);
+    all_kinds_but_users(&mut first);
     mapped(&mut first, &mapping, &mapping);
     let answer = first.create();
     assert_eq!(answer.code, Some(0), "{answer:?}");
@@ -75,7 +85,7 @@ fn each_namespace_of_another_container_is_joined_by_its_path() {
         let mut second = Bundle::new(
             "for file in user pid net ipc uts cgroup time mnt; do readlink /proc/self/ns/$file; done; id -u; echo $$",
         );
-        namespaces(&mut second).extend([json!({"type": "time"}), json!({"type": "cgroup"})]);
+        all_kinds_but_users(&mut second);
         if joined.contains(&"user") {
             mapped(&mut second, &mapping, &mapping);
             for field in ["uidMappings", "gidMappings"] {

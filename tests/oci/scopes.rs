@@ -61,6 +61,20 @@ fn systemd_makes_a_scope_where_it_runs_and_else_that_is_refused() {
 
     let updated = bundle.on(&["update", "--memory", "134217728", "--memory-swap", "200000000"]);
     assert_eq!(updated.code, Some(0), "{updated:?}");
+    // systemd keeps whole hundredths of a CPU, and forgets the period of no quota.
+    for (option, value, per_second, max) in [
+        ("--cpu-period", "200000", "250ms", "50000 200000"),
+        ("--cpu-quota", "61000", "310ms", "62000 200000"),
+        ("--cpu-quota", "-1", "infinity", "max 200000"),
+    ] {
+        let updated = bundle.on(&["update", option, value]);
+        assert_eq!((updated.code, file("cpu.max").as_str()), (Some(0), max), "{updated:?}");
+        assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), per_second);
+    }
+    let mut second = Bundle::new("true");
+    second.config["linux"]["cgroupsPath"] = bundle.config["linux"]["cgroupsPath"].clone();
+    let refused = create(&second, &["--systemd-cgroup"]);
+    assert!(refused.code == Some(1) && refused.err.contains("container's cgroup is not empty"), "{refused:?}");
     assert!(std::process::Command::new("systemctl").arg("daemon-reload").status().unwrap().success());
     assert_eq!((property(&unit, "MemoryMax"), file("memory.max")), ("134217728".to_owned(), "134217728".to_owned()));
     // The device rules are there still: only the usual devices are opened.

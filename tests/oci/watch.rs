@@ -58,7 +58,9 @@ fn running_out_of_memory_is_told_and_the_end_ends_it() {
     let mut kinds = std::iter::from_fn(&mut next).take(100).map(|event| event["type"].as_str().unwrap().to_owned());
     assert!(kinds.any(|kind| kind == "oom"), "the stream has none");
     drop(kinds);
-    assert_eq!(bundle.call(&["kill", &bundle.id(), "KILL"]).code, Some(0));
+    // The kernel may have gone on to the shell, before what the first one had was free again.
+    let killed = bundle.call(&["kill", &bundle.id(), "KILL"]);
+    assert!(killed.code == Some(0) || killed.err.contains("is stopped"), "{killed:?}");
     while next().is_some() {}
     assert!(child.wait().unwrap().success());
     let after = bundle.on(&["events", "--stats"]);

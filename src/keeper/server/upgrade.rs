@@ -22,8 +22,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A program that takes longer to say what it knows is not taken.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A program that takes longer to say what it knows is not taken. Nothing waits for it meanwhile.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 impl Server {
     /// Begins to ask the program. `asker` is answered when it runs, or when it is clear that it won't.
