@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Limits per disk. Two paths on one disk share its limits, the tighter of each.
-pub(super) fn resolve(limits: &[IoLimit]) -> Result<BTreeMap<DeviceNumber, DeviceLimits>, CgroupError> {
+pub fn resolve(limits: &[IoLimit]) -> Result<BTreeMap<DeviceNumber, DeviceLimits>, CgroupError> {
     let mut disks = BTreeMap::new();
     for limit in limits {
         let disk = whole_disk(&limit.path)?;

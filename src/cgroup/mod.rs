@@ -49,6 +49,7 @@ mod tests;
 pub use access::{ALLOWED_DEVICES, Access, DeviceKind, DeviceRule, Exceptions, Verdict};
 pub use bus::{Argument, BusError};
 pub use detect::Cgroups;
+pub use device::resolve as disks;
 pub use error::CgroupError;
 pub use group::{CgroupJoinPaths, Created, Usage};
 pub use oom::OomWatch;

@@ -434,7 +434,7 @@ fn weight(weight: Option<Weight>) -> u16 {
 /// OCI runtimes turn shares into a weight by a curve through the three pairs of minimum, default
 /// and maximum: log10(weight) = (l² + 125·l) / 612 − 7/34, where l = log2(shares) (runc 1.3.2, crun
 /// 1.24). This is its inverse, rounded so that their formula leads back to the same weight.
-fn shares(weight: Weight) -> String {
+pub fn shares(weight: Weight) -> String {
     let exponent = f64::from(weight.get()).log10();
     let l = ((125.0_f64.powi(2) + 4.0 * (612.0 * exponent + 126.0)).sqrt() - 125.0) / 2.0;
     format!("{:.0}", (l.exp2() + 1e-6).floor())

@@ -1,6 +1,7 @@
 //! The machine, as the reconciler sees it. The real one, [`Machine`], composes cgroups, sandbox,
 //! keeper, images and storage; the simulated one, `simulation`, judges the planner in the tests.
 
+mod alone;
 mod blueprint;
 mod exec;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod seccomp_cache;
 mod simulation;
 mod usage;
 
+pub use alone::{Alone, alone};
 pub use exec::{ExecError, ExecRequest, ExecSession};
 pub use keeper_link::HostEvent;
 pub use machine::{Machine, MachineError};

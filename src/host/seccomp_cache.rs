@@ -47,15 +47,20 @@ impl SeccompCache {
         if let Some(filter) = filters.get(&key) {
             return Ok(Some(filter.clone()));
         }
-        let profile = match profile {
-            Seccomp::Unconfined => return Ok(None),
-            Seccomp::Default => seccomp::default_profile(),
-            Seccomp::File(path) => Profile::from_file(Path::new(path.as_str()))?,
-        };
+        let Some(profile) = self::profile(profile)? else { return Ok(None) };
         let filter = Arc::new(sealed("seccomp", &seccomp::compile(&profile, capabilities)?)?);
         filters.insert(key, filter.clone());
         Ok(Some(filter))
     }
+}
+
+/// The rules that a container asks for; none for `unconfined`.
+pub(super) fn profile(wish: &Seccomp) -> Result<Option<Profile>, SeccompError> {
+    Ok(match wish {
+        Seccomp::Unconfined => None,
+        Seccomp::Default => Some(seccomp::default_profile()),
+        Seccomp::File(path) => Some(Profile::from_file(Path::new(path.as_str()))?),
+    })
 }
 
 fn sealed(name: &str, bytes: &[u8]) -> std::io::Result<OwnedFd> {

@@ -16,6 +16,14 @@ use crate::sandbox::{
 use crate::spec::Capability;
 use std::path::Path;
 
+/// An annotation: ids of the root's files are those inside, as for a mount with `idmap`, for which the
+/// specification has no field.
+pub(super) const MAPPED_ROOT: &str = "plimsoll.rootfs.idmap";
+
+fn is_root_mapped(config: &Config) -> bool {
+    !config.linux.uid_mappings.is_empty() && config.annotations.get(MAPPED_ROOT).is_some_and(|value| value == "true")
+}
+
 pub(super) struct Context<'a> {
     pub bundle: &'a Path,
     pub place: &'a Place,
@@ -103,7 +111,7 @@ pub(super) fn blueprint(config: &Config, context: &Context<'_>) -> Result<Built,
     let join_paths = context.place.join();
     let blueprint = Blueprint {
         root: Root::Directory { path: path.to_string_lossy().into_owned() },
-        mapped_root: false,
+        mapped_root: is_root_mapped(config),
         root_with_mounts: true,
         read_only_root: root.readonly,
         root_propagation: linux.rootfs_propagation.map(propagation),

@@ -9,6 +9,7 @@
 //! - `state`: what is known of a container; `seccomp`: its profile; `filter`: compiled ones.
 //! - `driver`: who makes the cgroup; `rdt`: shares of caches.
 //! - `service`: what a service manager gives.
+//! - `manifest`: a `config.json` of a manifest.
 //! - `create`, `lifecycle`, `exec`, `events`, `features`, `list`, `show`, `spec`: the commands; `foreground`, `relay`: what
 //!   connects them with who called.
 
@@ -30,6 +31,7 @@ mod hooks;
 mod lifecycle;
 mod list;
 mod log;
+mod manifest;
 mod mounts;
 mod netdevices;
 mod passwd;
@@ -46,6 +48,8 @@ mod state;
 use crate::sandbox::guard::{self, Guard};
 use crate::sandbox::program::{self, Hidden};
 use args::Command;
+pub use args::FromManifest;
+pub use manifest::from_manifest;
 use std::process::ExitCode;
 
 /// Why a command failed.
@@ -99,8 +103,12 @@ impl From<crate::sandbox::LaunchError> for OciError {
     }
 }
 
+/// What [`main`] leaves to a program that reads manifests: [`from_manifest`].
+pub type Manifests = fn(&FromManifest) -> Result<String, OciError>;
+
 /// Runs one command; its words come without the program's own name.
-pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+/// `manifests` is what makes a `config.json` of a manifest, where the program has it.
+pub fn main(words: impl Iterator<Item = std::ffi::OsString>, manifests: Option<Manifests>) -> ExitCode {
     let name = name();
     let words: Result<Vec<String>, _> = words.map(std::ffi::OsString::into_string).collect();
     let Ok(words) = words else {
@@ -115,7 +123,7 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         }
     };
     let is_exec = matches!(command, Command::Exec(_));
-    match apart(&command).and_then(|hidden| run(&global, command, hidden)) {
+    match apart(&command).and_then(|hidden| run(&global, command, hidden, manifests)) {
         Ok(code) => code,
         Err(error) => {
             log::error(&global, &error);
@@ -161,7 +169,12 @@ fn name() -> String {
     }
 }
 
-fn run(global: &args::Global, command: Command, hidden: Hidden) -> Result<ExitCode, OciError> {
+fn run(
+    global: &args::Global,
+    command: Command,
+    hidden: Hidden,
+    manifests: Option<Manifests>,
+) -> Result<ExitCode, OciError> {
     let root = &global.root;
     match command {
         Command::Create(wish) => create::create(global, &wish).map(|()| ExitCode::SUCCESS),
@@ -177,6 +190,12 @@ fn run(global: &args::Global, command: Command, hidden: Hidden) -> Result<ExitCo
         Command::List { quiet, json } => list::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
         Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),
         Command::Events(wish) => events::events(root, &wish).map(|()| ExitCode::SUCCESS),
+        Command::SpecOf(wish) => match manifests {
+            Some(make) => make(&wish).and_then(|text| show::print(&text)).map(|()| ExitCode::SUCCESS),
+            None => Err(OciError::Start(
+                "spec: --from-manifest is for `plim oci`: this program reads no manifests".to_owned(),
+            )),
+        },
         Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| ExitCode::SUCCESS),
         Command::Features => features::features().map(|()| ExitCode::SUCCESS),
         Command::Version { name } => show::version(&name).map(|()| ExitCode::SUCCESS),

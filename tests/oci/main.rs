@@ -11,6 +11,7 @@ mod fixture;
 mod hooks;
 mod knobs;
 mod lifecycle;
+mod manifest;
 mod mounts;
 mod namespaces;
 mod scopes;

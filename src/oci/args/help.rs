@@ -117,8 +117,12 @@ const TOPICS: [Topic; 17] = [
     Topic {
         command: "spec",
         summary: "writes a config.json to begin with",
-        words: "",
-        options: &["--bundle DIR, -b DIR     where to; default: here", "--rootless               for who is not root"],
+        words: "[NAME]",
+        options: &[
+            "--bundle DIR, -b DIR     where to; default: here",
+            "--rootless               for who is not root",
+            "--from-manifest FILE     print that of a manifest's container (plim oci)",
+        ],
     },
     Topic { command: "features", summary: "prints what is supported, as JSON", words: "", options: &[] },
     Topic { command: "checkpoint", summary: "is not supported", words: "ID", options: &[] },

@@ -56,9 +56,20 @@ pub enum Command {
     Update(Update),
     Events(Events),
     Spec { bundle: PathBuf, rootless: bool },
+    SpecOf(FromManifest),
     Features,
     Version { name: String },
     Help { text: String },
+}
+
+/// `spec --from-manifest`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromManifest {
+    pub file: PathBuf,
+    /// Of one container among several.
+    pub name: Option<String>,
+    /// Where an image is unpacked that is no directory yet.
+    pub bundle: PathBuf,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -209,12 +220,18 @@ fn command(name: &str, command: &str, words: &mut Words) -> Result<Command, Usag
         "update" => update::update(words).map(Command::Update),
         "events" => events(words).map(Command::Events),
         "spec" => {
-            let (mut bundle, mut rootless) = (PathBuf::from("."), false);
-            let plain = words.options(|words, name, inline| match name {
+            let (mut bundle, mut rootless, mut manifest) = (PathBuf::from("."), false, None);
+            let mut plain = words.options(|words, name, inline| match name {
                 "--bundle" | "-b" => words.value(name, inline).map(|value| bundle = value.into()),
+                "--from-manifest" => words.value(name, inline).map(|value| manifest = Some(PathBuf::from(value))),
                 "--rootless" => words.flag(name, inline.as_deref()).map(|value| rootless = value),
                 _ => words.unknown(name),
             })?;
+            if let Some(file) = manifest {
+                let name = (!plain.is_empty()).then(|| plain.remove(0));
+                words.none(&plain)?;
+                return Ok(Command::SpecOf(FromManifest { file, name, bundle }));
+            }
             words.none(&plain)?;
             Ok(Command::Spec { bundle, rootless })
         }

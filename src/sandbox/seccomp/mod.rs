@@ -58,6 +58,22 @@ pub fn compile(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, SeccompE
     if length > 4096 { Err(SeccompError::TooLong(length)) } else { Ok(filter) }
 }
 
+/// The same profile for a container with these capabilities on this machine, with nothing left to decide.
+pub fn for_capabilities(profile: &Profile, capabilities: u64) -> Profile {
+    let arches = arches(profile);
+    let rules = profile.syscalls.iter().filter(|rule| applies(rule, &arches, capabilities));
+    let syscalls = rules.map(|rule| Rule {
+        names: rule.names.iter().chain(&rule.name).cloned().collect(),
+        name: None,
+        includes: Condition::default(),
+        excludes: Condition::default(),
+        ..rule.clone()
+    });
+    let syscalls = syscalls.collect();
+    let Profile { default_action, default_errno_ret, .. } = *profile;
+    Profile { default_action, default_errno_ret, architectures: arches, arch_map: Vec::new(), syscalls }
+}
+
 /// As the library writes it.
 fn compile_long(profile: &Profile, capabilities: u64) -> Result<Vec<u8>, SeccompError> {
     let failed = |what: &str| {

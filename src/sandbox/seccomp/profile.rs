@@ -1,6 +1,6 @@
 //! A profile: rules per system call, as the OCI and Docker write them in JSON.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// What is allowed, and what happens otherwise.
@@ -26,7 +26,7 @@ pub struct ArchMap {
 }
 
 /// Machines that this program runs on, with the older ones that their kernels also run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Arch {
     #[serde(rename = "SCMP_ARCH_X86_64")]
     X8664,
@@ -72,7 +72,7 @@ impl Arch {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     #[serde(rename = "SCMP_ACT_ALLOW")]
     Allow,
@@ -135,7 +135,7 @@ pub struct Condition {
     pub min_kernel: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Comparison {
     pub index: u32,
@@ -145,7 +145,7 @@ pub struct Comparison {
     pub op: Operator,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operator {
     #[serde(rename = "SCMP_CMP_NE")]
     NotEqual,
