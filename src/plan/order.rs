@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Answers about the objects of a round.
 pub(super) struct Order<'a> {
     inputs: Inputs<'a>,
-    running: Running<'a>,
+    /// In order of their ids.
+    objects: &'a [Known<'a>],
 }
-
-/// The objects that run, found when the first of them is asked for.
-type Running<'a> = Box<dyn Fn(&ObjectId) -> bool + 'a>;
 
 impl<'a> Order<'a> {
     /// `objects` are all of the round, in order.
     pub(super) fn new(inputs: Inputs<'a>, objects: &'a [Known<'a>]) -> Self {
-        let running = move |id: &ObjectId| {
-            objects.binary_search_by(|known| (*known.id).cmp(id)).is_ok_and(|index| objects[index].runs())
-        };
-        Self { inputs, running: Box::new(running) }
+        Self { inputs, objects }
+    }
+
+    fn runs(&self, id: &ObjectId) -> bool {
+        let found = self.objects.binary_search_by(|known| (*known.id).cmp(id));
+        found.is_ok_and(|index| self.objects[index].runs())
     }
 
     /// What the object has to wait for before it is started, as a clause; `None`: nothing.
@@ -31,7 +31,7 @@ impl<'a> Order<'a> {
 
     fn lacks(&self, object: &Object, dependency: &Dependency) -> Option<String> {
         let id = dependency.object(&object.id.namespace);
-        let runs = (self.running)(&id);
+        let runs = self.runs(&id);
         let record = self.inputs.records.get(&id);
         match dependency.condition {
             DependencyCondition::Running if runs => None,
@@ -85,7 +85,7 @@ impl<'a> Order<'a> {
     pub(super) fn needed(&self) -> BTreeMap<ObjectId, ObjectId> {
         let mut needed = BTreeMap::new();
         let with_needs = self.inputs.records.values().filter(|record| !record.accepted.spec.depends_on.is_empty());
-        for Record { id, accepted, .. } in with_needs.filter(|record| (self.running)(&record.id)) {
+        for Record { id, accepted, .. } in with_needs.filter(|record| self.runs(&record.id)) {
             if self.cycle(accepted).is_some() {
                 continue;
             }
