@@ -69,9 +69,8 @@ impl Mounted {
         }
         let path = format!("/{}", parts.join("/"));
         let mut directories = Vec::new();
-        let asked = |hierarchy: &&Hierarchy| {
-            hierarchy.version == Version::V2 || !hierarchy.controllers.is_disjoint(wanted)
-        };
+        let asked =
+            |hierarchy: &&Hierarchy| hierarchy.version == Version::V2 || !hierarchy.controllers.is_disjoint(wanted);
         for hierarchy in self.0.iter().filter(asked).filter(|hierarchy| is_visible(hierarchy)) {
             let controllers = match hierarchy.version {
                 Version::V1 => hierarchy.controllers.clone(),

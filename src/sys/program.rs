@@ -157,7 +157,9 @@ pub fn forget(mapping: Mapping) -> Result<(), Errno> {
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes any number, and touches nothing that is in use.
-    unsafe { libc::malloc_trim(0) };
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// `/proc/self/exe` is `program` from here on (`PR_SET_MM_MAP`, proc(5)): in this process and in those
