@@ -64,7 +64,7 @@ pub fn bench(table: &mut Table) {
         let [own, started, ended, removed] = parts.each_mut().map(|part| quantile(part, 0.5));
         let base = quantile(&mut all_floor, 0.5);
         let against = format!("{:.2} x the floor's {}", ratios[ROUNDS / 2], ms(base));
-        table.row(name, ms(own), against, "<= 2 x");
+        table.row(name, ms(own), against, "<= 1.5 x");
         let parts = format!("to its exec {}, to its end {}, taken away {}", ms(started), ms(ended), ms(removed));
         table.row("  of that", "", parts, "-");
     }
