@@ -44,7 +44,7 @@ fn count(root: &str) -> usize {
     std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| of_ours(entry).then_some(())).count()
 }
 
-fn pss_kib(pid: u32) -> u64 {
+pub fn pss_kib(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("a sum");
     line.trim().trim_end_matches(" kB").trim().parse().expect("a number")

@@ -12,17 +12,19 @@ mod oci;
 mod resize;
 mod start;
 mod table;
+mod thousand;
 
 use table::Table;
 
 type Bench = (&'static str, fn(&mut Table));
 
-const ALL: [Bench; 6] = [
+const ALL: [Bench; 7] = [
     ("start", start::bench),
     ("resize", resize::bench),
     ("cold", agent::bench),
     ("noop", noop::bench),
     ("idle", idle::bench),
+    ("thousand", thousand::bench),
     ("oci", oci::bench),
 ];
 
