@@ -218,6 +218,8 @@ impl Driver {
                 let inputs = self.inputs();
                 drop(reply.send(preview::report(&inputs, &request)));
             }
+            Message::Configure(config) => self.configure(&config),
+            Message::Misconfigured(why) => self.is_misconfigured(&why),
             Message::Alive { reply } => drop(reply.send(())),
             Message::Why { object, reply } => drop(reply.send(self.why(&object))),
             Message::Leave => return true,

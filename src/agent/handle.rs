@@ -1,5 +1,6 @@
 //! How the API talks to the running agent.
 
+use super::config::{Config, ConfigError};
 use super::history::{History, Report};
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
@@ -209,6 +210,16 @@ impl Handle {
     pub async fn answers(&self) -> bool {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Message::Alive { reply }).is_ok() && answer.await.is_ok()
+    }
+
+    /// Goes by another configuration from here on; by the same one where it cannot be used.
+    pub fn configure(&self, config: Result<Config, ConfigError>) {
+        let message = match config {
+            Ok(config) => Message::Configure(Box::new(config)),
+            Err(error) => Message::Misconfigured(crate::host::chain(&error)),
+        };
+        // A driver that is gone goes by none.
+        drop(self.inbox.send(message));
     }
 
     /// Ends the agent and leaves everything running.

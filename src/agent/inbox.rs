@@ -1,6 +1,6 @@
 //! Everything that can wake the driver.
 
-use super::{Command, CommandError, EventType, PlanReport, PlanRequest, View};
+use super::{Command, CommandError, Config, EventType, PlanReport, PlanRequest, View};
 use crate::plan::{Action, Failure, Outcome};
 use crate::spec::ObjectId;
 use std::sync::Arc;
@@ -43,6 +43,10 @@ pub(super) enum Message {
     Alive {
         reply: oneshot::Sender<()>,
     },
+    /// The configuration has been read again, and says this.
+    Configure(Box<Config>),
+    /// It has been read again, and what it says is kept out for this reason.
+    Misconfigured(String),
     /// Leave, and let everything run.
     Leave,
 }

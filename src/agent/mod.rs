@@ -4,6 +4,7 @@
 //! then makes rounds. A round is a function of what is there now, so a missed event costs a delay
 //! and never a state. [`Handle`] is how the rest of the program talks to it.
 
+mod config;
 mod driver;
 mod handle;
 mod history;
@@ -18,6 +19,7 @@ mod status;
 mod view;
 
 pub use crate::host::{ExecRequest, ExecSession, KeeperBy, Usage};
+pub use config::{Config, ConfigError, Keeper, MaxDelete};
 pub use handle::{Command, CommandError, Handle, PlanReport, PlanRequest, PlannedChange};
 pub use history::Report;
 pub use options::{AgentError, Options};

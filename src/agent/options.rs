@@ -1,5 +1,6 @@
 //! How an agent is started, and the numbers it goes by.
 
+use super::config::MaxDelete;
 use crate::host::KeeperBy;
 use crate::plan::Settings;
 use crate::spec::Span;
@@ -13,11 +14,15 @@ pub struct Options {
     pub root: Option<PathBuf>,
     /// The watched directories; the system's one when empty.
     pub manifests: Vec<PathBuf>,
-    /// For a person in the foreground: a short deletion grace, and the directory's owner is
+    /// For a person in the foreground: the directory's owner is
     /// trusted when it is the user who called sudo.
     pub foreground: bool,
     /// How long what is left of a removed object is kept.
     pub retention: Span,
+    /// How long an object has to be absent before it is removed.
+    pub deletion_grace: Span,
+    /// More removals at once wait for consent.
+    pub max_delete: MaxDelete,
     /// The cgroup, from the hierarchies' roots, that everything is below, instead of our own.
     pub cgroup_parent: Option<String>,
     /// Who sees to it that there is a keeper.
@@ -81,10 +86,10 @@ impl Options {
         Settings {
             id_base,
             id_ranges,
-            deletion_grace: Span::from_secs(if self.foreground { 2 } else { 10 }),
+            deletion_grace: self.deletion_grace,
             retention: self.retention,
-            max_delete: 3,
-            max_delete_percent: 30,
+            max_delete: self.max_delete.count,
+            max_delete_percent: self.max_delete.percent,
             stop_all: false,
             halt: self.halt,
         }

@@ -1,6 +1,7 @@
 //! What people order: a recorded override, a consent, a look at everything.
 
 use super::EventType;
+use super::config::Config;
 use super::driver::{Driver, now};
 use super::handle::{Command, CommandError};
 use crate::plan::{Action, OverrideState, ProcessSeen, Record, Sync, Word};
@@ -8,6 +9,9 @@ use crate::spec::{ObjectId, Timestamp};
 use std::fmt::Write as _;
 use std::time::Instant;
 use tokio::sync::oneshot;
+
+/// How a warning begins that ends with the next sound configuration.
+const MISCONFIGURED: &str = "the configuration cannot be used, and what was holds";
 
 type Reply = oneshot::Sender<Result<String, CommandError>>;
 
@@ -68,6 +72,26 @@ impl Driver {
         let count = chosen.len();
         self.approved.extend(chosen);
         Ok(format!("{count} held removals released"))
+    }
+
+    /// Goes by what the configuration says now.
+    pub(super) fn configure(&mut self, config: &Config) {
+        self.settings.deletion_grace = config.deletion_grace;
+        self.settings.retention = config.keep_removed;
+        self.settings.max_delete = config.max_delete.count;
+        self.settings.max_delete_percent = config.max_delete.percent;
+        self.facts.warnings.retain(|warning| !warning.starts_with(MISCONFIGURED));
+        self.journal.note(now(), EventType::Normal, "agent", "Configured", "the configuration was read".to_owned());
+        (self.again, self.dirty_view) = (true, true);
+    }
+
+    /// The configuration was read and cannot be used: everything goes on with what was.
+    pub(super) fn is_misconfigured(&mut self, why: &str) {
+        let text = format!("{MISCONFIGURED}: {why}");
+        self.journal.note(now(), EventType::Warning, "agent", "Misconfigured", text.clone());
+        self.facts.warnings.retain(|warning| !warning.starts_with(MISCONFIGURED));
+        self.facts.warnings.push(text);
+        self.dirty_view = true;
     }
 
     fn stop_all(&mut self, kill: bool) {

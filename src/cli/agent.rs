@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::launch::{Launched, launch};
 use super::logging::{self, LogFormat};
 use super::service;
-use crate::agent::{Command, KeeperBy, Options};
+use crate::agent::{Command, Config, ConfigError, Handle, KeeperBy, Options};
 use crate::api::Access;
 use crate::spec::Span;
 use std::path::PathBuf;
@@ -15,16 +15,20 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Run the agent as a service
 ///
 /// It leaves on SIGTERM and SIGINT, and the containers go on; the next start takes them over.
-/// SIGHUP makes it read everything again. PLIM_LOG sets what is logged, like RUST_LOG.
+/// SIGHUP makes it read everything again, its configuration too: one with a mistake changes nothing, and the
+/// status says so. PLIM_LOG sets what is logged, like RUST_LOG.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sudo plim agent --manifests /srv/manifests")]
 pub struct Args {
+    /// The configuration, instead of /etc/plimsoll/agent.yaml or ROOT/agent.yaml; options stand above it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// A directory with manifests, instead of the system's one; repeatable
     #[arg(long, value_name = "DIR")]
     manifests: Vec<PathBuf>,
-    /// How long what is left of a removed container is kept, to go on when its file comes back
-    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = super::orders::span)]
-    keep_removed: Span,
+    /// How long what is left of a removed container is kept, to go on when its file comes back [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = super::orders::span)]
+    keep_removed: Option<Span>,
     /// The cgroup that all containers are below, such as that of a unit with Delegate=yes
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
@@ -46,10 +50,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
 
-    let Args { manifests, keep_removed: retention, cgroup_parent, keeper_service, halt, log_format: _ } = args;
-    let keeper = if keeper_service { KeeperBy::ServiceManager } else { KeeperBy::Us };
-    let root = context.root.clone();
-    let options = Options { root, manifests, foreground: false, retention, cgroup_parent, keeper, halt };
+    let path = args.config.clone().unwrap_or_else(|| Config::path(context.root.as_deref()));
+    let read = || Config::read(&path, args.config.is_some());
+    let mut config = read().map_err(|error| CliError::Usage(crate::host::chain(&error)))?;
+    let options = args.above(config.options(context.root.clone()));
     let Launched { handle, socket, running, server } = launch(options, Access::default()).await?;
     tracing::info!(path = %socket.display(), "listening");
     let service = tokio::spawn(service::accompany(handle.clone()));
@@ -60,6 +64,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             _ = terminate.recv() => handle.leave(),
             _ = interrupt.recv() => handle.leave(),
             _ = hangup.recv() => {
+                config = reload(&handle, config, read().map(|new| args.above_too(new)));
                 let handle = handle.clone();
                 tokio::spawn(async move {
                     if let Err(error) = handle.command(Command::Reconcile, 0).await {
@@ -72,6 +77,41 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     service.abort();
     service::leaving();
     server.stop(&socket).await?;
-    tracing::info!("left; the containers {}", if halt { "are stopped" } else { "go on" });
+    tracing::info!("left; the containers {}", if args.halt { "are stopped" } else { "go on" });
     Ok(Exit::Ok)
+}
+
+impl Args {
+    /// What the command line says stands above the configuration.
+    fn above(&self, mut options: Options) -> Options {
+        if !self.manifests.is_empty() {
+            options.manifests.clone_from(&self.manifests);
+        }
+        if self.keeper_service {
+            options.keeper = KeeperBy::ServiceManager;
+        }
+        options.retention = self.keep_removed.unwrap_or(options.retention);
+        options.cgroup_parent = self.cgroup_parent.clone().or(options.cgroup_parent);
+        options.halt = self.halt;
+        options
+    }
+
+    /// The same for what can change while the agent runs.
+    fn above_too(&self, mut config: Config) -> Config {
+        config.keep_removed = self.keep_removed.unwrap_or(config.keep_removed);
+        config
+    }
+}
+
+/// Hands a configuration that was read again to the agent, and says what of it has to wait. Comes back with the
+/// one that holds.
+fn reload(handle: &Handle, old: Config, new: Result<Config, ConfigError>) -> Config {
+    if let Ok(new) = &new {
+        for name in old.needs_restart(new) {
+            tracing::warn!("{name} is another one in the configuration now: that takes a restart of the agent");
+        }
+    }
+    let holds = new.as_ref().map_or(old, Clone::clone);
+    handle.configure(new);
+    holds
 }

@@ -7,7 +7,7 @@ use super::live::{self, Live};
 use super::logging::{self, LogFormat};
 use super::render::events;
 use super::screen::Screen;
-use crate::agent::{Command, Event, Handle, KeeperBy, Options};
+use crate::agent::{Command, Event, Handle, KeeperBy, MaxDelete, Options};
 use crate::api::Access;
 use crate::spec::Span;
 use std::path::{Path, PathBuf};
@@ -66,6 +66,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         manifests: dirs,
         foreground: true,
         retention: args.keep_removed,
+        // Whoever looks on need not wait long.
+        deletion_grace: Span::from_secs(2),
+        max_delete: MaxDelete::default(),
         cgroup_parent: None,
         keeper: KeeperBy::Us,
         halt: false,

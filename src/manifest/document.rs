@@ -31,7 +31,7 @@ impl Finding {
         Self { span, message: message.into(), help: help.map(Into::into) }
     }
 
-    fn diagnostic(&self, source: &Source<'_>) -> Diagnostic {
+    pub(super) fn diagnostic(&self, source: &Source<'_>) -> Diagnostic {
         let diagnostic = source.diagnostic(self.span.clone(), self.message.as_str());
         match &self.help {
             Some(help) => diagnostic.with_help(help),

@@ -16,6 +16,7 @@ mod emit;
 mod envelope;
 mod fields;
 mod habits;
+mod settings;
 mod source;
 mod split;
 mod tree;
@@ -24,6 +25,7 @@ mod typed;
 pub use diagnostic::{Diagnostic, Severity};
 pub use emit::{EmitError, to_yaml};
 pub use envelope::schema;
+pub use settings::settings;
 
 use crate::spec::{Object, ObjectId};
 use sha2::{Digest, Sha256};

@@ -1,8 +1,8 @@
 //! The typed object, by `serde_yaml`, and where its complaints belong.
 
 use super::document::Finding;
-use super::envelope::Manifest;
 use super::tree::{Node, Step};
+use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 use std::ops::Range;
 
@@ -17,13 +17,13 @@ const MAX_PATIENT_BYTES: usize = 64 << 10;
 /// of the text, and likewise each value that it complains about, until it is content or cannot be
 /// helped. An object that comes out after complaints is for further checks alone: it lacks what was
 /// blanked.
-pub(super) fn parse(
+pub(super) fn parse<T: DeserializeOwned>(
     text: &str,
     base: usize,
     root: &Node,
     unusable: &mut Vec<Range<usize>>,
     findings: &mut Vec<Finding>,
-) -> Option<Manifest> {
+) -> Option<T> {
     let mut text = text.as_bytes().to_vec();
     for range in unusable.iter() {
         blank(&mut text, base, range);
@@ -32,7 +32,7 @@ pub(super) fn parse(
     loop {
         let deserializer = serde_yaml::Deserializer::from_slice(&text);
         let error = match serde_path_to_error::deserialize(deserializer) {
-            Ok(manifest) => return Some(manifest),
+            Ok(typed) => return Some(typed),
             Err(error) => error,
         };
         let (steps, complete) = steps(error.path());

@@ -7,6 +7,8 @@
 use super::way::{Found, Way};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 /// Whose files are believed.
@@ -16,6 +18,14 @@ pub enum Trust {
     Strict { uids: BTreeSet<u32> },
     /// Any file that can be read: for looking at manifests without running them.
     Anyone,
+}
+
+impl Trust {
+    /// What is wrong with the owner or the mode of a file that is not part of a source, if anything is.
+    pub fn objects_to(&self, file: &Metadata) -> Option<String> {
+        let judged = Judge::new(self).check(file.uid(), file.gid(), file.mode());
+        judged.err().map(|reason| reason.to_string())
+    }
 }
 
 /// What is wrong with an owner or a mode, as the end of a sentence.

@@ -152,3 +152,57 @@ fn a_host_that_goes_down_stops_everything_in_order_and_runs_it_again_afterwards(
     }
     assert!(when("top") < when("base"), "the one that needs goes first");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_configuration_with_a_mistake_changes_nothing_in_an_agent_that_runs_and_is_said() {
+    let host = Host::prepare();
+    host.write("web.yaml", &sleeper("web", ""));
+    let mut manager = Manager::of(&host);
+    let config = host.root().join("agent.yaml");
+    fs::write(&config, "deletionGrace: 1h\nkeepRemoved: 0s\n").unwrap();
+    let agent = manager.agent(&[]);
+    manager.hears("READY=1");
+    let container = host.pid("web");
+    let warnings = || host.status()["warnings"].to_string();
+
+    fs::write(&config, "deletionGrace: 1s\nkeepRemoved: 0s\nmaxDelet: {count: 9}\n").unwrap();
+    signal(agent, "HUP");
+    host.until("the mistake is told", || warnings().contains("agent.yaml:3:1"));
+    host.delete("web.yaml");
+    let item = host.wait("web", "deleting", |item| item["status"]["sync"] == "deleting");
+    let message = item["status"]["message"].as_str().unwrap();
+    assert!(message.contains("1h") || message.contains("59m"), "the grace is the old one: {message}");
+    assert!(alive(container));
+
+    fs::write(&config, "deletionGrace: 0s\nkeepRemoved: 0s\n").unwrap();
+    signal(agent, "HUP");
+    host.gone("web");
+    assert!(!warnings().contains("agent.yaml"), "{}", warnings());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_configuration_with_a_mistake_or_of_somebody_else_starts_no_agent() {
+    let host = Host::prepare();
+    let config = host.dir.join("other.yaml");
+    let start = || {
+        let root = host.root();
+        let args = ["--root", root.to_str().unwrap(), "agent", "--config", config.to_str().unwrap()];
+        let output = Command::new(&host.bin).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+
+    let (code, said) = start();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("other.yaml") && said.contains("No such file"), "{said}");
+    fs::write(&config, "keepRemoved: soon\n").unwrap();
+    let (code, said) = start();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("other.yaml:1:14") && said.contains("soon"), "{said}");
+    fs::write(&config, "").unwrap();
+    std::os::unix::fs::chown(&config, Some(1), None).unwrap();
+    let (code, said) = start();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("belongs to user 1"), "{said}");
+}

@@ -344,9 +344,9 @@ mod e_removal {
         let (removed, said) = sh("dpkg -r plimsoll");
         assert!(removed && said.contains("every container is stopped"), "{said}");
 
-        let (_, left) = sh(
-            "pgrep -af '[p]lim|[s]leep infinity'; find /sys/fs/cgroup -name '*plimsoll*'; grep plimsoll /proc/mounts",
-        );
+        let script = "pgrep -ax 'plim|plim-keeper|plim-oci'; pgrep -fax '/bin/sleep infinity'; \
+             find /sys/fs/cgroup -name '*plimsoll*'; grep plimsoll /proc/mounts";
+        let (_, left) = sh(script);
         assert_eq!(left.trim(), "");
         assert!(fs::exists("/var/lib/plimsoll/db").unwrap());
         let (purged, said) = sh("dpkg -P plimsoll");
