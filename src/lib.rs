@@ -93,6 +93,13 @@
 //!   wrote.
 //! - **Filters are shortened** to a search tree for each architecture: the kernel pays for every
 //!   instruction at every start.
+//! - **Under systemd there are three units**: the agent, the keeper, and one without a process of its own
+//!   (`plimsoll-containers.service`) whose delegated cgroup holds every container. systemd starts no process in a
+//!   cgroup whose controllers are handed down, so a keeper whose own unit held them could not be started
+//!   again; and this way stopping that unit, as a shutdown does, is what stops containers: in their order, by
+//!   an agent that forgets nothing (`plim agent --halt`), so that they run again afterwards. Agent and keeper
+//!   can be stopped, restarted and upgraded at any time. Nothing is kept in systemd's descriptor store: what
+//!   has to outlive the agent the keeper holds, and what has to outlive the keeper the containers hold.
 //! - **A newer keeper takes the place of the one that runs** by `execve`: an agent that finds another program
 //!   beside itself than the keeper runs asks for it, and so does SIGHUP (`systemctl reload`). Descriptors go
 //!   through a socket that is the next program's standard input, so none is known by its number, and a

@@ -2,7 +2,7 @@
 //! system calls in its own process: interleaved, medians of 5 times 200.
 
 use crate::table::{Table, ms, quantile};
-use plimsoll::host::{Host as _, HostEvent, Machine, Paths, Scope};
+use plimsoll::host::{Host as _, HostEvent, KeeperBy, Machine, Paths, Scope};
 use plimsoll::plan::{Action, Outcome, ProcessSeen};
 use plimsoll::spec::{Container, IdRange, InstanceId, Kind, Object, ObjectId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,7 +122,8 @@ impl Ours {
         }
         let ids = IdRange { base: paths.id_base(), size: IdRange::SIZE };
         let (sender, events) = channel();
-        let machine = Machine::new(paths, move |event| sender.send(event).unwrap_or(())).expect("a machine");
+        let machine =
+            Machine::new(paths, KeeperBy::Us, move |event| sender.send(event).unwrap_or(())).expect("a machine");
         Self { machine, events, ids }
     }
 

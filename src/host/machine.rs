@@ -1,7 +1,7 @@
 //! The real host: each action composed from cgroups, images, storage, sandbox and keeper.
 
 use super::blueprint::{Prepared, blueprint};
-use super::keeper_link::{HostEvent, KeeperLink};
+use super::keeper_link::{HostEvent, KeeperBy, KeeperLink};
 use super::note::InstanceNote;
 use super::pid_one;
 use super::privileges::{PrivilegeError, grantable};
@@ -86,7 +86,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Machine {
     /// Prepares this host's part of the work. The keeper is looked for when it is first needed.
-    pub fn new(paths: Paths, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Result<Self, MachineError> {
+    pub fn new(
+        paths: Paths,
+        by: KeeperBy,
+        notify: impl Fn(HostEvent) + Send + Sync + 'static,
+    ) -> Result<Self, MachineError> {
         let cgroups = Cgroups::detect(&paths.cgroup_parent)?;
         // Before the keeper is started: its own place is among what is made.
         cgroups.prepare()?;
@@ -100,7 +104,7 @@ impl Machine {
             cgroups,
             storage,
             images: Images::new(&paths.lib),
-            keeper: KeeperLink::new(paths, keeper, notify),
+            keeper: KeeperLink::new(paths, by, keeper, notify),
             seccomp: SeccompCache::default(),
             signalled: Mutex::default(),
             noted: Mutex::default(),

@@ -15,4 +15,5 @@ mod isolation;
 mod keeper;
 mod kills;
 mod lifecycle;
+mod service;
 mod sources;
