@@ -4,7 +4,7 @@ use super::config::{Config, ConfigError};
 use super::history::{History, Report};
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
-use super::{Event, View};
+use super::{Event, Item, View};
 use crate::host::{ExecError, ExecRequest, ExecSession, Machine};
 use crate::spec::change::{Class, FieldChange};
 use crate::spec::{InstanceId, ObjectId, Resources, Timestamp};
@@ -144,10 +144,7 @@ impl Handle {
         let machine = self.machine.clone();
         let measured = tokio::task::spawn_blocking(move || {
             let mut view = View::clone(&view);
-            for item in &mut view.items {
-                let instance = item.status.instance.as_deref().and_then(|text| text.parse().ok());
-                item.status.usage = instance.and_then(|instance| machine.usage(&instance));
-            }
+            measure(&machine, &mut view.items);
             view
         });
         match measured.await {
@@ -259,4 +256,28 @@ impl Handle {
         self.inbox.send(message(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+}
+
+/// So many are measured on one thread: to start another one costs as much as some of them.
+const BY_ONE: usize = 64;
+/// More than this would only wait for each other.
+const THREADS: usize = 4;
+
+/// Adds what each of them uses. Of a thousand it takes tens of milliseconds, which somebody waits for.
+fn measure(machine: &Machine, items: &mut [Item]) {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = items.len().div_ceil(BY_ONE).min(THREADS).min(processors).max(1);
+    let part = items.len().div_ceil(threads).max(1);
+    let one = |items: &mut [Item]| {
+        for item in items {
+            let instance = item.status.instance.as_deref().and_then(|text| text.parse().ok());
+            item.status.usage = instance.and_then(|instance| machine.usage(&instance));
+        }
+    };
+    std::thread::scope(|scope| {
+        let mut parts = items.chunks_mut(part);
+        let own = parts.next();
+        parts.for_each(|part| drop(scope.spawn(|| one(part))));
+        one(own.unwrap_or_default());
+    });
 }

@@ -43,9 +43,7 @@ pub struct Created {
 pub struct Usage {
     pub cpu_usec: u64,
     pub memory: u64,
-    pub memory_limit: Option<u64>,
     pub pids: u64,
-    pub oom_kills: u64,
 }
 
 /// Whether a place was free.
@@ -349,14 +347,12 @@ impl Cgroups {
             None => number(&read(self.v1_home(Controller::Cpuacct), "cpuacct.usage")?) / 1000,
         };
         let memory = self.homes.get(&Controller::Memory).copied();
-        let (current, limit) = match memory.map(|index| self.hierarchies[index].version) {
-            Some(Version::V1) => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
-            Some(Version::V2) | None => ("memory.current", "memory.max"),
+        let current = match memory.map(|index| self.hierarchies[index].version) {
+            Some(Version::V1) => "memory.usage_in_bytes",
+            Some(Version::V2) | None => "memory.current",
         };
         usage.memory = number(&read(memory, current)?);
-        usage.memory_limit = table::parse_bytes(&read(memory, limit)?).flatten();
         usage.pids = number(&read(self.homes.get(&Controller::Pids).copied(), "pids.current")?);
-        usage.oom_kills = self.oom_kills(instance)?;
         Ok(usage)
     }
 
