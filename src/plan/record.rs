@@ -79,6 +79,9 @@ pub struct InstanceRecord {
     pub deferred: Option<Deferred>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// What its probes said of the run that is to be ended, or was, for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<String>,
 }
 
 /// What we have set out to do with an instance.
