@@ -10,9 +10,7 @@ impl<'a> Case<'a> {
         let reason = self.reason_to_stop(goal);
         let now = self.look.now;
         let stop = self.record.accepted.spec.stop.clone();
-        // One that is given up again and again is started later and later.
-        let failures = if self.unhealthy().is_some() { self.record.attempts.failures } else { 0 };
-        self.record.to_mut().attempts = Attempts { failures, ..Attempts::default() };
+        self.record.to_mut().attempts = Attempts::default();
         if sighting.ignores_stop() && stop.signal.number() != KILL {
             self.edit(|instance| instance.phase = Phase::Stopping { kill_at: now, signalled: false });
             let reason = format!("{reason}; its PID 1 ignores {}, so it is killed at once", stop.signal);
@@ -80,8 +78,10 @@ impl<'a> Case<'a> {
             Goal::Run if self.unhealthy().is_some() => {
                 let unseen = Exit { code: None, signal: None, at: self.look.now, oom_killed: false };
                 let exit = if let ProcessSeen::Exited(exit) = &sighting.process { *exit } else { unseen };
-                let found = self.unhealthy().map(str::to_owned);
-                self.ended_by_itself(exit, sighting, found.as_deref())
+                let given_up = self.record.instance.as_ref().and_then(|instance| instance.unhealthy.clone());
+                // One that is given up again and again is started later and later.
+                self.record.to_mut().attempts.failures = given_up.as_ref().map_or(0, |given_up| given_up.failures);
+                self.ended_by_itself(exit, sighting, given_up.as_ref().map(|given_up| &*given_up.reason))
             }
             Goal::Run | Goal::Stand => {
                 let reason = if reason.is_empty() { "it has ended".to_owned() } else { reason };

@@ -15,7 +15,7 @@ use super::idrange::FreeRanges;
 use super::order::Order;
 use super::presence::Presence;
 use super::{
-    Action, Attempts, Exit, Finding, GroupSeen, HealthSeen, InstanceRecord, Override, OverrideState, Phase,
+    Action, Attempts, Exit, Finding, GivenUp, GroupSeen, HealthSeen, InstanceRecord, Override, OverrideState, Phase,
     ProcessSeen, Record, Settings, Sighting, Step, Sync, Wanted, words,
 };
 use crate::spec::change::{self, Class, FieldChange};

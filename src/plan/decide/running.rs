@@ -91,7 +91,8 @@ impl<'a> Case<'a> {
     /// A process that does not work is as good as one that has ended.
     fn give_up(&mut self, sighting: &Sighting) {
         if let HealthSeen::Failed(reason) = &sighting.health {
-            self.edit(|instance| instance.unhealthy = Some(reason.clone()));
+            let given_up = GivenUp { reason: reason.clone(), failures: self.record.attempts.failures };
+            self.edit(|instance| instance.unhealthy = Some(given_up));
         }
     }
 

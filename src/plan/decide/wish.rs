@@ -204,7 +204,7 @@ impl<'a> Case<'a> {
 
     /// Why its present or last run was given up, if it was.
     pub(super) fn unhealthy(&self) -> Option<&str> {
-        self.record.instance.as_ref()?.unhealthy.as_deref()
+        self.record.instance.as_ref()?.unhealthy.as_ref().map(|given_up| &*given_up.reason)
     }
 
     pub(super) fn restart_asked(&self) -> Option<String> {

@@ -107,3 +107,17 @@ fn what_waits_for_another_to_be_healthy_starts_when_that_is_ready() {
     says(&mut host, HealthSeen::Ready);
     assert!(matches!(host.step().action, Action::Start { .. }));
 }
+
+#[test]
+fn many_restarts_take_nothing_from_the_grace_when_its_signal_cannot_be_sent() {
+    let mut host = with_policy("always");
+    host.records.get_mut(&id("web")).expect("a record").attempts.failures = 9;
+    says(&mut host, HealthSeen::Failed("liveness failed".to_owned()));
+    let stop = host.plan().steps.remove(0);
+    host.records.insert(stop.object.clone(), stop.record.clone().expect("an intent"));
+    host.settle(&stop, Err(Failure { message: "keeper away".to_owned(), field: None }));
+
+    host.now = host.now.after(Span::from_secs(1));
+    let again = host.plan().steps.remove(0);
+    assert!(matches!(again.action, Action::Signal { .. }), "{again:?}");
+}
