@@ -2,6 +2,8 @@
 # make test   installs what is missing, builds, and runs every test
 # make test-v2  runs those that need root also in a virtual machine that is all cgroup v2 (TESTVM=its harness,
 #             FILTER=parts of their names)
+# make test-systemd  tests the installed package, restarts and power cuts in such a machine (TESTVM likewise)
+# make deb    makes the Debian package
 # make bench  prints the figures and ratios of benches/
 
 CARGO ?= cargo
@@ -9,7 +11,7 @@ CARGO ?= cargo
 PLIM_ROOT ?= $(CURDIR)/.plim
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run test test-v2 bench check deps
+.PHONY: run test test-v2 test-systemd deb bench check deps
 
 run: deps
 	$(CARGO) build --release --bins
@@ -21,6 +23,12 @@ test:
 
 test-v2: deps
 	deploy/test-v2 $(FILTER)
+
+test-systemd: deps
+	deploy/test-systemd
+
+deb: deps
+	deploy/deb
 
 bench: deps
 	$(CARGO) build --release --bins --benches

@@ -57,6 +57,7 @@ fn settings() -> Settings {
         max_delete: 3,
         max_delete_percent: 30,
         stop_all: false,
+        halt: false,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{EventType, View, preview, status};
 use crate::host::{Host, Machine, Missing, Scope, Watched};
 use crate::plan::{
     Action, Desired, Failure, Finding, Inputs, Outcome, Phase, Plan, ProcessSeen, Record, Seen, Settings, Settled,
-    Step, Wish,
+    Sighting, Step, Wish,
 };
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
@@ -137,11 +137,20 @@ impl Driver {
                 leave |= self.take(message);
                 next = self.inbox.try_recv().ok();
             }
-            if leave {
+            if leave || self.has_halted() {
                 self.save_settled();
                 return Left::Running;
             }
         }
+    }
+
+    /// Whether nothing runs any more, where that was wanted.
+    fn has_halted(&self) -> bool {
+        let runs = |sighting: &Sighting| matches!(sighting.process, ProcessSeen::Running { .. });
+        self.settings.halt
+            && self.facts.rounds > 0
+            && self.in_flight.is_empty()
+            && !self.seen.instances.values().any(runs)
     }
 
     /// When to go on if no message comes.
@@ -216,6 +225,7 @@ impl Driver {
                 let inputs = self.inputs();
                 drop(reply.send(preview::report(&inputs, &request)));
             }
+            Message::Alive { reply } => drop(reply.send(())),
             Message::Why { object, reply } => drop(reply.send(self.why(&object))),
             Message::Leave => return true,
         }
@@ -486,7 +496,7 @@ impl Driver {
             took_ms: now().since(decision.at).0,
         };
         if let Err(error) = self.history.add(object, &report) {
-            tracing::warn!(container = %object, %error, "a line of its history could not be written");
+            tracing::warn!(%object, %error, "a line of its history could not be written");
         }
     }
 

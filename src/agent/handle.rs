@@ -205,6 +205,12 @@ impl Handle {
         Ok(session?)
     }
 
+    /// Comes back with true when the rounds go on; how soon says how busy they are.
+    pub async fn answers(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Message::Alive { reply }).is_ok() && answer.await.is_ok()
+    }
+
     /// Ends the agent and leaves everything running.
     pub fn leave(&self) {
         // A driver that is gone has left already.

@@ -41,6 +41,10 @@ pub(super) enum Message {
         object: ObjectId,
         reply: oneshot::Sender<Result<String, CommandError>>,
     },
+    /// Answered between two rounds: who asks wants to know that there is somebody.
+    Alive {
+        reply: oneshot::Sender<()>,
+    },
     /// Leave, and let everything run.
     Leave,
 }

@@ -36,9 +36,10 @@ impl Journal {
 
     /// Notes one event and tells the log and every live reader.
     pub fn note(&self, at: Timestamp, kind: EventType, object: &str, reason: &str, message: String) {
+        // The object also in the words: journalctl shows no field beside them.
         match kind {
-            EventType::Normal => tracing::info!(container = object, reason, "{message}"),
-            EventType::Warning => tracing::warn!(container = object, reason, "{message}"),
+            EventType::Normal => tracing::info!(object, reason, "{object}: {message}"),
+            EventType::Warning => tracing::warn!(object, reason, "{object}: {message}"),
         }
         let mut inner = self.lock();
         inner.last += 1;

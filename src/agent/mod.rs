@@ -17,7 +17,7 @@ mod sources;
 mod status;
 mod view;
 
-pub use crate::host::{ExecRequest, ExecSession, Usage};
+pub use crate::host::{ExecRequest, ExecSession, KeeperBy, Usage};
 pub use handle::{Command, CommandError, Handle, PlanReport, PlanRequest, PlannedChange};
 pub use history::Report;
 pub use options::{AgentError, Options};
@@ -73,6 +73,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     }
     let paths =
         Paths::new(options.root.as_deref()).map_err(failed(options.root.as_deref().unwrap_or(Path::new("/"))))?;
+    let paths = paths.below(options.cgroup_parent.clone());
     for dir in [&paths.lib, &paths.run, &paths.log] {
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(failed(dir))?;
     }
@@ -98,7 +99,8 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
             drop(sender.send(message));
         }
     };
-    let machine = Machine::new(paths.clone(), events).map_err(|error| AgentError::Host(crate::host::chain(&error)))?;
+    let machine = Machine::new(paths.clone(), options.keeper, events)
+        .map_err(|error| AgentError::Host(crate::host::chain(&error)))?;
     let machine = Arc::new(machine);
     warnings.extend(crate::storage::ids_conflicts(paths.id_base(), ID_RANGES));
 

@@ -1,5 +1,6 @@
 //! How an agent is started, and the numbers it goes by.
 
+use crate::host::KeeperBy;
 use crate::plan::Settings;
 use crate::spec::Span;
 use std::path::PathBuf;
@@ -17,6 +18,12 @@ pub struct Options {
     pub foreground: bool,
     /// How long what is left of a removed object is kept.
     pub retention: Span,
+    /// The cgroup, from the hierarchies' roots, that everything is below, instead of our own.
+    pub cgroup_parent: Option<String>,
+    /// Who sees to it that there is a keeper.
+    pub keeper: KeeperBy,
+    /// Stop every container in order, forget nothing, and leave: the host goes down.
+    pub halt: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +86,7 @@ impl Options {
             max_delete: 3,
             max_delete_percent: 30,
             stop_all: false,
+            halt: self.halt,
         }
     }
 }

@@ -48,14 +48,13 @@ pub struct Mounted(Vec<Hierarchy>);
 impl Mounted {
     /// Reads only.
     pub fn here() -> Result<Self, CgroupError> {
-        let mut mounts = parse_mounts(&read_path("/proc/self/mountinfo")?);
-        mounts.retain(|hierarchy| is_visible(&hierarchy.mount, hierarchy.version));
-        if mounts.is_empty() { Err(CgroupError::NoHierarchy) } else { Ok(Self(mounts)) }
+        let mounts = parse_mounts(&read_path("/proc/self/mountinfo")?);
+        if mounts.iter().any(is_visible) { Ok(Self(mounts)) } else { Err(CgroupError::NoHierarchy) }
     }
 
     /// Whether the v2 hierarchy is among them.
     pub fn has_v2(&self) -> bool {
-        self.0.iter().any(|hierarchy| hierarchy.version == Version::V2)
+        self.0.iter().any(|hierarchy| hierarchy.version == Version::V2 && is_visible(hierarchy))
     }
 
     /// Where a cgroup is in the v2 hierarchy and in the v1 hierarchies of these controllers. Reads only.
@@ -70,7 +69,9 @@ impl Mounted {
         }
         let path = format!("/{}", parts.join("/"));
         let mut directories = Vec::new();
-        for hierarchy in &self.0 {
+        let asked =
+            |hierarchy: &&Hierarchy| hierarchy.version == Version::V2 || !hierarchy.controllers.is_disjoint(wanted);
+        for hierarchy in self.0.iter().filter(asked).filter(|hierarchy| is_visible(hierarchy)) {
             let controllers = match hierarchy.version {
                 Version::V1 => hierarchy.controllers.clone(),
                 Version::V2 => {
@@ -81,10 +82,8 @@ impl Mounted {
                     Controller::EVERY.into_iter().filter(|c| usual(c) && has(c)).collect()
                 }
             };
-            if hierarchy.version == Version::V2 || !controllers.is_disjoint(wanted) {
-                let (version, mount, path) = (hierarchy.version, hierarchy.mount.clone(), path.clone());
-                directories.push(Directory { version, controllers, mount, path });
-            }
+            let (version, mount, path) = (hierarchy.version, hierarchy.mount.clone(), path.clone());
+            directories.push(Directory { version, controllers, mount, path });
         }
         Ok(Place { directories })
     }
@@ -123,7 +122,7 @@ impl Place {
         let mut made = Vec::new();
         let result = self.directories.iter().try_for_each(|directory| make(directory, &mut made));
         if let Err(error) = result {
-            remove_made(&made);
+            remove_made(&made, &Self::of(Vec::new()));
             return Err(error);
         }
         Ok(made)
@@ -340,12 +339,12 @@ fn in_user_namespace() -> bool {
 }
 
 /// Whether a mount is what its path leads to: another one may have been mounted over it.
-fn is_visible(mount: &str, version: Version) -> bool {
+fn is_visible(Hierarchy { mount, version, .. }: &Hierarchy) -> bool {
     /// statfs(2).
     const CGROUP: rustix::fs::FsWord = 0x0027_e0eb;
     const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
-    let kind = if version == Version::V2 { CGROUP2 } else { CGROUP };
-    rustix::fs::statfs(mount).is_ok_and(|is| is.f_type == kind)
+    let kind = if *version == Version::V2 { CGROUP2 } else { CGROUP };
+    rustix::fs::statfs(mount.as_str()).is_ok_and(|is| is.f_type == kind)
 }
 
 /// Whether processes run.
@@ -364,9 +363,11 @@ impl Freeze {
     }
 }
 
-/// Removes directories that were made, where nothing else is in them by now.
-pub fn remove_made(made: &[String]) {
-    for path in made.iter().rev() {
+/// Removes directories that were made, where nothing else is in them by now, but for those of a place that
+/// is removed already.
+pub fn remove_made(made: &[String], removed: &Place) {
+    let removed: Vec<String> = removed.directories.iter().map(Directory::full).collect();
+    for path in made.iter().rev().filter(|path| !removed.contains(path)) {
         // Somebody else's is below it, or it is gone: either way it is not ours to remove.
         let _ = rustix::fs::unlinkat(CWD, path.as_str(), AtFlags::REMOVEDIR);
     }

@@ -4,7 +4,8 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::launch::{Launched, launch};
 use super::logging::{self, LogFormat};
-use crate::agent::{Command, Options};
+use super::service;
+use crate::agent::{Command, KeeperBy, Options};
 use crate::api::Access;
 use crate::spec::Span;
 use std::path::PathBuf;
@@ -24,6 +25,15 @@ pub struct Args {
     /// How long what is left of a removed container is kept, to go on when its file comes back
     #[arg(long, default_value = "24h", value_name = "TIME", value_parser = super::orders::span)]
     keep_removed: Span,
+    /// The cgroup that all containers are below, such as that of a unit with Delegate=yes
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
+    /// The keeper is a service of its own (plim-keeper --service): wait for it, do not start one
+    #[arg(long)]
+    keeper_service: bool,
+    /// Stop every container in order and leave; the next start runs them again. For a host that goes down
+    #[arg(long)]
+    halt: bool,
     /// How to log
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
@@ -36,10 +46,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
 
-    let Args { manifests, keep_removed: retention, log_format: _ } = args;
-    let options = Options { root: context.root.clone(), manifests, foreground: false, retention };
+    let Args { manifests, keep_removed: retention, cgroup_parent, keeper_service, halt, log_format: _ } = args;
+    let keeper = if keeper_service { KeeperBy::ServiceManager } else { KeeperBy::Us };
+    let root = context.root.clone();
+    let options = Options { root, manifests, foreground: false, retention, cgroup_parent, keeper, halt };
     let Launched { handle, socket, running, server } = launch(options, Access::default()).await?;
     tracing::info!(path = %socket.display(), "listening");
+    let service = tokio::spawn(service::accompany(handle.clone()));
     let mut left = pin!(running.wait());
     loop {
         tokio::select! {
@@ -56,7 +69,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             }
         }
     }
+    service.abort();
+    service::leaving();
     server.stop(&socket).await?;
-    tracing::info!("left; the containers go on");
+    tracing::info!("left; the containers {}", if halt { "are stopped" } else { "go on" });
     Ok(Exit::Ok)
 }

@@ -3,7 +3,7 @@
 use super::screen::Screen;
 use crate::api::Client;
 use crate::spec::Timestamp;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub struct Context {
@@ -14,12 +14,17 @@ pub struct Context {
 
 impl Context {
     pub fn client(&self) -> Client {
-        let socket = match &self.root {
-            Some(root) => root.join("run/plim.sock"),
-            None => PathBuf::from("/run/plimsoll/plim.sock"),
-        };
-        Client::new(&socket)
+        client(self.root.as_deref())
     }
+}
+
+/// Speaks to the agent of this root.
+pub fn client(root: Option<&Path>) -> Client {
+    let socket = match root {
+        Some(root) => root.join("run/plim.sock"),
+        None => PathBuf::from("/run/plimsoll/plim.sock"),
+    };
+    Client::new(&socket)
 }
 
 pub fn now() -> Timestamp {

@@ -1,5 +1,6 @@
 //! `plim describe`.
 
+use super::completion::names;
 use super::context::{Context, now};
 use super::exit::{CliError, Exit};
 use super::logs::Record;
@@ -22,7 +23,7 @@ const LINES: usize = 10;
 #[command(after_help = "Example:\n  plim describe container web")]
 pub struct Args {
     /// KIND NAME, or KIND/NAME
-    #[arg(required = true, num_args = 1..=2, value_name = "OBJECT")]
+    #[arg(required = true, num_args = 1..=2, value_name = "OBJECT", add = names())]
     object: Vec<String>,
     /// The namespace, `default` when not given
     #[arg(long, short)]

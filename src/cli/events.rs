@@ -1,5 +1,6 @@
 //! `plim events`.
 
+use super::completion::names;
 use super::context::{Context, now};
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target};
@@ -30,7 +31,7 @@ pub struct Args {
     #[arg(long, short)]
     watch: bool,
     /// Only the events of this object: KIND/NAME
-    #[arg(long = "for", value_name = "OBJECT")]
+    #[arg(long = "for", value_name = "OBJECT", add = names())]
     of: Option<String>,
     /// The namespace of that object, `default` when not given
     #[arg(long, short)]

@@ -1,5 +1,6 @@
 //! `plim exec`.
 
+use super::completion::names;
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target};
@@ -38,6 +39,7 @@ pub struct Args {
     #[arg(long, short)]
     namespace: Option<String>,
     /// The container
+    #[arg(add = names())]
     name: String,
     /// The program and its arguments
     #[arg(required = true, last = true, value_name = "CMD")]

@@ -1,5 +1,6 @@
 //! `plim get`.
 
+use super::completion::names;
 use super::context::{Context, now};
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target, is_kind};
@@ -26,7 +27,7 @@ enum Format {
 #[command(after_help = "Example:\n  plim get\n  plim get web -o yaml\n  plim get -A -l app=web -w")]
 pub struct Args {
     /// [KIND] NAME… or KIND/NAME…; all containers when not given
-    #[arg(value_name = "KIND|NAME")]
+    #[arg(value_name = "KIND|NAME", add = names())]
     objects: Vec<String>,
     /// In all namespaces
     #[arg(long, short = 'A', conflicts_with = "namespace")]

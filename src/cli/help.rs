@@ -9,8 +9,13 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Look", &["status", "get", "describe", "logs", "events", "why", "history"]),
     ("Change", &["validate", "plan", "approve", "reconcile", "stop", "start", "restart", "suspend", "resume", "set"]),
     ("Inside", &["exec"]),
-    ("Host", &["check", "schema", "version"]),
+    ("Host", &["check", "schema", "completion", "man", "version"]),
 ];
+
+/// Without the groups, for who lays it out in another way.
+pub(super) fn plain() -> Command {
+    Args::command()
+}
 
 pub(super) fn command() -> Command {
     let command = Args::command();

@@ -1,5 +1,6 @@
 //! `plim history`.
 
+use super::completion::names;
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target};
@@ -14,7 +15,7 @@ use crate::agent::Report;
 #[command(after_help = "Example:\n  plim history container web")]
 pub struct Args {
     /// KIND NAME, or KIND/NAME
-    #[arg(required = true, num_args = 1..=2, value_name = "OBJECT")]
+    #[arg(required = true, num_args = 1..=2, value_name = "OBJECT", add = names())]
     object: Vec<String>,
     /// The namespace, `default` when not given
     #[arg(long, short)]

@@ -2,8 +2,10 @@
 
 use std::io;
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -17,16 +19,28 @@ fn filter(default: &str) -> EnvFilter {
     EnvFilter::try_from_env("PLIM_LOG").unwrap_or_else(|_| EnvFilter::new(default))
 }
 
-/// Logs to standard error.
+/// Logs to the journal with a field for each thing (`PLIMSOLL_OBJECT=`, `PLIMSOLL_REASON=`), where standard
+/// error leads there (systemd.exec(5), JOURNAL_STREAM), else to standard error.
 pub fn to_stderr(format: LogFormat, colours: bool, default: &str) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(default)).with_writer(io::stderr);
-    // The journal notes the time itself (systemd.exec(5), JOURNAL_STREAM).
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    match (format, journal) {
-        (LogFormat::Json, _) => builder.json().init(),
-        (LogFormat::Text, true) => builder.with_ansi(false).without_time().init(),
-        (LogFormat::Text, false) => builder.with_ansi(colours).init(),
+    if format == LogFormat::Text
+        && is_journal()
+        && let Ok(journal) = tracing_journald::layer()
+    {
+        let journal = journal.with_field_prefix(Some("PLIMSOLL".to_owned())).with_syslog_identifier("plim".to_owned());
+        return tracing_subscriber::registry().with(journal.with_filter(filter(default))).init();
     }
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(default)).with_writer(io::stderr);
+    match format {
+        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => builder.with_ansi(colours).init(),
+    }
+}
+
+/// Whether what is written to standard error comes into the journal.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let stderr = rustix::fs::fstat(io::stderr());
+    stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
 /// Logs to whoever reads the lines, so that they do not run through a table that is redrawn.

@@ -1,5 +1,6 @@
 //! `plim logs`.
 
+use super::completion::names;
 use super::context::{Context, now};
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target};
@@ -14,6 +15,7 @@ use crate::spec::{Span, Timestamp};
 #[command(after_help = "Example:\n  plim logs web -f -n 20\n  plim logs web --since 10m --timestamps")]
 pub struct Args {
     /// The container
+    #[arg(add = names())]
     name: String,
     /// The namespace, `default` when not given
     #[arg(long)]

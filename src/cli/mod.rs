@@ -5,6 +5,7 @@
 
 mod agent;
 mod check;
+mod completion;
 mod context;
 mod describe;
 mod events;
@@ -17,12 +18,14 @@ mod launch;
 mod live;
 mod logging;
 mod logs;
+mod man;
 mod names;
 mod orders;
 mod plan;
 mod render;
 mod schema;
 mod screen;
+mod service;
 mod set;
 mod status;
 mod suspend;
@@ -81,6 +84,8 @@ enum Verb {
     Exec(exec::Args),
     Check(check::Args),
     Schema(schema::Args),
+    Completion(completion::Args),
+    Man(man::Args),
     Version(VersionArgs),
 }
 
@@ -93,6 +98,8 @@ struct VersionArgs {}
 
 /// The program `plim`.
 pub fn run() -> ExitCode {
+    // A shell asks what could come next; then that is all that is done.
+    clap_complete::CompleteEnv::with_factory(help::command).var(completion::VARIABLE).complete();
     let matches = help::command().get_matches();
     let args = match Args::from_arg_matches(&matches) {
         Ok(args) => args,
@@ -144,6 +151,8 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
             Verb::Exec(args) => exec::run(args, context).await,
             Verb::Check(args) => check::run(args, context),
             Verb::Schema(args) => schema::run(args, context),
+            Verb::Completion(args) => completion::run(&args, context),
+            Verb::Man(args) => man::run(&args, context),
             Verb::Version(VersionArgs {}) => {
                 context.screen.put(concat!("plim ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| Exit::Ok)
             }

@@ -1,5 +1,6 @@
 //! The verbs that order something: `stop`, `start`, `restart`, `approve`, `reconcile`.
 
+use super::completion::names;
 use super::context::{Context, now};
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target};
@@ -12,6 +13,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 struct One {
     /// The container
+    #[arg(add = names())]
     name: String,
     /// The namespace, `default` when not given
     #[arg(long, short)]
@@ -73,7 +75,7 @@ pub struct RestartArgs {
 #[command(after_help = "Example:\n  plim plan\n  plim approve container/old\n  plim approve --all")]
 pub struct ApproveArgs {
     /// KIND/NAME…
-    #[arg(required_unless_present = "all", value_name = "OBJECT")]
+    #[arg(required_unless_present = "all", value_name = "OBJECT", add = names())]
     objects: Vec<String>,
     /// Everything that is held
     #[arg(long, conflicts_with = "objects")]

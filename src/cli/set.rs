@@ -1,5 +1,6 @@
 //! `plim set resources`: limits by a person's word.
 
+use super::completion::names;
 use super::context::{Context, now};
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target};
@@ -30,6 +31,7 @@ enum What {
 #[command(after_help = "Example:\n  plim set resources web --memory 1Gi --cpu 2 --for 2h --reason 'a big import'")]
 struct ResourcesArgs {
     /// The container
+    #[arg(add = names())]
     name: String,
     /// The namespace, `default` when not given
     #[arg(long, short)]

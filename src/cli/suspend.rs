@@ -1,5 +1,6 @@
 //! `plim suspend` and `plim resume`: hands off, until further notice.
 
+use super::completion::names;
 use super::context::{Context, now};
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target, id};
@@ -11,7 +12,7 @@ use crate::spec::{ObjectId, Span};
 #[derive(Debug, clap::Args)]
 struct Which {
     /// The containers
-    #[arg(required_unless_present = "all", value_name = "NAME")]
+    #[arg(required_unless_present = "all", value_name = "NAME", add = names())]
     names: Vec<String>,
     /// Every container that the agent knows
     #[arg(long, conflicts_with = "names")]

@@ -7,7 +7,7 @@ use super::live::{self, Live};
 use super::logging::{self, LogFormat};
 use super::render::events;
 use super::screen::Screen;
-use crate::agent::{Command, Event, Handle, Options};
+use crate::agent::{Command, Event, Handle, KeeperBy, Options};
 use crate::api::Access;
 use crate::spec::Span;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     };
     let signals = Signals::new().map_err(|error| CliError::io("handling signals", error))?;
     let access = Access { also: caller() };
-    let options =
-        Options { root: context.root.clone(), manifests: dirs, foreground: true, retention: args.keep_removed };
+    let options = Options {
+        root: context.root.clone(),
+        manifests: dirs,
+        foreground: true,
+        retention: args.keep_removed,
+        cgroup_parent: None,
+        keeper: KeeperBy::Us,
+        halt: false,
+    };
     let Launched { handle, socket, running, server } = launch(options, access).await?;
     screen.put(&paste(context.root.as_deref()))?;
 

@@ -1,5 +1,6 @@
 //! `plim why`.
 
+use super::completion::names;
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::names::{Match, Target};
@@ -12,7 +13,7 @@ use super::screen::printable;
 #[command(after_help = "Example:\n  plim why container web")]
 pub struct Args {
     /// KIND NAME, or KIND/NAME
-    #[arg(required = true, num_args = 1..=2, value_name = "OBJECT")]
+    #[arg(required = true, num_args = 1..=2, value_name = "OBJECT", add = names())]
     object: Vec<String>,
     /// The namespace, `default` when not given
     #[arg(long, short)]

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Something happened on the host that the planner may want to look at.
@@ -30,8 +30,18 @@ pub enum HostEvent {
     KeeperOutdated(String),
 }
 
+/// Who sees to it that there is a keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeeperBy {
+    /// We do: one is started where none listens.
+    Us,
+    /// A service manager: one that is not there is waited for.
+    ServiceManager,
+}
+
 pub(super) struct KeeperLink {
     paths: Paths,
+    by: KeeperBy,
     /// Where a keeper that is started moves to, out of the caller's own cgroups.
     cgroups: Vec<PathBuf>,
     connection: Mutex<Option<Connection>>,
@@ -81,6 +91,10 @@ struct Execs {
 /// How long a keeper that was told to end may take.
 const GONE_WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
+/// How long a keeper that a service manager starts is waited for at once.
+const THERE_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// The shell's word for "killed": what a program has whose end only a dead keeper saw.
 const UNKNOWN_EXIT: i32 = 137;
 
@@ -90,7 +104,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl KeeperLink {
-    pub fn new(paths: Paths, cgroups: Vec<PathBuf>, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Self {
+    pub fn new(
+        paths: Paths,
+        by: KeeperBy,
+        cgroups: Vec<PathBuf>,
+        notify: impl Fn(HostEvent) + Send + Sync + 'static,
+    ) -> Self {
         let shared = Shared {
             mirror: Mutex::default(),
             changed: Condvar::new(),
@@ -100,6 +119,7 @@ impl KeeperLink {
         };
         Self {
             paths,
+            by,
             cgroups,
             connection: Mutex::new(None),
             tries: AtomicU64::new(0),
@@ -209,6 +229,17 @@ impl KeeperLink {
         let on_event = move |event| shared.take(number, event);
         match Client::connect(&socket, on_event.clone()) {
             // Nobody listens there, or never did.
+            Err(KeeperError::Connect { .. }) if self.by == KeeperBy::ServiceManager => {
+                let begun = Instant::now();
+                loop {
+                    std::thread::sleep(LOOK_AGAIN);
+                    self.shared.alive.store(number, Ordering::Release);
+                    match Client::connect(&socket, on_event.clone()) {
+                        Err(KeeperError::Connect { .. }) if begun.elapsed() < THERE_WITHIN => {}
+                        result => return Ok((result?, Origin::Found)),
+                    }
+                }
+            }
             Err(KeeperError::Connect { .. }) => {
                 keeper::spawn(&self.options())?;
                 may_die("keeper spawned");

@@ -2,7 +2,7 @@
 
 use super::blueprint::{Prepared, blueprint};
 use super::health::Watch;
-use super::keeper_link::{HostEvent, KeeperLink};
+use super::keeper_link::{HostEvent, KeeperBy, KeeperLink};
 use super::note::InstanceNote;
 use super::pid_one;
 use super::privileges::{PrivilegeError, grantable};
@@ -88,7 +88,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Machine {
     /// Prepares this host's part of the work. The keeper is looked for when it is first needed.
-    pub fn new(paths: Paths, notify: impl Fn(HostEvent) + Send + Sync + 'static) -> Result<Self, MachineError> {
+    pub fn new(
+        paths: Paths,
+        by: KeeperBy,
+        notify: impl Fn(HostEvent) + Send + Sync + 'static,
+    ) -> Result<Self, MachineError> {
         let cgroups = Cgroups::detect(&paths.cgroup_parent)?;
         // Before the keeper is started: its own place is among what is made.
         cgroups.prepare()?;
@@ -105,7 +109,7 @@ impl Machine {
             cgroups,
             storage,
             images: Images::new(&paths.lib),
-            keeper: KeeperLink::new(paths, keeper, move |event| notify(event)),
+            keeper: KeeperLink::new(paths, by, keeper, move |event| notify(event)),
             seccomp: SeccompCache::default(),
             signalled: Mutex::default(),
             noted: Mutex::default(),

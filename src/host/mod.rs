@@ -23,7 +23,7 @@ mod usage;
 pub use alone::{Alone, alone};
 pub use exec::{ExecError, ExecRequest, ExecSession};
 pub use health::Watched;
-pub use keeper_link::HostEvent;
+pub use keeper_link::{HostEvent, KeeperBy};
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};
 pub use privileges::{PrivilegeError, check as check_privileges};

@@ -57,6 +57,14 @@ impl Paths {
         })
     }
 
+    /// Puts the cgroups elsewhere, as where a service manager has handed a part of the tree over.
+    pub fn below(mut self, cgroup_parent: Option<String>) -> Self {
+        if let Some(parent) = cgroup_parent {
+            self.cgroup_parent = parent;
+        }
+        self
+    }
+
     /// The first id that containers of this agent get.
     pub fn id_base(&self) -> u32 {
         ID_FIRST + self.id_slot * ID_RANGES * crate::spec::IdRange::SIZE

@@ -3,6 +3,9 @@
 //! [`spawn`] runs `plim-keeper`, which copies itself into a sealed memfd, starts the copy and ends. The
 //! copy is nobody's child then, and nothing in a container can reach a file of the host through its
 //! `/proc/PID/exe` (CVE-2019-5736). It says on its standard output how that went: `ready`, or why not.
+//!
+//! With `--service` a service manager has started it: the copy takes the place of the process that was
+//! started, its words go where the manager wants them, and that it is ready is told by sd_notify(3).
 
 use super::KeeperError;
 use super::address;
@@ -16,6 +19,7 @@ use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::DumpableBehavior;
+use sd_notify::NotifyState;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -142,6 +146,8 @@ pub enum DaemonError {
     Resume(#[from] ResumeError),
     #[error(transparent)]
     Loop(#[from] LoopError),
+    #[error("telling the service manager that the keeper is ready")]
+    Notify(#[source] io::Error),
 }
 
 /// What the program `plim-keeper` does.
@@ -159,18 +165,23 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: impl Iterator<Item = OsString>) -> Result<(), DaemonError> {
-    let options = match parse(args)? {
-        Task::Launch => return launch(),
+    let (options, as_a) = match parse(args)? {
+        Task::Launch(as_a) => return launch(as_a),
         Task::Answer(version) => return answer(&version),
         Task::Resume => return resume(),
-        Task::Serve(options) => options,
+        Task::Serve(options, as_a) => (options, as_a),
     };
     detach(&options)?;
     let (listener, lock) = listen(&options)?;
-    let words = words(&options)?;
-    // Whoever started us may have gone; that is no reason to end.
-    let _ = writeln!(io::stdout(), "{READY}").and_then(|()| io::stdout().flush());
-    quiet(words)?;
+    match as_a {
+        As::Service => sd_notify::notify(&[NotifyState::Ready]).map_err(DaemonError::Notify)?,
+        As::Daemon => {
+            let words = words(&options)?;
+            // Whoever started us may have gone; that is no reason to end.
+            let _ = writeln!(io::stdout(), "{READY}").and_then(|()| io::stdout().flush());
+            quiet(words)?;
+        }
+    }
     if !program::is_sealed() {
         tell("this host does not execute memory (vm.memfd_noexec): the keeper runs from a read-only mount of its file");
     }
@@ -221,18 +232,27 @@ fn answer(version: &str) -> Result<(), DaemonError> {
 
 /// What the program was told to do.
 enum Task {
-    /// To start a copy.
-    Launch,
+    /// To start a copy, or as a service to become one.
+    Launch(As),
     /// It is the copy.
-    Serve(Options),
+    Serve(Options, As),
     /// To say whether it knows a version of the state.
     Answer(String),
     /// To take over what its process had as another program.
     Resume,
 }
 
+/// Whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum As {
+    /// Nobody's: an agent has started it.
+    Daemon,
+    /// A service manager's.
+    Service,
+}
+
 fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, DaemonError> {
-    let (mut options, mut copied) = (Options::new(PathBuf::new()), false);
+    let (mut options, mut copied, mut as_a) = (Options::new(PathBuf::new()), false, As::Daemon);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| DaemonError::Usage(format!("{} needs a value", arg.display())));
         match arg.to_str() {
@@ -246,6 +266,7 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, DaemonError> 
                 options.start_timeout = Duration::from_secs(number.ok_or_else(usage)?);
             }
             Some("--binary") => options.binary = Some(value()?.into()),
+            Some("--service") => as_a = As::Service,
             Some(COPIED) => copied = true,
             Some(KNOWS) => return Ok(Task::Answer(value()?.to_string_lossy().into_owned())),
             Some(RESUME) => return Ok(Task::Resume),
@@ -253,16 +274,17 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, DaemonError> 
         }
     }
     if !options.run.is_absolute() {
-        let text = format!("usage: {NAME} --run DIR [--log FILE] [--cgroup DIR]... [--start-timeout SECONDS]");
+        let text =
+            format!("usage: {NAME} --run DIR [--log FILE | --service] [--cgroup DIR]... [--start-timeout SECONDS]");
         return Err(DaemonError::Usage(text));
     }
-    Ok(if copied { Task::Serve(options) } else { Task::Launch })
+    Ok(if copied { Task::Serve(options, as_a) } else { Task::Launch(as_a) })
 }
 
 const COPIED: &str = "--copied";
 
-/// Starts the copy, and leaves it alone.
-fn launch() -> Result<(), DaemonError> {
+/// Starts the copy and leaves it alone, or becomes it.
+fn launch(as_a: As) -> Result<(), DaemonError> {
     let own = Path::new("/proc/self/exe");
     let failed = |doing| move |source| DaemonError::Path { doing, path: own.to_owned(), source };
     // Whatever else the agent's own starter has left open is not ours to hold.
@@ -270,7 +292,11 @@ fn launch() -> Result<(), DaemonError> {
     let binary = std::env::current_exe().map_err(failed("finding"))?;
     let start = |program: BorrowedFd<'_>| {
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-        command.arg0(NAME).args(std::env::args_os().skip(1)).arg("--binary").arg(&binary).arg(COPIED).spawn()
+        command.arg0(NAME).args(std::env::args_os().skip(1)).arg("--binary").arg(&binary).arg(COPIED);
+        match as_a {
+            As::Service => Err(command.exec()),
+            As::Daemon => command.spawn().map(drop),
+        }
     };
     candidate::private(own, start).map(drop).map_err(failed("starting a copy of"))
 }

@@ -195,8 +195,7 @@ impl Container {
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
         let container = Self { home, planned, record, config, script, origins, filter, waits, console, common };
-        let kept = container.filter.as_ref().map_or(Ok(()), |file| filter::keep(file, &container.home.path));
-        kept.and_then(|()| container.home.save(&container.record)).inspect_err(|_| container.undo(watch))?;
+        container.home.save(&container.record).inspect_err(|_| container.undo(watch))?;
         Ok(container)
     }
 
@@ -256,6 +255,8 @@ impl Container {
 
     /// What is on record before the child gets to its program.
     fn finish(&mut self, launched: &Launched, wish: &Create, watch: &mut Watch) -> Result<(), OciError> {
+        // The child is at work meanwhile.
+        self.filter.as_ref().map_or(Ok(()), |file| filter::keep(file, &self.home.path))?;
         let pid = launched.pid.as_raw_nonzero().get();
         let start_time =
             state::start_time(pid).ok_or_else(|| io("reading the start time of the process", Errno::SRCH))?;
@@ -349,7 +350,7 @@ impl Container {
         // Nobody's but ours: one that stood there before had no processes, and was not made by us.
         if !self.record.made.is_empty() {
             driver::remove(&self.planned.place, self.record.scope.as_deref())?;
-            place::remove_made(&self.record.made);
+            place::remove_made(&self.record.made, &self.planned.place);
         }
         if let Some(group) = &self.record.rdt {
             group.remove()?;

@@ -27,11 +27,10 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
     let mut watch = Watch::begin()?;
     let home = Home::of(root, &wish.id);
     let record = home.load(&wish.id)?;
-    let status = home.status(&record);
+    let (status, target) = home.look(&record);
     let refuse = |what| Err(OciError::State { id: wish.id.clone(), status: status.word(), what });
     let gone = "cannot exec in a container without a process";
-    let Some(init) = &record.init else { return refuse(gone) };
-    let Some(target) = init.alive() else { return refuse(gone) };
+    let (Some(init), Some(target)) = (&record.init, target) else { return refuse(gone) };
     if status == Status::Paused && !wish.ignore_paused {
         return refuse("cannot exec in a paused container, where a program would stand still; --ignore-paused does");
     }

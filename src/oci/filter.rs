@@ -20,7 +20,7 @@ use std::path::Path;
 /// Begins with a dot, which no container's id does.
 const DIRECTORY: &str = ".seccomp";
 /// In a container's own directory: what `exec` takes, whatever becomes of the others.
-const OWN: &str = "seccomp.bpf";
+pub(super) const OWN: &str = "seccomp.bpf";
 
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> OciError + '_ {
     move |source| OciError::Io { what: format!("writing {}", path.display()), source }
@@ -35,6 +35,8 @@ pub(super) fn compiled(root: &Path, profile: &Seccomp, capabilities: u64) -> Res
         return Ok(file);
     }
     let filter = seccomp::compile(&profile, capabilities).map_err(OciError::Seccomp)?;
+    // It took a megabyte, which a container that waits for its start would hold.
+    crate::sys::give_back_memory();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed(&directory))?;
     // By a name of our own first: another start may write the same at the same time.
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());

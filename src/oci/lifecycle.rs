@@ -134,7 +134,7 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
         state::wait_for_end(&pidfd)?;
     }
     driver::remove(&place, record.scope.as_deref())?;
-    place::remove_made(&record.made);
+    place::remove_made(&record.made, &place);
     if let Some(group) = &record.rdt {
         group.remove()?;
     }

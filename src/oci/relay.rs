@@ -107,7 +107,8 @@ impl Socket {
 /// A terminal that is joined to ours is as large as it from the beginning: a program that is told of a size
 /// only when it runs already would take that for a change.
 pub(super) fn begin_as_large_as_ours(terminal: &mut Option<(u16, u16)>) {
-    if let (Some(size), Ok(ours)) = (terminal, rustix::termios::tcgetwinsize(stdin())) {
+    let Some(size) = terminal else { return };
+    if let Ok(ours) = rustix::termios::tcgetwinsize(stdin()) {
         *size = (ours.ws_row, ours.ws_col);
     }
 }

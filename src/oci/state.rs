@@ -195,6 +195,12 @@ impl Home {
     }
 
     pub(super) fn remove(&self) -> Result<(), OciError> {
+        // What there is in most; whatever else there is, is looked for.
+        let usual = [Path::new(super::filter::OWN), Path::new(FILE)];
+        let removed = usual.iter().all(|name| std::fs::remove_file(self.path.join(name)).is_ok());
+        if removed && std::fs::remove_dir(&self.path).is_ok() {
+            return Ok(());
+        }
         gone(std::fs::remove_dir_all(&self.path)).map_err(io(format!("removing {}", self.path.display())))
     }
 
@@ -213,10 +219,14 @@ impl Home {
     }
 
     pub(super) fn status(&self, record: &Record) -> Status {
-        let Some(init) = &record.init else { return Status::Creating };
-        if init.alive().is_none() {
-            Status::Stopped
-        } else if record.creating {
+        self.look(record).0
+    }
+
+    /// With a pidfd of its process, if that has not ended.
+    pub(super) fn look(&self, record: &Record) -> (Status, Option<OwnedFd>) {
+        let Some(init) = &record.init else { return (Status::Creating, None) };
+        let Some(process) = init.alive() else { return (Status::Stopped, None) };
+        let status = if record.creating {
             Status::Creating
         } else if self.socket().exists() {
             Status::Created
@@ -224,7 +234,8 @@ impl Home {
             Status::Paused
         } else {
             Status::Running
-        }
+        };
+        (status, Some(process))
     }
 }
 
@@ -271,7 +282,7 @@ fn ended(pidfd: &OwnedFd) -> bool {
 
 /// When a process was started (proc_pid_stat(5), field 22).
 pub(super) fn start_time(pid: i32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let text = crate::sys::stat_of(Pid::from_raw(pid)?).ok()?;
     // The name in parentheses may have anything in it.
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }

@@ -112,6 +112,7 @@ mod tests {
                 max_delete: 0,
                 max_delete_percent: 0,
                 stop_all: false,
+                halt: false,
             };
             let mut desired = Desired::default();
             desired.objects.extend(wished.iter().map(|name| (id(name), Wish::Present(Arc::new(wanted(name))))));

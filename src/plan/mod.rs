@@ -46,6 +46,8 @@ pub struct Settings {
     pub max_delete_percent: usize,
     /// The agent is leaving and takes everything with it: `plim up` after Ctrl-C.
     pub stop_all: bool,
+    /// The host goes down: everything stops in its order, and is to run again afterwards.
+    pub halt: bool,
 }
 
 /// The inputs of one round.
@@ -69,7 +71,7 @@ pub fn plan(inputs: Inputs<'_>) -> Plan {
     let objects = known::all(inputs, &sightings);
     let presences = Presences::new(inputs, &objects);
     let order = Order::new(inputs, &objects);
-    let needed = if settings.stop_all { order.needed() } else { BTreeMap::new() };
+    let needed = if settings.stop_all || settings.halt { order.needed() } else { BTreeMap::new() };
     let mut ranges = FreeRanges::new(inputs);
     let mut plan = Plan::default();
     let mut findings = Vec::with_capacity(objects.len());

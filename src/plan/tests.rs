@@ -51,6 +51,7 @@ impl Host {
             max_delete: 3,
             max_delete_percent: 30,
             stop_all: false,
+            halt: false,
         };
         let (records, seen, approved) = Default::default();
         Self { settings, desired, records, seen, approved, now: NOW }

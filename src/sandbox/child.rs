@@ -44,6 +44,8 @@ pub(super) struct Child<'a> {
     pub(super) target: Option<BorrowedFd<'a>>,
     /// Where a child that waits for its start listens.
     pub(super) listener: Option<BorrowedFd<'a>>,
+    /// The parts of the program, for a child that waits.
+    pub(super) program: &'a [sys::Mapping],
     /// Who has started it, and takes the parent's place.
     pub(super) starter: Option<OwnedFd>,
     pub(super) table: Table,
@@ -434,6 +436,10 @@ impl<'a> Child<'a> {
 
     /// Returns when somebody has connected and said that it is time.
     fn await_start(&mut self) -> Result<(), Errno> {
+        for part in self.program {
+            // It may be long; what is not given back is only memory.
+            let _ = sys::forget(*part);
+        }
         let listener = self.listener.ok_or(Errno::BADF)?;
         let starter = loop {
             match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {

@@ -123,6 +123,8 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
         _ => None,
     });
     let hooks: Vec<hooks::Prepared<'_>> = hooks.collect();
+    let waits = script.child.iter().any(|op| matches!(op, ChildOp::AwaitStart));
+    let parts = if waits { sys::mapped_program() } else { Vec::new() };
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(prepare("making a socket pair"))?;
     let fail = |operation: usize, errno: Errno| {
@@ -156,6 +158,7 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
                 ignored,
                 target,
                 listener,
+                program: &parts,
                 starter,
                 table,
                 near,
@@ -316,9 +319,8 @@ pub fn read_report(report: BorrowedFd<'_>, pid: Pid) -> io::Result<Report> {
 /// proc_pid_stat(5)). The kernel says so before it closes descriptors for `execve`.
 fn has_executed(pid: Pid) -> io::Result<bool> {
     const FORKED_BUT_NOT_EXECUTED: u32 = 0x40;
-    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
+    let stat = match sys::stat_of(pid) {
+        Err(Errno::NOENT | Errno::SRCH) => return Ok(true),
         stat => stat?,
     };
     // The name before the bracket may hold anything.

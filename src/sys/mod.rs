@@ -30,7 +30,7 @@ pub use clone::{Cloned, Request, clone3, exit, fork, fork_sibling};
 pub use exec::{Pointers, execve};
 pub use mortal::{may_die, mortality};
 pub use mount::{MountChange, mount_setattr};
-pub use own::{Masks, stat_field};
+pub use own::{Masks, stat_field, stat_of};
 pub use pidfd::{pidfd_exit_status, pidfd_kill};
 pub use process::{
     CapabilitySets, Instruction, NEW_LISTENER, capset, clear_ambient, clear_securebits, close_between, close_copy,
@@ -39,7 +39,7 @@ pub use process::{
     set_groups, set_keep_capabilities, set_limit, set_no_new_privileges, set_not_dumpable, set_seccomp_filter,
     set_signal_mask, unshare_namespaces, user_namespace_of, wait_for_signal,
 };
-pub use program::{Layout, Mapping, heap_end, mapped_program, remap, set_program};
+pub use program::{Layout, Mapping, forget, give_back_memory, heap_end, mapped_program, remap, set_program};
 pub use rustix::io::Errno;
 pub use signal::end_on_signals;
 pub use title::Arguments;

@@ -1,8 +1,11 @@
-//! What the kernel says of the calling process and stays true as long as it lives. Each file is read once.
+//! What the kernel says of a process. Of the calling one what stays true as long as it lives: each file is
+//! read once.
 //!
 //! All of this allocates.
 
-use std::io::{self, Read};
+use super::Errno;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
 use std::sync::OnceLock;
 
 /// A numeric field of `/proc/self/stat` from the third on, by its number in proc_pid_stat(5); 0 for one
@@ -16,6 +19,11 @@ pub fn stat_field(number: usize) -> u64 {
         fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect()
     });
     number.checked_sub(3).and_then(|index| fields.get(index)).copied().unwrap_or(0)
+}
+
+/// The `/proc/PID/stat` of a process (proc_pid_stat(5)): `SRCH` or `NOENT` for one that is gone.
+pub fn stat_of(pid: Pid) -> Result<String, Errno> {
+    read(&format!("/proc/{}/stat", pid.as_raw_nonzero()))
 }
 
 /// Masks of `/proc/self/status` (proc_pid_status(5)), as they were when the first was asked for; all bits
@@ -42,9 +50,16 @@ impl Masks {
     }
 }
 
-/// In one piece, as files of `/proc` are.
-fn read(path: &str) -> io::Result<String> {
-    let mut text = Vec::with_capacity(4096);
-    std::fs::File::open(path)?.read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+/// As files of `/proc` are given: the first short answer is the last.
+fn read(path: &str) -> Result<String, Errno> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = Vec::new();
+    loop {
+        let mut part = [0; 4096];
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut part))?;
+        text.extend_from_slice(part.get(..length).unwrap_or_default());
+        if length < part.len() {
+            return Ok(String::from_utf8_lossy(&text).into_owned());
+        }
+    }
 }

@@ -118,6 +118,8 @@ pub fn remap(mapping: Mapping, file: BorrowedFd<'_>) -> Result<(), Errno> {
         return if new == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) };
     }
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // All of it is written to at once: no fault for each page.
+    let flags = flags | libc::MAP_POPULATE;
     // SAFETY: new memory at a place of the kernel's choice; nothing of ours is touched.
     let copy = unsafe { libc::mmap(std::ptr::null_mut(), mapping.length(), protection, flags, -1, 0) };
     if copy == libc::MAP_FAILED {
@@ -137,6 +139,27 @@ pub fn remap(mapping: Mapping, file: BorrowedFd<'_>) -> Result<(), Errno> {
     // since: there is one thread, and between the two calls it writes to its stack and its errno alone.
     let moved = unsafe { libc::mremap(copy, mapping.length(), mapping.length(), flags, at) };
     if moved == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
+}
+
+/// Gives the pages of a part of the program back that nobody has written to: they are read from the file
+/// again when they are needed (`MADV_DONTNEED` of madvise(2)). A part that is written to stays as it is.
+pub fn forget(mapping: Mapping) -> Result<(), Errno> {
+    if mapping.written {
+        return Ok(());
+    }
+    let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(mapping.start);
+    // SAFETY: what is mapped there is a private mapping of a file without a page that differs from it, so
+    // what is read there, or runs there, stays what it is.
+    super::process::done(libc::c_long::from(unsafe { libc::madvise(at, mapping.length(), libc::MADV_DONTNEED) }))
+}
+
+/// Gives memory that was freed back to the kernel (`malloc_trim(3)`).
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes any number, and touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// `/proc/self/exe` is `program` from here on (`PR_SET_MM_MAP`, proc(5)): in this process and in those

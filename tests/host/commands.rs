@@ -256,3 +256,34 @@ fn the_history_of_an_object_tells_each_change_also_when_it_is_gone() {
     assert!(host.ok(["history", "web"]).contains("removing"));
     assert_eq!(host.plim(["history", "wbe"]).status.code(), Some(3));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_shell_completes_the_names_that_the_agent_knows() {
+    let host = Host::up();
+    host.write("web.yaml", &sleeper("web", ""));
+    host.write("worker.yaml", &sleeper("worker", ""));
+    host.running("web");
+    host.running("worker");
+
+    let offered = |words: &[&str]| {
+        let script = "source <(plim completion bash); COMP_WORDS=(plim \"$@\"); COMP_CWORD=$#; COMP_TYPE=9; \
+             _clap_complete_plim plim \"${!#}\" \"\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+        let path = format!("{}:{}", host.bin.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let bash = Command::new("bash")
+            .args(["-c", script, "bash"])
+            .args(words)
+            .env("PATH", path)
+            .env("PLIM_ROOT", host.root())
+            .output()
+            .unwrap();
+        assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
+        let said = String::from_utf8_lossy(&bash.stdout).into_owned();
+        said.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>()
+    };
+
+    assert_eq!(offered(&["logs", "w"]), ["web", "worker"]);
+    assert_eq!(offered(&["describe", "wo"]), ["worker"]);
+    assert!(offered(&["sus"]).contains(&"suspend".to_owned()));
+    assert!(offered(&["get", "--out"]).contains(&"--output".to_owned()));
+}

@@ -16,4 +16,5 @@ mod isolation;
 mod keeper;
 mod kills;
 mod lifecycle;
+mod service;
 mod sources;

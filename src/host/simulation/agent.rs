@@ -66,6 +66,7 @@ impl Simulation {
                 max_delete: 3,
                 max_delete_percent: 30,
                 stop_all: false,
+                halt: false,
             },
             names: (0..objects).map(|number| id(&format!("n{number}"))).collect(),
             files: BTreeMap::new(),

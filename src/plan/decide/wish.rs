@@ -6,7 +6,7 @@ use crate::spec::{DISABLED, RECONCILE};
 impl<'a> Case<'a> {
     /// Takes over what the sources say, as far as it may be believed.
     pub(super) fn hear_the_wish(&mut self) {
-        if self.look.settings.stop_all {
+        if self.look.settings.stop_all || self.look.settings.halt {
             return;
         }
         match self.look.presence.clone() {
@@ -93,7 +93,8 @@ impl<'a> Case<'a> {
             (word == DISABLED).then(|| format!("{RECONCILE} is {DISABLED}"))
         };
         let by_word = self.record.suspended.as_ref().map(|word| format!("suspended {word}"));
-        let mut message = by_word.or_else(disabled).filter(|_| !self.look.settings.stop_all)?;
+        let mut message =
+            by_word.or_else(disabled).filter(|_| !self.look.settings.stop_all && !self.look.settings.halt)?;
         if let Some((class, change)) = self.pending_change() {
             message.push_str(&format!("; what waits: {class}, {change}"));
         }
@@ -141,7 +142,7 @@ impl<'a> Case<'a> {
             Presence::Unavailable(_) | Presence::Held(_) => true,
         };
         let orphan = self.record.accepted.spec.deletion_policy == DeletionPolicy::Orphan;
-        orphan && without_text && self.has_had_its_grace() && !self.look.settings.stop_all
+        orphan && without_text && self.has_had_its_grace() && !self.look.settings.stop_all && !self.look.settings.halt
     }
 
     /// As it is, whatever becomes of it.
@@ -159,6 +160,9 @@ impl<'a> Case<'a> {
     pub(super) fn goal(&self) -> Goal {
         if self.look.settings.stop_all {
             return Goal::Gone;
+        }
+        if self.look.settings.halt {
+            return Goal::Stand;
         }
         match self.look.presence {
             Presence::Absent if self.has_had_its_grace() => self.after_its_grace(),
@@ -184,6 +188,7 @@ impl<'a> Case<'a> {
         match goal {
             Goal::Gone if self.look.settings.stop_all => "the agent leaves and takes it along".to_owned(),
             Goal::Gone => "file removed".to_owned(),
+            Goal::Stand if self.look.settings.halt => "the host goes down".to_owned(),
             Goal::Stand if matches!(self.look.presence, Presence::Absent) => "file removed".to_owned(),
             Goal::Stand => match &self.record.override_ {
                 Some(Override { state: OverrideState::Stopped, word }) => format!("stopped {word}"),
