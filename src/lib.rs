@@ -117,6 +117,9 @@
 //!   snapshot; records, wishes and sightings are walked side by side. What is left is one `stat` per file.
 //! - **What a process was started from** stands beside it. An agent that has lost its database compares
 //!   with that, so what was edited meanwhile is replaced and everything else stays.
+//! - **Probes are asked by the agent, and judged by the planner**: the keeper only starts their commands and kills
+//!   them. What they say is a sighting like any other, kept nowhere: a new agent asks again, and a
+//!   container that is older than its startup may take has passed it.
 //! - **What a changed field costs** is one table, [`spec::change`], that the planner, `plim plan` and
 //!   the tests read.
 

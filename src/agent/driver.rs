@@ -6,10 +6,10 @@ use super::journal::Journal;
 use super::options::Pace;
 use super::sources::Sources;
 use super::{EventType, View, preview, status};
-use crate::host::{Host, Machine, Missing, Scope};
+use crate::host::{Host, Machine, Missing, Scope, Watched};
 use crate::plan::{
-    Action, Desired, Failure, Finding, Inputs, Outcome, Plan, ProcessSeen, Record, Seen, Settings, Settled, Sighting,
-    Step, Wish,
+    Action, Desired, Failure, Finding, Inputs, Outcome, Phase, Plan, ProcessSeen, Record, Seen, Settings, Settled,
+    Sighting, Step, Wish,
 };
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
@@ -187,6 +187,13 @@ impl Driver {
                 self.again = true;
                 self.look_at(object);
             }
+            Message::HealthChanged(object, good, text) => {
+                let (kind, reason) =
+                    if good { (EventType::Normal, "Healthy") } else { (EventType::Warning, "Unhealthy") };
+                self.journal.note(now(), kind, &object.to_string(), reason, text);
+                self.again = true;
+                self.look_at(object);
+            }
             Message::KeeperLost => {
                 let text = "the keeper went away; containers go on, and a new keeper takes over".to_owned();
                 self.journal.note(now(), EventType::Warning, "agent", "KeeperLost", text);
@@ -280,7 +287,22 @@ impl Driver {
             }
         }
         let plan = crate::plan::plan(self.inputs());
-        self.execute(plan)
+        let noted = self.execute(plan);
+        self.watch_health();
+        noted
+    }
+
+    /// Has the probes asked of whatever runs and has some.
+    fn watch_health(&self) {
+        let with_probes = self.records.values().filter(|record| !record.accepted.spec.health.is_none());
+        let watched = with_probes.filter_map(|record| {
+            let instance = record.instance.as_ref().filter(|instance| instance.phase == Phase::Running)?;
+            let sighting = self.seen.instances.get(&instance.id)?;
+            let ProcessSeen::Running { pid, since, ignores_stop: _ } = sighting.process else { return None };
+            let object = Arc::clone(&record.accepted);
+            Some((instance.id.clone(), Watched { pid, since, object }))
+        });
+        self.machine.watch_health(&self.runtime, watched.collect());
     }
 
     /// The store could not be read when the agent started. Until it can be, nothing is decided.

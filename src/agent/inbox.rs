@@ -17,6 +17,8 @@ pub(super) enum Message {
     WatchLost(String),
     /// Something happened to an object's processes.
     HostChanged(ObjectId),
+    /// What its probes say: whether that is good, and the words.
+    HealthChanged(ObjectId, bool, String),
     /// The keeper went away.
     KeeperLost,
     /// Something to be told about the keeper: kind, reason, text.

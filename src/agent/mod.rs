@@ -89,6 +89,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         move |event| {
             let message = match event {
                 HostEvent::Changed(object) => Message::HostChanged(object),
+                HostEvent::Health(object, good, text) => Message::HealthChanged(object, good, text),
                 HostEvent::KeeperLost => Message::KeeperLost,
                 HostEvent::KeeperUpgraded => {
                     let text = "the keeper runs the build that is installed now; every container went on".to_owned();

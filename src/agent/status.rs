@@ -5,7 +5,7 @@ use super::view::{
     Condition, ContainerStatus, Generations, Item, Metadata, ResourcesView, StatusSource, Summary, View,
 };
 use crate::host::Machine;
-use crate::plan::{Finding, Inputs, InstanceRecord, Phase, ProcessSeen, Record, Sighting, Sync, Wish};
+use crate::plan::{Finding, HealthSeen, Inputs, InstanceRecord, Phase, ProcessSeen, Record, Sighting, Sync, Wish};
 use crate::spec::{API_VERSION, DesiredState, ObjectId, Timestamp};
 use std::collections::BTreeMap;
 
@@ -115,7 +115,7 @@ fn status(
             actuated: instance.map(|instance| instance.actuated.clone()).unwrap_or_default(),
             actual: sighting.and_then(|s| s.group.as_ref()).map(|group| group.limits.clone()).unwrap_or_default(),
         },
-        conditions: conditions(finding, record, instance, pid.is_some()),
+        conditions: conditions(finding, record, instance, ready(record, sighting)),
         generations: Generations {
             running: instance.filter(|_| pid.is_some()).map(|instance| instance.generation),
             last_good: record.map(|record| record.generation),
@@ -182,11 +182,26 @@ pub(super) fn word(finding: Option<&Finding>) -> &'static str {
     }
 }
 
+/// Whether it is ready, as a reason and its words.
+fn ready(record: Option<&Record>, sighting: Option<&Sighting>) -> (bool, &'static str, String) {
+    let unasked = record.is_none_or(|record| record.accepted.spec.health.is_none());
+    let running = sighting.filter(|sighting| matches!(sighting.process, ProcessSeen::Running { .. }));
+    match running.map(|sighting| &sighting.health) {
+        None => (false, "NotRunning", String::new()),
+        Some(_) if unasked => (true, "Running", String::new()),
+        Some(HealthSeen::Ready) => (true, "Healthy", String::new()),
+        Some(HealthSeen::Unknown) => (false, "Starting", "no probe has been answered yet".to_owned()),
+        Some(HealthSeen::Starting(why)) => (false, "Starting", why.clone()),
+        Some(HealthSeen::NotReady(why)) => (false, "NotReady", why.clone()),
+        Some(HealthSeen::Failed(why)) => (false, "Unhealthy", why.clone()),
+    }
+}
+
 fn conditions(
     finding: Option<&Finding>,
     record: Option<&Record>,
     instance: Option<&InstanceRecord>,
-    running: bool,
+    (ready, why, words): (bool, &str, String),
 ) -> Vec<Condition> {
     let condition = |kind: &str, status: bool, reason: &str, message: &str| Condition {
         kind: kind.to_owned(),
@@ -194,7 +209,7 @@ fn conditions(
         reason: reason.to_owned(),
         message: message.to_owned(),
     };
-    let mut all = vec![condition("Ready", running, if running { "Running" } else { "NotRunning" }, "")];
+    let mut all = vec![condition("Ready", ready, why, &words)];
     let message = finding.map_or("", |finding| finding.message.as_str());
     match finding.map(|finding| finding.sync) {
         Some(Sync::Invalid) => all.push(condition("Invalid", true, "ManifestInvalid", message)),

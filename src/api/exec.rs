@@ -60,7 +60,7 @@ pub(super) async fn run<C>(session: ExecSession, connection: C) -> io::Result<()
 where
     C: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let ExecSession { pid: _, stdin, stdout, stderr, exit } = session;
+    let ExecSession { stdin, stdout, stderr, exit, .. } = session;
     let terminal = stderr.is_none();
     let (from_client, mut to_client) = tokio::io::split(connection);
     let (frames, mut waiting) = mpsc::channel::<Frame>(BACKLOG);
@@ -187,7 +187,8 @@ mod tests {
         let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let mut program = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
         let (ended, exit) = oneshot::channel();
-        let session = ExecSession { pid: 0, stdin: master.try_clone().unwrap(), stdout: master, stderr: None, exit };
+        let session =
+            ExecSession { pid: 0, exec: 0, stdin: master.try_clone().unwrap(), stdout: master, stderr: None, exit };
         let (mut client, server) = tokio::io::duplex(256);
         let running = tokio::spawn(run(session, server));
 

@@ -78,7 +78,7 @@ impl Agent for Fake {
             let code = child.wait().unwrap().code().unwrap();
             ended.send(code).unwrap_or(());
         });
-        Ok(ExecSession { pid, stdin: stdin.into(), stdout: stdout.into(), stderr: Some(stderr.into()), exit })
+        Ok(ExecSession { pid, exec: 0, stdin: stdin.into(), stdout: stdout.into(), stderr: Some(stderr.into()), exit })
     }
 }
 

@@ -37,6 +37,8 @@ pub struct ExecRequest {
 #[derive(Debug)]
 pub struct ExecSession {
     pub pid: u32,
+    /// The keeper's number for it.
+    pub exec: u64,
     pub stdin: OwnedFd,
     pub stdout: OwnedFd,
     pub stderr: Option<OwnedFd>,
@@ -78,6 +80,11 @@ impl Machine {
         Ok(self.try_exec(instance, request)?)
     }
 
+    /// Ends a program that was started by exec, with its process group.
+    pub(super) fn kill_command(&self, exec: u64) -> Result<(), MachineError> {
+        Ok(self.client()?.signal_exec(exec, nix::libc::SIGKILL)?)
+    }
+
     fn try_exec(&self, instance: &InstanceId, request: &ExecRequest) -> Result<ExecSession, MachineError> {
         let client = self.client()?;
         let not_running = || MachineError::NotRunning { instance: instance.clone() };
@@ -114,14 +121,14 @@ impl Machine {
             let master = receive(&ours)?.ok_or_else(not_running)?;
             let exit = self.keeper.exec_exit(started.exec);
             let stdin = rustix::io::fcntl_dupfd_cloexec(&master, 0)?;
-            return Ok(ExecSession { pid: started.pid, stdin, stdout: master, stderr: None, exit });
+            return Ok(ExecSession { pid: started.pid, exec: started.exec, stdin, stdout: master, stderr: None, exit });
         }
         let pipe = || pipe_with(PipeFlags::CLOEXEC);
         let ((stdin, in_), (out, stdout), (err, stderr)) = (pipe()?, pipe()?, pipe()?);
         let streams = Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
         let started = start(ExecStreams::Stdio(streams))?;
         let exit = self.keeper.exec_exit(started.exec);
-        Ok(ExecSession { pid: started.pid, stdin: in_, stdout: out, stderr: Some(err), exit })
+        Ok(ExecSession { pid: started.pid, exec: started.exec, stdin: in_, stdout: out, stderr: Some(err), exit })
     }
 }
 

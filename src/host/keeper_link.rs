@@ -20,6 +20,8 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostEvent {
     Changed(ObjectId),
+    /// What its probes say has become something else: whether that is good, and the words.
+    Health(ObjectId, bool, String),
     /// The keeper went away. Containers go on.
     KeeperLost,
     /// It has executed the program that is installed now, and everything went on.

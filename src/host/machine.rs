@@ -1,6 +1,7 @@
 //! The real host: each action composed from cgroups, images, storage, sandbox and keeper.
 
 use super::blueprint::{Prepared, blueprint};
+use super::health::Watch;
 use super::keeper_link::{HostEvent, KeeperBy, KeeperLink};
 use super::note::InstanceNote;
 use super::pid_one;
@@ -11,7 +12,7 @@ use super::{Host, Paths, Scope, Usage, chain};
 use crate::cgroup::{CgroupError, Cgroups};
 use crate::image::{ImageError, Images};
 use crate::keeper::{Client, Fault, HandleState, KeeperError, LogTarget, Output, StartRequest, Whereabouts};
-use crate::plan::{Action, Deferred, Exit, Failure, Outcome, ProcessSeen, Seen, Sighting};
+use crate::plan::{Action, Deferred, Exit, Failure, HealthSeen, Outcome, ProcessSeen, Seen, Sighting};
 use crate::sandbox::{self, CgroupJoin, CgroupView};
 use crate::spec::change::{Class, class_between};
 use crate::spec::{Bytes, IdRange, InstanceId, LimitPointer, Object, Resources, Span, Timestamp};
@@ -32,6 +33,7 @@ pub struct Machine {
     pub(super) storage: Storage,
     pub(super) keeper: KeeperLink,
     pub(super) seccomp: SeccompCache,
+    pub(super) health: Watch,
     images: Images,
     /// Instances that were sent their stop signal, and whether it was lost on their PID 1.
     signalled: Mutex<BTreeMap<InstanceId, bool>>,
@@ -100,11 +102,14 @@ impl Machine {
             // Empty directories are in nobody's way.
             tracing::warn!(error = %chain(&error), "removing what is left of removed containers failed");
         }
+        let notify = Arc::new(notify);
+        let of_health = Arc::clone(&notify);
         Ok(Self {
+            health: Watch::new(move |event| of_health(event)),
             cgroups,
             storage,
             images: Images::new(&paths.lib),
-            keeper: KeeperLink::new(paths, by, keeper, notify),
+            keeper: KeeperLink::new(paths, by, keeper, move |event| notify(event)),
             seccomp: SeccompCache::default(),
             signalled: Mutex::default(),
             noted: Mutex::default(),
@@ -214,6 +219,7 @@ impl Machine {
     fn sight(&self, instance: &InstanceId, rootfs: Option<Option<IdRange>>) -> Result<Sighting, MachineError> {
         let group = self.cgroups.observe(instance)?;
         let mut started_from = None;
+        let mut health = HealthSeen::Unknown;
         let process = match self.keeper.handle(instance) {
             None => ProcessSeen::None,
             Some(handle) => match handle.state {
@@ -221,6 +227,7 @@ impl Machine {
                 HandleState::Starting => ProcessSeen::None,
                 HandleState::Running => {
                     started_from = self.noted(instance);
+                    health = self.health.of(instance, handle.pid);
                     ProcessSeen::Running {
                         pid: handle.pid,
                         since: handle.since,
@@ -235,7 +242,7 @@ impl Machine {
                 }),
             },
         };
-        Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten(), started_from })
+        Ok(Sighting { process, group, rootfs: rootfs.is_some(), ids: rootfs.flatten(), started_from, health })
     }
 
     /// What its process was started from. Read once; a note that cannot be read tells nothing, and then

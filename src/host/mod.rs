@@ -6,6 +6,7 @@ mod blueprint;
 mod exec;
 #[cfg(test)]
 mod fuzz;
+mod health;
 mod keeper_link;
 mod logs;
 mod machine;
@@ -21,6 +22,7 @@ mod usage;
 
 pub use alone::{Alone, alone};
 pub use exec::{ExecError, ExecRequest, ExecSession};
+pub use health::Watched;
 pub use keeper_link::{HostEvent, KeeperBy};
 pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};

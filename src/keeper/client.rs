@@ -199,6 +199,11 @@ impl Client {
         }
     }
 
+    /// Sends a signal to a command that [`Client::exec`] started, and to its process group.
+    pub fn signal_exec(&self, exec: u64, signal: i32) -> Result<(), KeeperError> {
+        self.done(Request::SignalExec { exec, signal })
+    }
+
     /// Has the keeper execute `program` in its own place, with everything that it holds; returns when
     /// that runs. [`Fault::Busy`] while a start is half done; any refusal leaves the keeper as it is.
     pub fn upgrade(&self, program: &Path) -> Result<(), KeeperError> {

@@ -51,6 +51,11 @@ pub(super) enum Request {
     /// Comes with three descriptors for 0, 1 and 2 (with a terminal: one, the socket that gets its
     /// master), and then the compiled seccomp filter when the script wants one.
     Exec(Box<Exec>),
+    /// To a command that runs, and to whatever of its session has not left its process group.
+    SignalExec {
+        exec: u64,
+        signal: i32,
+    },
     Ping,
     /// Answered by the program that has been executed in place of the one that was asked.
     Upgrade {

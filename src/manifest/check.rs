@@ -12,7 +12,7 @@
 
 use super::document::{Finding, MAX_DIAGNOSTICS};
 use super::tree::{Node, Step};
-use crate::spec::{Container, DISABLED, Io, Memory, Object, PRUNE, RECONCILE, Span};
+use crate::spec::{Container, DISABLED, Health, Io, Memory, Object, PRUNE, RECONCILE, Span};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -55,6 +55,8 @@ const MAX_LABEL_CHARS: usize = 63;
 
 /// Doubled from nothing, a wait stays nothing.
 const MIN_BACKOFF: Span = Span(100);
+/// More often than this a probe is a load.
+const MIN_PROBE: Span = Span(100);
 
 impl Check<'_> {
     fn say(&mut self, path: &[Step], message: impl Into<String>, help: Option<&str>) {
@@ -131,6 +133,7 @@ impl Check<'_> {
             mounts: _,
             resources,
             security: _,
+            health,
             restart,
             stop,
             logs,
@@ -154,6 +157,7 @@ impl Check<'_> {
             self.say_key(path, format!("{size} is not the size of a page"), Some("write 2Mi or 1Gi"));
         }
         self.io(&resources.io);
+        self.health(health);
         if restart.backoff.min < MIN_BACKOFF {
             let message = format!("a wait of {} would restart it without end", restart.backoff.min);
             let help = format!("write at least {MIN_BACKOFF}");
@@ -229,6 +233,48 @@ impl Check<'_> {
             if !places.insert(path) {
                 let message = format!("a second mount at {path}");
                 self.say(path!["spec", "mounts", index, "path"], message, Some("leave one of them out"));
+            }
+        }
+    }
+
+    fn health(&mut self, health: &Health) {
+        for (name, probe) in health.probes() {
+            let given = [!probe.exec.is_empty(), probe.tcp.is_some(), probe.http.is_some()];
+            match given.into_iter().filter(|given| *given).count() {
+                0 => {
+                    let help = Some("add `exec: [CMD]`, `tcp: {port: 80}` or `http: {port: 80}`");
+                    self.say_key(path!["spec", "health", name], "a probe that asks nothing", help);
+                }
+                1 => {}
+                _ => {
+                    let message = "a probe that asks several things at once";
+                    self.say_key(path!["spec", "health", name], message, Some("leave one of exec, tcp and http"));
+                }
+            }
+            let ports =
+                [("tcp", probe.tcp.as_ref().map(|tcp| tcp.port)), ("http", probe.http.as_ref().map(|http| http.port))];
+            for (kind, _) in ports.into_iter().filter(|(_, port)| *port == Some(0)) {
+                self.say(path!["spec", "health", name, kind, "port"], "0 is not a port", Some("write 1 to 65535"));
+            }
+            for (index, _) in probe.exec.iter().enumerate().filter(|(_, word)| word.contains('\0')) {
+                let message = "an argument has a NUL in it, where the kernel ends it";
+                self.say(path!["spec", "health", name, "exec", index], message, None);
+            }
+            let path = probe.http.as_ref().map_or("", |http| http.path.as_str());
+            if path.bytes().any(|byte| !byte.is_ascii_graphic()) {
+                let message = format!("{path:?} cannot stand in a request");
+                self.say(path!["spec", "health", name, "http", "path"], message, Some("write it percent-encoded"));
+            }
+            for (field, span) in [("every", probe.every), ("timeout", probe.timeout)] {
+                if span < MIN_PROBE {
+                    let message = format!("{span} is too short for a probe");
+                    let help = format!("write at least {MIN_PROBE}");
+                    self.say(path!["spec", "health", name, field], message, Some(&help));
+                }
+            }
+            if probe.within.is_some() && name != "startup" {
+                let message = format!("`within` says nothing about {name}");
+                self.say_key(path!["spec", "health", name, "within"], message, Some("write `failures` and `every`"));
             }
         }
     }

@@ -3,7 +3,7 @@
 //! All three are in the order of the objects, so one walk finds what belongs together; looking each of
 //! them up would be most of a round over ten thousand objects.
 
-use super::{Inputs, Record, Sighting, Wish};
+use super::{HealthSeen, Inputs, Record, Sighting, Wish};
 use crate::spec::{InstanceId, Kind, ObjectId};
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -24,6 +24,19 @@ impl Known<'_> {
     /// Something of it stands on the host, and no record or text knows it.
     pub fn is_stray(&self) -> bool {
         self.record.is_none() && self.wish.is_none()
+    }
+
+    /// It runs, and whatever is asked of it has been answered well.
+    pub fn is_healthy(&self) -> bool {
+        let unasked = self.record.is_some_and(|record| record.accepted.spec.health.is_none());
+        self.seen.iter().any(|(_, sighting)| {
+            sighting.is_running()
+                && match &sighting.health {
+                    HealthSeen::Ready => true,
+                    HealthSeen::Unknown => unasked,
+                    HealthSeen::Starting(_) | HealthSeen::NotReady(_) | HealthSeen::Failed(_) => false,
+                }
+        })
     }
 
     pub fn runs(&self) -> bool {

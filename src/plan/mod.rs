@@ -16,8 +16,10 @@ mod step;
 mod words;
 
 pub use desired::{Desired, SourceState, Wanted, Wish};
-pub use record::{Attempts, Deferred, Exit, InstanceRecord, Limits, Override, OverrideState, Phase, Record, Word};
-pub use seen::{GroupSeen, ProcessSeen, Seen, Sighting};
+pub use record::{
+    Attempts, Deferred, Exit, GivenUp, InstanceRecord, Limits, Override, OverrideState, Phase, Record, Word,
+};
+pub use seen::{GroupSeen, HealthSeen, ProcessSeen, Seen, Sighting};
 pub use settle::settle;
 pub use step::{Action, Failure, Finding, Outcome, Plan, Settled, Step, Sync};
 

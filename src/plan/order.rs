@@ -19,9 +19,13 @@ impl<'a> Order<'a> {
         Self { inputs, objects }
     }
 
-    fn runs(&self, id: &ObjectId) -> bool {
+    fn known(&self, id: &ObjectId) -> Option<&Known<'a>> {
         let found = self.objects.binary_search_by(|known| (*known.id).cmp(id));
-        found.is_ok_and(|index| self.objects[index].runs())
+        found.ok().map(|index| &self.objects[index])
+    }
+
+    fn runs(&self, id: &ObjectId) -> bool {
+        self.known(id).is_some_and(Known::runs)
     }
 
     /// What the object has to wait for before it is started, as a clause; `None`: nothing.
@@ -35,8 +39,10 @@ impl<'a> Order<'a> {
         let record = self.inputs.records.get(&id);
         match dependency.condition {
             DependencyCondition::Running if runs => None,
+            DependencyCondition::Healthy if self.known(&id).is_some_and(Known::is_healthy) => None,
             _ if record.is_none() => Some(format!("waits for {id}, which nothing asks for yet")),
             DependencyCondition::Running => Some(format!("waits for {id} to run")),
+            DependencyCondition::Healthy => Some(format!("waits for {id} to be healthy")),
             DependencyCondition::Completed => match record.and_then(|record| record.last_exit) {
                 Some(exit) if !runs && exit.is_success() => None,
                 Some(exit) if !runs => Some(format!("waits for {id} to complete, which {}", super::words::exit(&exit))),

@@ -79,6 +79,18 @@ pub struct InstanceRecord {
     pub deferred: Option<Deferred>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// What its probes said of the run that is to be ended, or was, for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<GivenUp>,
+}
+
+/// A run that is ended because it does not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    pub reason: String,
+    /// How many ends came before it, for the wait after it: not to be mixed with failures to end it.
+    pub failures: u32,
 }
 
 /// What we have set out to do with an instance.

@@ -21,6 +21,21 @@ pub struct Sighting {
     /// What the running process was started from, as it is noted beside it: for an agent that has lost
     /// its memory.
     pub started_from: Option<Arc<Object>>,
+    pub health: HealthSeen,
+}
+
+/// What the probes of a running process have come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum HealthSeen {
+    /// Nothing is asked, or nothing has been answered yet.
+    #[default]
+    Unknown,
+    /// Its startup has not passed yet, for this reason.
+    Starting(String),
+    Ready,
+    NotReady(String),
+    /// It does not work and will not by itself, for this reason: it is to be started again.
+    Failed(String),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,4 +1,5 @@
 mod deletion;
+mod health;
 mod order;
 mod words;
 
@@ -117,7 +118,7 @@ impl Host {
             Action::Start { instance, object, ids, .. } => {
                 let process = ProcessSeen::Running { pid: 7, since: self.now, ignores_stop: false };
                 let group = Some(GroupSeen { populated: true, limits: limits(object) });
-                let sighting = Sighting { process, group, rootfs: true, ids: *ids, started_from: None };
+                let sighting = Sighting { process, group, rootfs: true, ids: *ids, ..Sighting::default() };
                 self.seen.instances.insert(instance.clone(), sighting);
                 let (readback, unsupported) = (limits(object), Vec::new());
                 outcome = Outcome::Started { pid: 7, at: self.now, digest: None, readback, unsupported };

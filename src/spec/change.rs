@@ -8,9 +8,9 @@ use super::EnvName;
 use super::container::Capability;
 use super::{
     AbsolutePath, Backoff, Boot, Bytes, Capabilities, Container, ContainerType, Count, Cpu, CpuSet, DeletionPolicy,
-    Dependency, DesiredState, HugePages, ImageRef, Io, IoLimit, LimitPointer, Logs, Memory, MilliCpu, Mount,
-    MountSource, Name, Network, Object, Pids, Resources, Restart, RestartPolicy, Seccomp, Security, Signal, Span, Stop,
-    User, Weight,
+    Dependency, DesiredState, Health, HugePages, ImageRef, Io, IoLimit, LimitPointer, Logs, Memory, MilliCpu, Mount,
+    MountSource, Name, Network, Object, Pids, Probe, Resources, Restart, RestartPolicy, Seccomp, Security, Signal,
+    Span, Stop, User, Weight,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -160,6 +160,9 @@ struct Flat<'a> {
     no_new_privileges: bool,
     read_only_root: bool,
     user_namespace: bool,
+    startup: &'a Option<Probe>,
+    readiness: &'a Option<Probe>,
+    liveness: &'a Option<Probe>,
     restart_policy: RestartPolicy,
     backoff_min: Span,
     backoff_max: Span,
@@ -208,6 +211,7 @@ impl<'a> Flat<'a> {
                     read_only_root,
                     user_namespace,
                 },
+            health: Health { startup, readiness, liveness },
             restart: Restart { policy: restart_policy, backoff: Backoff { min: backoff_min, max: backoff_max } },
             stop: Stop { signal: stop_signal, grace: stop_grace },
             logs: Logs { max_size: logs_max_size, files: logs_files },
@@ -254,6 +258,9 @@ impl<'a> Flat<'a> {
             no_new_privileges: *no_new_privileges,
             read_only_root: *read_only_root,
             user_namespace: *user_namespace,
+            startup,
+            readiness,
+            liveness,
             restart_policy: *restart_policy,
             backoff_min: *backoff_min,
             backoff_max: *backoff_max,
@@ -355,6 +362,9 @@ static TABLE: &[Row] = &[
     value!("spec.security.noNewPrivileges", Restart, no_new_privileges, plain, "a new process"),
     value!("spec.security.readOnlyRoot", Restart, read_only_root, plain, "a new process"),
     value!("spec.security.userNamespace", Recreate, user_namespace, plain, "the files belong to other ids: made anew"),
+    value!("spec.health.startup", None, startup, optional_ref, "holds from its next start on"),
+    value!("spec.health.readiness", None, readiness, optional_ref, "asked so from now on"),
+    value!("spec.health.liveness", None, liveness, optional_ref, "asked so from now on"),
     value!("spec.restart.policy", None, restart_policy, policy_text, "holds from its next exit on"),
     value!("spec.restart.backoff.min", None, backoff_min, plain, "holds from its next exit on"),
     value!("spec.restart.backoff.max", None, backoff_max, plain, "holds from its next exit on"),

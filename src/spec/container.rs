@@ -2,7 +2,9 @@
 
 use super::env::{self, EnvForms, EnvName};
 use super::text::Text;
-use super::{AbsolutePath, Boot, Bytes, DeletionPolicy, Dependency, ImageRef, LimitPointer, Name, Resources, Span};
+use super::{
+    AbsolutePath, Boot, Bytes, DeletionPolicy, Dependency, Health, ImageRef, LimitPointer, Name, Resources, Span,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::borrow::Cow;
@@ -57,6 +59,9 @@ pub struct Container {
     /// What it may do.
     #[serde(default)]
     pub security: Security,
+    /// How it is found out whether it works.
+    #[serde(default, skip_serializing_if = "Health::is_none")]
+    pub health: Health,
     /// What happens when the command ends.
     #[serde(default)]
     pub restart: Restart,

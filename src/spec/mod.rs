@@ -9,6 +9,7 @@ mod container;
 mod deletion;
 mod drift;
 mod env;
+mod health;
 mod id;
 mod image;
 mod name;
@@ -25,6 +26,7 @@ pub use container::{
 pub use deletion::{DISABLED, DeletionPolicy, PRUNE, RECONCILE};
 pub use drift::{InvalidPointer, LimitPointer};
 pub use env::EnvName;
+pub use health::{Health, HttpProbe, Probe, Question, TcpProbe};
 pub use id::{IdRange, InstanceId, Kind, ObjectId};
 pub use image::ImageRef;
 pub use name::{AbsolutePath, Name};

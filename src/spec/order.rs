@@ -27,6 +27,8 @@ pub enum DependencyCondition {
     /// Its process has been started and has not ended.
     #[default]
     Running,
+    /// Its probes say that it is ready; without any, as `running`.
+    Healthy,
     /// Its process has ended with 0.
     Completed,
 }
@@ -46,6 +48,7 @@ impl fmt::Display for Dependency {
         }
         let condition = match self.condition {
             DependencyCondition::Running => "running",
+            DependencyCondition::Healthy => "healthy",
             DependencyCondition::Completed => "completed",
         };
         write!(f, "{} {condition}", self.name)

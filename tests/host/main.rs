@@ -11,6 +11,7 @@ mod drift;
 mod dying;
 mod failure;
 mod fixture;
+mod health;
 mod isolation;
 mod keeper;
 mod kills;

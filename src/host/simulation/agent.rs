@@ -330,6 +330,7 @@ impl Simulation {
             }
             self.approved = self.names.iter().cloned().collect();
             self.finish_all();
+            self.world.heal();
             let plan = self.round();
             match plan.wake_at {
                 _ if !plan.steps.is_empty() => {}

@@ -4,7 +4,7 @@
 use super::agent::{File, Simulation};
 use super::object;
 use super::referee::Asked;
-use crate::plan::{Limits, Override, OverrideState, Record, Wanted, Word};
+use crate::plan::{HealthSeen, Limits, Override, OverrideState, Record, Wanted, Word};
 use crate::spec::{
     Bytes, Container, DeletionPolicy, Dependency, DependencyCondition, DesiredState, Object, ObjectId, Provenance,
     Resources, RestartPolicy, Span,
@@ -13,7 +13,8 @@ use crate::store::Store as _;
 use std::sync::{Arc, LazyLock};
 
 static PLAIN: LazyLock<Object> = LazyLock::new(|| {
-    object("plain", "{image: 'host:/', command: [c0], stop: {grace: 7s}, resources: {memory: {limit: 64Mi}}}")
+    let limit = "resources: {memory: {limit: 64Mi}}, health: {readiness: {tcp: {port: 80}}}";
+    object("plain", &format!("{{image: 'host:/', command: [c0], stop: {{grace: 7s}}, {limit}}}"))
 });
 
 impl Simulation {
@@ -35,7 +36,7 @@ impl Simulation {
             (true, 1..) => vec![Dependency {
                 name: self.names[usize::try_from(dice.roll(before as u64)).expect("below a length")].name.clone(),
                 namespace: None,
-                condition: DependencyCondition::Running,
+                condition: dice.pick(&[DependencyCondition::Running, DependencyCondition::Healthy]),
             }],
             _ => Vec::new(),
         };
@@ -142,7 +143,7 @@ impl Simulation {
     pub fn happen(&mut self) {
         let object = self.world.dice.pick(&self.names);
         let life = self.world.lives_of(&object).last().map(|(id, _)| id.clone());
-        match self.world.dice.roll(27) {
+        match self.world.dice.roll(29) {
             0..=3 => self.write_file(&object),
             4 => {
                 self.say(|| format!("{object} is removed from the manifests"));
@@ -219,6 +220,24 @@ impl Simulation {
                 }
             }
             26 => self.set_limit(&object),
+            27 | 28 => {
+                // Hangs, works, flaps, or is beyond hope.
+                let said = || "said".to_owned();
+                let all = [
+                    HealthSeen::Unknown,
+                    HealthSeen::Starting(said()),
+                    HealthSeen::Ready,
+                    HealthSeen::Ready,
+                    HealthSeen::NotReady(said()),
+                    HealthSeen::Failed(said()),
+                ];
+                let health = self.world.dice.pick(&all);
+                self.say(|| format!("{object} is {health:?}"));
+                let life = life.and_then(|life| self.world.lives.get_mut(&life));
+                if let Some(process) = life.and_then(|life| life.process.as_mut()) {
+                    process.health = health;
+                }
+            }
             17 => {
                 self.say(|| "the agent is killed".to_owned());
                 self.crash();

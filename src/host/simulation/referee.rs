@@ -1,9 +1,12 @@
 //! Judges from what stands in the world and what was asked for; knows nothing of records.
 
 use super::agent::{File, GRACE, RETENTION, Shown};
-use super::world::{Life, Temper, World, render};
-use crate::plan::{Action, OverrideState, Record, SourceState, Wanted, Wish};
-use crate::spec::{Bytes, DeletionPolicy, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span, Timestamp};
+use super::world::{Life, Process, Temper, World, render};
+use crate::plan::{Action, HealthSeen, OverrideState, Record, SourceState, Wanted, Wish};
+use crate::spec::{
+    Bytes, DeletionPolicy, DependencyCondition, DesiredState, InstanceId, Object, ObjectId, RestartPolicy, Span,
+    Timestamp,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -126,7 +129,7 @@ impl Referee {
     fn may_stop(&self, world: &World, instance: &InstanceId, life: &Life) -> bool {
         let id = instance.object();
         let Some(process) = &life.process else { return true };
-        if process.condemned || life.origin_unknown || self.may_end(world, &id) {
+        if process.condemned || process.given_up || life.origin_unknown || self.may_end(world, &id) {
             return true;
         }
         let Some(good) = self.good(&id) else { return false };
@@ -155,7 +158,17 @@ impl Referee {
             }
             Action::Start { object, .. } => {
                 let runs = |other: &ObjectId| world.lives_of(other).any(|(_, life)| life.process.is_some());
-                object.spec.depends_on.iter().all(|other| runs(&other.object(&object.id.namespace)))
+                let healthy = |other: &ObjectId| {
+                    let ready = |process: &Process| process.health == HealthSeen::Ready;
+                    world.lives_of(other).any(|(_, life)| life.process.as_ref().is_some_and(ready))
+                };
+                object.spec.depends_on.iter().all(|dependency| {
+                    let other = dependency.object(&object.id.namespace);
+                    match dependency.condition {
+                        DependencyCondition::Healthy => healthy(&other),
+                        DependencyCondition::Running | DependencyCondition::Completed => runs(&other),
+                    }
+                })
             }
             Action::Signal { instance, .. } | Action::Kill { instance } => {
                 world.lives.get(instance).is_none_or(|life| self.may_stop(world, instance, life))
@@ -298,7 +311,7 @@ fn process_condemned(life: &Life) -> bool {
 }
 
 /// Files made by hand in a scenario have the default grace.
-fn default_grace(process: &super::world::Process, world: &World) -> bool {
+fn default_grace(process: &Process, world: &World) -> bool {
     let grace = process.started_from.spec.stop.grace;
     process.signalled_at.is_some_and(|at| at.after(grace) <= world.now)
 }

@@ -2,7 +2,7 @@
 //! not listen or use too much memory; and actions that fail before, amid and after their effect.
 
 use super::faults::Point;
-use crate::plan::{Action, Deferred, Exit, Failure, GroupSeen, Outcome, ProcessSeen, Seen, Sighting};
+use crate::plan::{Action, Deferred, Exit, Failure, GroupSeen, HealthSeen, Outcome, ProcessSeen, Seen, Sighting};
 use crate::spec::{Bytes, IdRange, InstanceId, Object, ObjectId, Resources, Span, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,6 +50,10 @@ pub(super) struct Process {
     pub condemned: bool,
     pub order_lost: bool,
     pub uses: u64,
+    /// What its probes say.
+    pub health: HealthSeen,
+    /// The agent has been shown that it does not work.
+    pub given_up: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -112,10 +116,15 @@ impl World {
                 (None, Some(exit)) => ProcessSeen::Exited(exit),
                 (None, None) => ProcessSeen::None,
             };
+            if let Some(process) = &mut life.process {
+                process.given_up |= matches!(process.health, HealthSeen::Failed(_));
+            }
+            let health = life.process.as_ref().map_or(HealthSeen::Unknown, |process| process.health.clone());
             let started_from = life.process.as_ref().map(|process| process.started_from.clone());
             let populated = life.process.is_some() || life.stragglers_until.is_some();
             let group = life.group.clone().map(|limits| GroupSeen { populated, limits });
-            (id.clone(), Sighting { process, group, rootfs: life.rootfs.is_some(), ids: life.ids, started_from })
+            let (rootfs, ids) = (life.rootfs.is_some(), life.ids);
+            (id.clone(), Sighting { process, group, rootfs, ids, started_from, health })
         });
         Seen { instances: instances.collect() }
     }
@@ -198,6 +207,8 @@ impl World {
                     condemned: false,
                     order_lost: false,
                     uses: 0,
+                    health: HealthSeen::Unknown,
+                    given_up: false,
                 });
                 return Ok(Outcome::Started {
                     pid: self.last_pid,
@@ -274,7 +285,8 @@ impl World {
         let Some(life) = self.lives.get_mut(instance) else { return };
         if let Some(process) = life.process.take() {
             life.exited = Some(Exit { code: Some(code), signal: None, at: now, oom_killed: false });
-            life.ended_alone = (process.order_lost || alone && !process.condemned).then_some(Some(code));
+            life.ended_alone =
+                (process.order_lost || process.given_up || alone && !process.condemned).then_some(Some(code));
             if self.dice.one_in(4) {
                 life.stragglers_until = Some(now.after(Span(self.dice.roll(300))));
             }
@@ -299,6 +311,12 @@ impl World {
                 self.end(&instance, 143, false);
             }
         }
+    }
+
+    /// Whatever runs works.
+    pub fn heal(&mut self) {
+        let processes = self.lives.values_mut().filter_map(|life| life.process.as_mut());
+        processes.for_each(|process| process.health = HealthSeen::Ready);
     }
 
     pub fn obey(&mut self) {

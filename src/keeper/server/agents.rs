@@ -96,6 +96,7 @@ impl Server {
             Request::Start(start) => self.start(asker, *start, descriptors.pop()).map(|()| None),
             Request::Exec(exec) => self.exec(asker, *exec, descriptors).map(|()| None),
             Request::Signal { instance, signal } => self.signal(&instance, signal).map(|()| Some(Reply::Done)),
+            Request::SignalExec { exec, signal } => self.signal_exec(exec, signal).map(|()| Some(Reply::Done)),
             Request::Release { instance } => self.release(&instance).map(|()| Some(Reply::Done)),
             Request::Adopt(adopt) => self.adopt(*adopt).map(Some),
             Request::SetLog { instance, log } => self.container(&instance).and_then(|container| {

@@ -5,6 +5,8 @@ use super::super::exit::Ended;
 use super::super::protocol::{self, Event, Fault, Reply};
 use super::{Began, Refused, Server, Source, UNREPORTED, began, forget, not_launched, not_started};
 use crate::sandbox::{self, Io, Launched, Stdio};
+use rustix::io::Errno;
+use rustix::process::{Signal, kill_process_group};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -77,6 +79,19 @@ impl Server {
         let asker = *asker;
         exec.child.kill();
         self.exec_out_of_starting(id, State::Failing { asker, fault, text });
+    }
+
+    pub(super) fn signal_exec(&self, id: u64, signal: i32) -> Result<(), Refused> {
+        let ended = || Refused(Fault::NotFound, format!("command {id} has ended"));
+        let exec = self.execs.get(&id).filter(|exec| matches!(exec.state, State::Running)).ok_or_else(ended)?;
+        let number = Signal::from_named_raw(signal)
+            .ok_or_else(|| Refused(Fault::Invalid, format!("{signal} is not a signal")))?;
+        // It leads a session of its own. Our child, and not waited for yet: the number is still its own.
+        match kill_process_group(exec.child.pid(), number) {
+            Ok(()) => Ok(()),
+            Err(Errno::SRCH) => Err(ended()),
+            Err(errno) => Err(Refused(Fault::Other, format!("sending signal {signal} to command {id}: {errno}"))),
+        }
     }
 
     pub(super) fn exec_ended(&mut self, id: u64) {

@@ -75,6 +75,14 @@ impl<'a> Case<'a> {
         match goal {
             Goal::Gone => self.remove(reason),
             Goal::Run if self.pending_class() == Class::Recreate => self.remove(reason),
+            Goal::Run if self.unhealthy().is_some() => {
+                let unseen = Exit { code: None, signal: None, at: self.look.now, oom_killed: false };
+                let exit = if let ProcessSeen::Exited(exit) = &sighting.process { *exit } else { unseen };
+                let given_up = self.record.instance.as_ref().and_then(|instance| instance.unhealthy.clone());
+                // One that is given up again and again is started later and later.
+                self.record.to_mut().attempts.failures = given_up.as_ref().map_or(0, |given_up| given_up.failures);
+                self.ended_by_itself(exit, sighting, given_up.as_ref().map(|given_up| &*given_up.reason))
+            }
             Goal::Run | Goal::Stand => {
                 let reason = if reason.is_empty() { "it has ended".to_owned() } else { reason };
                 self.lay_down(Phase::Stopped, sighting, reason)
@@ -97,7 +105,7 @@ impl<'a> Case<'a> {
 
     pub(super) fn ended_by_itself(&mut self, exit: Exit, sighting: &Sighting, found: Option<&str>) -> Next {
         let restart = self.record.accepted.spec.restart.clone();
-        let again = wants_restart(restart.policy, &exit);
+        let again = self.wants_restart(&exit);
         let now = self.look.now;
         let record = self.record.to_mut();
         record.last_exit = Some(exit);
@@ -188,11 +196,11 @@ impl<'a> Case<'a> {
         } else if called {
             "start asked for".to_owned()
         } else {
-            let ended = words::last_exit(&self.record);
+            let ended = self.unhealthy().map_or_else(|| words::last_exit(&self.record), str::to_owned);
             let exit = self.record.last_exit;
-            if !exit.as_ref().is_none_or(|exit| wants_restart(self.record.accepted.spec.restart.policy, exit)) {
+            if !exit.as_ref().is_none_or(|exit| self.wants_restart(exit)) {
                 return match exit {
-                    Some(exit) if !exit.is_success() => {
+                    Some(exit) if !exit.is_success() || self.unhealthy().is_some() => {
                         Next::rest(Sync::Failed, format!("{ended}, and its restart policy lets it be"))
                     }
                     _ => Next::rest(Sync::Synced, ""),
@@ -226,8 +234,18 @@ impl<'a> Case<'a> {
             instance.unsupported = Vec::new();
             instance.deferred = None;
             instance.started_at = None;
+            instance.unhealthy = None;
         });
         self.start(reason)
+    }
+
+    fn wants_restart(&self, exit: &Exit) -> bool {
+        match self.record.accepted.spec.restart.policy {
+            RestartPolicy::Always => true,
+            // What was stopped because it did not work has failed, whatever it says itself.
+            RestartPolicy::OnFailure => !exit.is_success() || self.unhealthy().is_some(),
+            RestartPolicy::Never => false,
+        }
     }
 
     pub(super) fn remove(&mut self, reason: impl Into<String>) -> Next {
@@ -248,11 +266,3 @@ impl<'a> Case<'a> {
 
 /// SIGKILL, which nothing can ignore (signal(7)).
 const KILL: i32 = 9;
-
-fn wants_restart(policy: RestartPolicy, exit: &Exit) -> bool {
-    match policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => !exit.is_success(),
-        RestartPolicy::Never => false,
-    }
-}

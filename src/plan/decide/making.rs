@@ -146,5 +146,6 @@ fn first_run(
         unsupported: Vec::new(),
         deferred: None,
         started_at,
+        unhealthy: None,
     }
 }

@@ -15,8 +15,8 @@ use super::idrange::FreeRanges;
 use super::order::Order;
 use super::presence::Presence;
 use super::{
-    Action, Attempts, Exit, Finding, GroupSeen, InstanceRecord, Override, OverrideState, Phase, ProcessSeen, Record,
-    Settings, Sighting, Step, Sync, Wanted, words,
+    Action, Attempts, Exit, Finding, GivenUp, GroupSeen, HealthSeen, InstanceRecord, Override, OverrideState, Phase,
+    ProcessSeen, Record, Settings, Sighting, Step, Sync, Wanted, words,
 };
 use crate::spec::change::{self, Class, FieldChange};
 use crate::spec::{DeletionPolicy, DesiredState, InstanceId, ObjectId, Resources, RestartPolicy, Span, Timestamp};
@@ -165,8 +165,14 @@ impl Next {
     }
 }
 
-static NOTHING_SEEN: Sighting =
-    Sighting { process: ProcessSeen::None, group: None, rootfs: false, ids: None, started_from: None };
+static NOTHING_SEEN: Sighting = Sighting {
+    process: ProcessSeen::None,
+    group: None,
+    rootfs: false,
+    ids: None,
+    started_from: None,
+    health: HealthSeen::Unknown,
+};
 
 impl Sighting {
     pub(super) fn is_running(&self) -> bool {

@@ -60,7 +60,10 @@ impl<'a> Case<'a> {
                 if goal == Goal::Run && pending && self.record.checked != self.record.generation {
                     return self.check();
                 }
-                if goal != Goal::Run || self.restart_asked().is_some() || pending {
+                if goal == Goal::Run {
+                    self.give_up(sighting);
+                }
+                if goal != Goal::Run || self.unhealthy().is_some() || self.restart_asked().is_some() || pending {
                     self.stop(goal, sighting)
                 } else {
                     self.adjust(sighting)
@@ -82,6 +85,14 @@ impl<'a> Case<'a> {
                 }
                 Goal::Stand | Goal::Gone => self.settle_down(goal, sighting),
             },
+        }
+    }
+
+    /// A process that does not work is as good as one that has ended.
+    fn give_up(&mut self, sighting: &Sighting) {
+        if let HealthSeen::Failed(reason) = &sighting.health {
+            let given_up = GivenUp { reason: reason.clone(), failures: self.record.attempts.failures };
+            self.edit(|instance| instance.unhealthy = Some(given_up));
         }
     }
 

@@ -199,9 +199,17 @@ impl<'a> Case<'a> {
             },
             Goal::Run => match self.restart_asked() {
                 Some(reason) => reason,
-                None => self.pending_change().map_or_else(String::new, |(_, reason)| reason),
+                None => match self.pending_change() {
+                    Some((_, reason)) => reason,
+                    None => self.unhealthy().unwrap_or_default().to_owned(),
+                },
             },
         }
+    }
+
+    /// Why its present or last run was given up, if it was.
+    pub(super) fn unhealthy(&self) -> Option<&str> {
+        self.record.instance.as_ref()?.unhealthy.as_ref().map(|given_up| &*given_up.reason)
     }
 
     pub(super) fn restart_asked(&self) -> Option<String> {

@@ -22,6 +22,9 @@ fn with(fields: &str) -> Object {
 fn every_field_has_the_class_that_the_rules_give_it() {
     let cases = [
         ("{desiredState: stopped}", Class::None, "spec.desiredState"),
+        ("{health: {liveness: {exec: [x]}}}", Class::None, "spec.health.liveness"),
+        ("{health: {startup: {tcp: {port: 1}}}}", Class::None, "spec.health.startup"),
+        ("{health: {readiness: {tcp: {port: 1}}}}", Class::None, "spec.health.readiness"),
         ("{restart: {policy: never}}", Class::None, "spec.restart.policy"),
         ("{restart: {backoff: {min: 3s, max: 5m}}}", Class::None, "spec.restart.backoff.min"),
         ("{stop: {grace: 3s}}", Class::None, "spec.stop.grace"),
