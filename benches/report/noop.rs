@@ -150,7 +150,7 @@ impl World {
                 let outcome = match &step.action {
                     plan::Action::Start { instance, ids, .. } => {
                         let process = ProcessSeen::Running { pid: 1, since: Timestamp(1_000_000), ignores_stop: false };
-                        let sighting = Sighting { process, group: None, rootfs: true, ids: *ids, started_from: None };
+                        let sighting = Sighting { process, rootfs: true, ids: *ids, ..Sighting::default() };
                         self.seen.instances.insert(instance.clone(), sighting);
                         Outcome::Started {
                             pid: 1,
