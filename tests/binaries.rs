@@ -73,7 +73,10 @@ impl Binary {
             let (path, inner) = (format!("{}{name}", name.len()), format!("{name}.."));
             strings.iter().any(|string| {
                 let begins = |at: usize| !string[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-                let numbered = |at: usize| !string[..at].ends_with(|c: char| c.is_ascii_digit());
+                // A function of the crate `sd_notify` is called like the crate `notify`.
+                let numbered = |at: usize| {
+                    !string[..at].ends_with(|c: char| c.is_ascii_digit()) && !string[..at].ends_with("sd_notify")
+                };
                 string.match_indices(&path).any(|(at, _)| numbered(at))
                     || string.match_indices(&inner).any(|(at, _)| begins(at))
             })
