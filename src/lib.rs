@@ -109,6 +109,8 @@
 //!   is decided, and everything goes on.
 //! - **A death between any two effects is played for real**: the programs have places to die at when they are
 //!   built for tests (`sys::may_die`), and a test goes through them one by one.
+//! - **What no worker has begun is taken back** when its object is asked for otherwise meanwhile: it is decided
+//!   anew, from what a death at that moment would have left. A word or an edit waits for no queue.
 //! - **The rounds have a thread of their own**, beside tokio's: they wait for disks and for the kernel,
 //!   and the window after a file event is met to a fraction of a millisecond, where tokio's timer counts
 //!   whole ones.

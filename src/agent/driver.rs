@@ -263,6 +263,7 @@ impl Driver {
             self.note_source_changes(&desired);
             self.desired = desired;
             self.share();
+            self.take_back_what_is_outdated();
             self.dirty_view = true;
         }
         if resync && let Err(error) = self.store.check() {
@@ -462,6 +463,35 @@ impl Driver {
         self.in_flight.insert(step.object.clone());
         self.waiting.push_back((step.object, step.action));
         self.hand_out();
+    }
+
+    /// Takes back what waits and was decided for another revision than is asked for now.
+    fn take_back_what_is_outdated(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let (desired, records) = (&self.desired.objects, &self.records);
+        let outdated = |object: &ObjectId| match (desired.get(object), records.get(object)) {
+            (Some(Wish::Present(wanted)), Some(record)) => wanted.object != record.accepted,
+            (None, Some(record)) => record.absent_since.is_none(),
+            // What cannot be read changes nothing, and what has no record is not waited for.
+            (Some(_), _) | (None, None) => false,
+        };
+        let outdated: BTreeSet<ObjectId> =
+            self.waiting.iter().map(|(object, _)| object).filter(|object| outdated(object)).cloned().collect();
+        self.take_back(|object| outdated.contains(object));
+    }
+
+    /// Takes back what no worker has begun: it is decided anew. What was recorded for it is what a death at
+    /// this moment would have left.
+    pub(super) fn take_back(&mut self, which: impl Fn(&ObjectId) -> bool) {
+        let (back, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(object, _)| which(object));
+        self.waiting = waiting;
+        for (object, _) in VecDeque::<(ObjectId, Action)>::into_iter(back) {
+            self.in_flight.remove(&object);
+            self.look_at(object);
+            self.again = true;
+        }
     }
 
     /// Gives actions to workers, as long as there are any free.

@@ -97,6 +97,7 @@ impl Driver {
     fn stop_all(&mut self, kill: bool) {
         if !self.settings.stop_all {
             self.settings.stop_all = true;
+            self.take_back(|_| true);
             self.journal.note(now(), EventType::Normal, "agent", "StoppingAll", "stopping everything".to_owned());
         }
         if !kill {
@@ -124,6 +125,7 @@ impl Driver {
         let written = self.store.put(std::slice::from_ref(&record));
         written.map_err(|error| CommandError::Failed(crate::host::chain(&error)))?;
         self.records.insert(object.clone(), record);
+        self.take_back(|waiting| waiting == object);
         self.dirty_view = true;
         Ok(())
     }

@@ -388,3 +388,46 @@ fn after_a_lost_database_what_runs_is_kept_and_what_was_edited_meanwhile_is_repl
     assert!(String::from_utf8_lossy(&environment).contains("NEW=1"));
     assert_eq!(host.pid("kept"), kept);
 }
+
+/// So many that most of them wait when the first one runs.
+const MANY: usize = 300;
+/// The last one of them to be written, and the last by name.
+const LAST: &str = "last";
+
+fn many(host: &Host) {
+    for number in 0..MANY {
+        host.write(&format!("c{number}.yaml"), &sleeper(&format!("c{number}"), "  stop: {signal: KILL}\n"));
+    }
+    host.write("last.yaml", &sleeper(LAST, "  stop: {signal: KILL}\n"));
+    host.until("some run", || {
+        host.items_if_any().is_some_and(|items| items.iter().any(|item| item["status"]["phase"] == "Running"))
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_waits_to_start_is_not_started_any_more_when_everything_is_to_stop() {
+    let mut host = Host::up();
+    many(&host);
+
+    let (_, said) = host.interrupt();
+
+    let started = said.lines().filter(|line| line.contains(" Started ")).count();
+    assert!((1..MANY).contains(&started), "{started} of {MANY} were started");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_newer_revision_takes_the_place_of_one_that_waits_to_start() {
+    let host = Host::up();
+    many(&host);
+    assert!(host.item(LAST).is_none_or(|item| item["status"]["pid"].is_null()), "it does not wait any more");
+
+    host.write("last.yaml", &sleeper(LAST, "  stop: {signal: KILL}\n  env: {A: b}\n"));
+
+    host.wait(LAST, "the new one runs", |item| {
+        item["status"]["phase"] == "Running" && item["spec"]["env"]["A"] == "b" && item["status"]["sync"] == "synced"
+    });
+    let history = host.ok(["history", LAST]);
+    assert_eq!(history.lines().filter(|line| line.contains("running as process")).count(), 1, "{history}");
+}
