@@ -344,7 +344,7 @@ mod e_removal {
         let (removed, said) = sh("dpkg -r plimsoll");
         assert!(removed && said.contains("every container is stopped"), "{said}");
 
-        let script = "pgrep -ax 'plim|plim-keeper|plim-oci'; pgrep -fax '/bin/sleep infinity'; \
+        let script = "for name in plim plim-keeper plim-oci; do pgrep -ax $name; done; pgrep -fax '/bin/sleep infinity'; \
              find /sys/fs/cgroup -name '*plimsoll*'; grep plimsoll /proc/mounts";
         let (_, left) = sh(script);
         assert_eq!(left.trim(), "");
