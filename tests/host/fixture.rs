@@ -1,5 +1,6 @@
 //! An agent under a private root, and what a test may ask of it.
 
+use crate::sweep::sweep;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that tells nobody when it changes, such as a cgroup file.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-const HOME: &str = "/var/tmp";
-const MARK: &str = "plim-test-";
+pub const HOME: &str = "/var/tmp";
+pub const MARK: &str = "plim-test-";
 
 static SWEEP: Once = Once::new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -121,18 +122,30 @@ impl Host {
         let mut agent = self.agent.take().expect("a running agent");
         let began = Instant::now();
         signal(agent.id(), "INT");
-        agent.wait().unwrap();
+        let ended = ends(&mut agent);
+        assert!(ended, "not within {PATIENCE:?}: the agent ends\n{}", self.story());
         (began.elapsed(), fs::read_to_string(self.dir.join("up.log")).unwrap())
     }
 
     fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
-        let mut command = Command::new(&self.bin);
+        self.worded(Command::new(&self.bin), args)
+    }
+
+    fn worded<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, mut command: Command, args: I) -> Command {
         command.arg("--root").arg(self.root()).args(args).env_remove("PLIM_ROOT").env("NO_COLOR", "1");
         command
     }
 
+    /// A command's end and all that it printed. One that does not end is killed.
     pub fn plim<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Output {
-        self.command(args).stdin(Stdio::null()).output().unwrap()
+        self.bounded(args).output().unwrap()
+    }
+
+    /// A command that is killed when it does not end.
+    fn bounded<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
+        let mut bounded = Command::new("timeout");
+        bounded.args(["--kill-after=1", &PATIENCE.as_secs().to_string()]).arg(&self.bin).stdin(Stdio::null());
+        self.worded(bounded, args)
     }
 
     /// A command that has to succeed, and its standard output.
@@ -273,10 +286,10 @@ impl Host {
 
     /// Follows a command's lines until one is as wanted.
     pub fn follow<const N: usize>(&self, args: [&str; N], wanted: impl Fn(&str) -> bool) -> String {
-        let mut child = self.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = self.bounded(args).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let found = lines.map_while(Result::ok).find(|line| wanted(line));
-        child.kill().unwrap();
+        try_signal(child.id(), "TERM");
         child.wait().unwrap();
         found.unwrap_or_else(|| panic!("{args:?} ended without it\n{}", self.story()))
     }
@@ -328,7 +341,13 @@ impl Drop for Host {
         }
         let mut agent = self.agent.take().expect("started above");
         signal(agent.id(), "INT");
-        agent.wait().unwrap();
+        if !ends(&mut agent) {
+            let story = self.story();
+            agent.kill().unwrap();
+            agent.wait().unwrap();
+            assert!(std::thread::panicking(), "not within {PATIENCE:?}: the agent ends\n{story}");
+            return;
+        }
         let left: Vec<PathBuf> =
             cgroup_mounts().into_iter().map(|mount| mount.join(self.cgroup_parent().trim_start_matches('/'))).collect();
         fs::remove_dir_all(&self.dir).unwrap();
@@ -337,35 +356,25 @@ impl Drop for Host {
     }
 }
 
+/// Waits for the end of a process that was told to end; `false` if it does not come.
+fn ends(child: &mut Child) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    true
+}
+
 /// The program under test. `PLIM_BIN` names it where it is not at the place that cargo built it in,
 /// as in the machine that `deploy/test-v2` boots; its keeper stands beside it.
 pub fn plim_bin() -> PathBuf {
     std::env::var_os("PLIM_BIN").map_or_else(|| env!("CARGO_BIN_EXE_plim").into(), PathBuf::from)
 }
 
-/// Takes away what a test run that was killed has left.
-fn sweep() {
-    for entry in fs::read_dir(HOME).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(MARK) else { continue };
-        let owner = rest.split('-').next().unwrap_or_default();
-        if Path::new("/proc").join(owner).exists() {
-            continue;
-        }
-        let manifests = path.join("manifests");
-        let mut host = Host { manifests, dir: path, bin: plim_bin(), environment: Vec::new(), agent: None };
-        if host.root().exists() {
-            fs::create_dir_all(&host.manifests).unwrap();
-            host.start();
-        } else {
-            fs::remove_dir_all(&host.dir).unwrap();
-            std::mem::forget(host);
-        }
-    }
-}
-
-fn cgroup_mounts() -> Vec<PathBuf> {
+pub fn cgroup_mounts() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let of_cgroups = |line: &&str| matches!(line.split(' ').nth(2), Some("cgroup" | "cgroup2"));
     mounts.lines().filter(of_cgroups).map(|line| PathBuf::from(line.split(' ').nth(1).unwrap())).collect()
@@ -387,7 +396,7 @@ fn find(dir: &Path, family: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn inner(dir: &Path, found: &mut Vec<PathBuf>) {
+pub fn inner(dir: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         found.push(entry.path());

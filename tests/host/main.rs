@@ -18,3 +18,4 @@ mod kills;
 mod lifecycle;
 mod service;
 mod sources;
+mod sweep;
