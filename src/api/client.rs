@@ -18,17 +18,23 @@ use serde::de::DeserializeOwned;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 /// The most that an answer may hold that is read as a whole: thousands of containers.
 const MAX_ANSWER: usize = 256 << 20;
 /// The longest line of a stream.
 const MAX_LINE: usize = 16 << 20;
+/// An agent that says nothing for so long, not even its status, is stopped or hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Talks to the agent on one socket; every request has a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    pub(super) patience: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,9 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// It takes connections, as the kernel does for it, and says nothing.
+    #[error("the agent on {} has not answered for {} s", socket.display(), waited.as_secs())]
+    Silent { socket: PathBuf, waited: Duration },
     /// The agent said no, and why.
     #[error("{}", .0.message)]
     Answer(ErrorBody),
@@ -59,7 +68,7 @@ pub struct LogsRequest {
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_path_buf() }
+        Self { socket: socket.to_path_buf(), patience: PATIENCE }
     }
 
     pub fn socket(&self) -> &Path {
@@ -175,8 +184,26 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: Vec::new(), searched: 0 })
     }
 
-    /// Sends a request and gives the answer when it is one of success.
+    /// Sends a request and gives the answer when it is one of success. An answer may take its time, as long
+    /// as the agent answers others.
     async fn send(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut answer = pin!(self.ask(request, body));
+        loop {
+            if let Ok(answer) = timeout(self.patience, &mut answer).await {
+                return answer;
+            }
+            let status = self.ask(Request::get("/1.0/status"), Vec::new());
+            if timeout(self.patience, status).await.is_err() {
+                return Err(ClientError::Silent { socket: self.socket.clone(), waited: self.patience * 2 });
+            }
+        }
+    }
+
+    async fn ask(
         &self,
         request: hyper::http::request::Builder,
         body: Vec<u8>,

@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{broadcast, oneshot, watch};
 
@@ -22,6 +23,10 @@ struct Fake {
     events: broadcast::Sender<Event>,
     files: Arc<Mutex<Vec<PathBuf>>>,
     orders: Arc<Mutex<Vec<(Command, u32)>>>,
+    /// How often it was looked at.
+    looks: Arc<watch::Sender<u64>>,
+    /// Whoever holds it keeps orders from being carried out.
+    orders_wait: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Agent for Fake {
@@ -30,11 +35,13 @@ impl Agent for Fake {
     }
 
     async fn view(&self, _usage: bool) -> Arc<View> {
+        self.looks.send_modify(|looks| *looks += 1);
         self.view.lock().unwrap().clone()
     }
 
     async fn command(&self, command: Command, by: u32) -> Result<String, CommandError> {
         self.orders.lock().unwrap().push((command.clone(), by));
+        drop(self.orders_wait.read().await);
         match command {
             Command::Reconcile => Ok("looked".to_owned()),
             _ => Err(CommandError::Refused("not today".to_owned())),
@@ -150,6 +157,8 @@ fn served() -> Served {
         events: broadcast::channel(4).0,
         files: Arc::default(),
         orders: Arc::default(),
+        looks: Arc::new(watch::Sender::new(0)),
+        orders_wait: Arc::default(),
     };
     let socket = dir.path().join("plim.sock");
     let listener = listen(&socket, Access::default()).unwrap();
@@ -217,6 +226,37 @@ async fn a_socket_without_an_agent_is_unreachable() {
     let error = client.status().await.unwrap_err();
 
     assert!(matches!(&error, ClientError::Unreachable { socket, .. } if socket == client.socket()), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_takes_a_request_and_never_answers_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("plim.sock");
+    // As one that is stopped: the kernel takes connections in its place.
+    let _stopped = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mut client = Client::new(&socket);
+    client.patience = Duration::from_millis(50);
+
+    let asked = client.status().await.unwrap_err();
+    let ordered = client.command(&Command::Reconcile).await.unwrap_err();
+
+    assert!(matches!(asked, ClientError::Silent { .. }), "{asked:?}");
+    assert!(matches!(ordered, ClientError::Silent { .. }), "{ordered:?}");
+}
+
+#[tokio::test]
+async fn an_answer_may_take_its_time_while_the_agent_answers_others() {
+    let mut served = served();
+    served.client.patience = Duration::from_millis(20);
+    let orders_wait = served.agent.orders_wait.clone();
+    let waiting = orders_wait.write().await;
+    let client = served.client.clone();
+    let order = tokio::spawn(async move { client.command(&Command::Reconcile).await });
+
+    served.agent.looks.subscribe().wait_for(|looks| *looks >= 3).await.unwrap();
+    drop(waiting);
+
+    assert_eq!(order.await.unwrap().unwrap(), "looked");
 }
 
 #[tokio::test]

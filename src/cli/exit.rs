@@ -90,7 +90,7 @@ impl CliError {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::NotFound(_) => Exit::NotFound,
-            Self::Timeout(_) => Exit::Timeout,
+            Self::Timeout(_) | Self::Client(ClientError::Silent { .. }) => Exit::Timeout,
             Self::Interrupted(_) => Exit::Interrupted,
             Self::OutputClosed => Exit::Ok,
             Self::Client(ClientError::Unreachable { .. }) => Exit::Unreachable,
@@ -121,6 +121,12 @@ impl CliError {
                      If it has a --root of its own, name that: --root DIR, or export PLIM_ROOT=DIR."
                 }
             });
+        }
+        if let Self::Client(ClientError::Silent { .. }) = self {
+            text.push_str(
+                "\n  It is stopped, or hangs. What runs goes on running; a new agent takes it over:\n  \
+                 `systemctl restart plimsoll`, or end that process and start another.",
+            );
         }
         if let Self::Client(ClientError::Answer(body)) = self {
             for detail in &body.details {
