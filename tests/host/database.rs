@@ -43,7 +43,7 @@ fn works(host: &mut Host, before: &BTreeMap<&'static str, u32>, after: &str) {
     assert!(items.iter().all(|item| item["status"]["restarts"] == 0), "{after}");
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         match entry.file_type().unwrap().is_dir() {
@@ -55,8 +55,16 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+pub const HARM: [&str; 5] = [
+    "emptied",
+    "cut to half",
+    "with its first byte changed",
+    "with a byte in the middle changed",
+    "with its last byte changed",
+];
+
 /// One way to damage a file.
-fn harm(file: &Path, how: &str) {
+pub fn harm(file: &Path, how: &str) {
     let open = fs::File::options().read(true).write(true).open(file).unwrap();
     let length = open.metadata().unwrap().len();
     let flip = |at: u64| {
@@ -88,13 +96,7 @@ fn whatever_happens_to_a_file_of_the_database_nothing_is_stopped() {
     let mut said = 0;
 
     for name in &names {
-        for how in [
-            "emptied",
-            "cut to half",
-            "with its first byte changed",
-            "with a byte in the middle changed",
-            "with its last byte changed",
-        ] {
+        for how in HARM {
             let after = format!("{} {how}", name.display());
             host.kill_agent();
             let file = db.join(name);
@@ -154,10 +156,10 @@ fn a_database_that_is_deleted_under_a_running_agent_is_made_anew() {
 }
 
 /// A small file system of our own as the agent's state directory.
-struct Small(PathBuf);
+pub struct Small(pub PathBuf);
 
 impl Small {
-    fn mount(host: &Host, size: &str) -> Self {
+    pub fn mount(host: &Host, size: &str) -> Self {
         let lib = host.root().join("lib");
         fs::create_dir_all(&lib).unwrap();
         let data = format!("size={size},mode=755");

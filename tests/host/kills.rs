@@ -1,5 +1,6 @@
 //! Agent and keeper are killed at random while manifests change, and the keeper is upgraded in between.
 
+use crate::dice::{Dice, number};
 use crate::fixture::{Host, alive, pid, sleeper, try_signal};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,23 +8,6 @@ use std::time::{Duration, Instant};
 /// How long it goes on, in seconds, where `PLIM_KILL_SECONDS` does not say.
 const SECONDS: u64 = 15;
 const NAMES: [&str; 5] = ["k0", "k1", "k2", "k3", "k4"];
-
-/// Numbers that a seed repeats (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(sides).unwrap()).unwrap()
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 /// One of a few revisions, each a change of another class from the one before.
 fn revision(name: &str, dice: &mut Dice) -> String {

@@ -7,6 +7,7 @@
 mod cgroups;
 mod commands;
 mod database;
+mod dice;
 mod drift;
 mod dying;
 mod failure;
@@ -18,4 +19,5 @@ mod kills;
 mod lifecycle;
 mod service;
 mod sources;
+mod storm;
 mod sweep;
