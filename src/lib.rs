@@ -117,6 +117,10 @@
 //! - **A round in which nothing changed is cheap by identity.** A listing without a change gives the same
 //!   map, from which nothing is folded; a record shares the object that it accepted with the manifest's
 //!   snapshot; records, wishes and sightings are walked side by side. What is left is one `stat` per file.
+//! - **A file is whole when nobody has it open for writing**, as a read lease tells, or when it was not changed
+//!   for five seconds: an editor that writes in place, or a slow copy, shows no half of its text.
+//! - **Where a source was is remembered beside the database**, by its file system and its inode: an agent that
+//!   starts while a volume is not mounted removes nothing of it.
 //! - **What a process was started from** stands beside it. An agent that has lost its database compares
 //!   with that, so what was edited meanwhile is replaced and everything else stays.
 //! - **Probes are asked by the agent, and judged by the planner**: the keeper only starts their commands and kills

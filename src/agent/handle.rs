@@ -66,6 +66,10 @@ pub enum Command {
         objects: Vec<ObjectId>,
         all: bool,
     },
+    /// Takes the directory of a source for what it is now, though it is another one than before.
+    AcceptSource {
+        name: String,
+    },
     /// Reads the sources and looks at the whole host now; answered when that round is done.
     Reconcile,
     /// Stops and removes everything, then ends agent and keeper: `plim up` after Ctrl-C.

@@ -13,6 +13,7 @@ mod journal;
 mod options;
 mod orders;
 mod overrides;
+mod places;
 mod preview;
 mod sources;
 mod status;
@@ -157,7 +158,13 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         store: Box::new(opened.store),
         settings: options.settings(paths.id_base(), ID_RANGES),
         pace,
-        sources: sources::Sources::new(&manifests, &trust(&options, &manifests), sender.clone(), pace),
+        sources: sources::Sources::new(
+            &manifests,
+            &trust(&options, &manifests),
+            places::Places::load(paths.lib.join("sources.json")),
+            sender.clone(),
+            pace,
+        ),
         journal,
         history,
         inbox,

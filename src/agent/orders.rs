@@ -35,6 +35,7 @@ impl Driver {
                 self.set_resources(&object, *resources, said(by, reason, until))
             }
             Command::Approve { objects, all } => self.approve(&objects, all),
+            Command::AcceptSource { name } => self.accept_source(&name),
             Command::Reconcile => {
                 self.sources.touched(Instant::now());
                 self.next_resync = Instant::now();
@@ -72,6 +73,15 @@ impl Driver {
         let count = chosen.len();
         self.approved.extend(chosen);
         Ok(format!("{count} held removals released"))
+    }
+
+    fn accept_source(&mut self, name: &str) -> Result<String, CommandError> {
+        if !self.sources.accept(name) {
+            return Err(CommandError::NotFound(format!("source {name}")));
+        }
+        let text = "its directory is taken for what it is now".to_owned();
+        self.journal.note(now(), EventType::Normal, &format!("source {name}"), "Approved", text);
+        Ok(format!("source {name} is taken for what it is now"))
     }
 
     /// Goes by what the configuration says now.

@@ -3,6 +3,7 @@
 use super::SourceView;
 use super::inbox::{Message, Sender};
 use super::options::Pace;
+use super::places::Places;
 use crate::plan::{Desired, SourceState};
 use crate::source::{Directory, Fold, Snapshot, Trust, WatchError, WatchEvent, Watcher};
 use crate::spec::Timestamp;
@@ -15,6 +16,9 @@ pub(super) struct Sources {
     inbox: Sender,
     pace: Pace,
     fold: Fold,
+    places: Places,
+    /// They could not be written down the last time.
+    unsaved: bool,
     /// The first and the last event of a burst that has not been answered.
     burst: Option<(Instant, Instant)>,
     /// A file was too fresh to be trusted: read again then.
@@ -33,7 +37,7 @@ struct Input {
 }
 
 impl Sources {
-    pub fn new(paths: &[PathBuf], trust: &Trust, inbox: Sender, pace: Pace) -> Self {
+    pub fn new(paths: &[PathBuf], trust: &Trust, places: Places, inbox: Sender, pace: Pace) -> Self {
         let name = |path: &Path, number: usize| {
             let stem = path.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
             if number == 0 { stem } else { format!("{stem}-{number}") }
@@ -42,15 +46,24 @@ impl Sources {
         for path in paths {
             let twins = inputs.iter().filter(|input| input.path.file_name() == path.file_name()).count();
             let name = name(path, twins);
-            inputs.push(Input {
-                directory: Directory::new(&name, path, trust.clone()),
-                name,
-                path: path.clone(),
-                snapshot: None,
-                last_read: None,
-            });
+            let mut directory = Directory::new(&name, path, trust.clone());
+            if let Some(before) = places.of(path) {
+                directory.remember_place(before);
+            }
+            inputs.push(Input { directory, name, path: path.clone(), snapshot: None, last_read: None });
         }
-        Self { inputs, inbox, pace, fold: Fold::default(), burst: None, settle: None, watcher: None, unwatched: None }
+        Self {
+            inputs,
+            inbox,
+            pace,
+            fold: Fold::default(),
+            places,
+            unsaved: false,
+            burst: None,
+            settle: None,
+            watcher: None,
+            unwatched: None,
+        }
     }
 
     /// An event came, at that time.
@@ -92,8 +105,24 @@ impl Sources {
             input.last_read = Some(now);
             input.snapshot = Some(snapshot);
         }
+        let places = self.inputs.iter().filter_map(|input| Some((input.path.clone(), input.directory.last_place()?)));
+        // Said once, tried again in the next round.
+        match self.places.save(places.collect()) {
+            Err(error) if !std::mem::replace(&mut self.unsaved, true) => {
+                tracing::warn!(%error, "where the sources are could not be written down");
+            }
+            result => self.unsaved = result.is_err(),
+        }
         let snapshots = self.inputs.iter().filter_map(|input| Some((input.name.as_str(), input.snapshot.as_ref()?)));
         self.fold.fold(&snapshots.collect::<Vec<_>>())
+    }
+
+    /// Takes a source's directory for what it is now. False when there is no such source.
+    pub fn accept(&mut self, name: &str) -> bool {
+        let Some(input) = self.inputs.iter_mut().find(|input| input.name == name) else { return false };
+        input.directory.forget_place();
+        self.touched(Instant::now());
+        true
     }
 
     /// Watches every directory where it is now.

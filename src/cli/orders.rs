@@ -75,11 +75,15 @@ pub struct RestartArgs {
 #[command(after_help = "Example:\n  plim plan\n  plim approve container/old\n  plim approve --all")]
 pub struct ApproveArgs {
     /// KIND/NAME…
-    #[arg(required_unless_present = "all", value_name = "OBJECT", add = names())]
+    #[arg(required_unless_present_any = ["all", "source"], value_name = "OBJECT", add = names())]
     objects: Vec<String>,
     /// Everything that is held
     #[arg(long, conflicts_with = "objects")]
     all: bool,
+    /// A source whose directory is on another mount or file system than before, as `plim status` names it:
+    /// it is right as it is now
+    #[arg(long, conflicts_with_all = ["objects", "all"], value_name = "NAME")]
+    source: Option<String>,
     /// The namespace, `default` when not given
     #[arg(long, short)]
     namespace: Option<String>,
@@ -185,7 +189,11 @@ pub async fn approve(args: ApproveArgs, context: &Context) -> Result<Exit, CliEr
             objects.push(super::names::id(target.among(&items, args.namespace.as_deref(), Match::Exact)?)?);
         }
     }
-    let answer = client.command(&Command::Approve { objects, all: args.all }).await?;
+    let command = match args.source {
+        Some(name) => Command::AcceptSource { name },
+        None => Command::Approve { objects, all: args.all },
+    };
+    let answer = client.command(&command).await?;
     context.screen.put(&format!("{answer}\n"))?;
     Ok(Exit::Ok)
 }

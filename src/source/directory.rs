@@ -6,13 +6,14 @@
 //! [`Wanted`] as before, pointer and all.
 
 use super::names;
+use super::place::{Lasting, Place};
 use super::trust::{Judge, Trust};
 use super::way::Way;
 use crate::image::tree;
 use crate::manifest::{self, Content, Document};
 use crate::plan::{SourceState, Wanted, Wish};
 use crate::spec::{ObjectId, Provenance};
-use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat, StatxFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,8 @@ const MAX_FILES: usize = 16_384;
 const MAX_DOCUMENTS: usize = 16_384;
 const MAX_TOTAL: u64 = 64 << 20;
 const MAX_DEPTH: usize = 32;
+/// A file that somebody has open for writing, and has changed within this time, is not taken for whole.
+const OPEN_WINDOW: Duration = Duration::from_secs(5);
 /// How often a listing is begun again because a link was swapped under it.
 const MAX_TRIES: usize = 4;
 
@@ -42,6 +45,8 @@ pub struct Directory {
     trust: Trust,
     /// Where the first complete listing was: another mount later is another directory.
     place: Option<Place>,
+    /// Where it was when an agent before this one listed it.
+    before: Option<Lasting>,
     known: HashMap<String, Known>,
     /// What `known` says of each file; `None` when it has learnt something since.
     files: Option<Arc<Files>>,
@@ -131,26 +136,11 @@ struct Known {
 /// Device, inode, size, mtime and ctime: what changes when a file does.
 type Stamp = (u64, u64, i64, i64, i64, i64, i64);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    device: u64,
-    inode: u64,
-    mount: u64,
-}
-
-impl Place {
-    /// The same file system in the same place, or at least the very same directory: after an unmount
-    /// neither is, after a remount the second is.
-    fn is_as(self, other: Self) -> bool {
-        self.mount == other.mount || (self.device, self.inode) == (other.device, other.inode)
-    }
-}
-
 impl Directory {
     /// Nothing is read yet. A relative path is taken from the current directory.
     pub fn new(name: &str, path: &Path, trust: Trust) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { name: name.to_owned(), path, trust, place: None, known: HashMap::new(), files: None }
+        Self { name: name.to_owned(), path, trust, place: None, before: None, known: HashMap::new(), files: None }
     }
 
     pub fn name(&self) -> &str {
@@ -164,7 +154,17 @@ impl Directory {
     /// Takes the directory for what it is now, whatever it was before: for a person who has moved
     /// the manifests to another file system.
     pub fn forget_place(&mut self) {
-        self.place = None;
+        (self.place, self.before) = (None, None);
+    }
+
+    /// The same directory as an agent before this one has listed, or nothing of it is removed.
+    pub fn remember_place(&mut self, before: Lasting) {
+        self.before = Some(before);
+    }
+
+    /// Where it was when it was last listed as a whole.
+    pub fn last_place(&self) -> Option<Lasting> {
+        self.place.map(|place| place.lasting).or(self.before)
     }
 
     /// Lists and reads everything. Never fails: what is wrong is in the snapshot.
@@ -190,7 +190,7 @@ impl Directory {
             Errno::NOTDIR => format!("{shown} is not a directory"),
             error => format!("opening {shown}: {}", io::Error::from(error)),
         })?;
-        let place = place(&root).map_err(|error| format!("looking at {shown}: {}", io::Error::from(error)))?;
+        let place = Place::of(&root).map_err(|error| format!("looking at {shown}: {}", io::Error::from(error)))?;
         let mut judge = Judge::new(&self.trust);
         judge.check_way(&Way::to(&self.path))?;
 
@@ -219,11 +219,9 @@ impl Directory {
             self.learn(new);
             return Ok(None);
         }
-        if listed.is_ok()
-            && let Some(before) = self.place
-            && !place.is_as(before)
-        {
-            listed = Err(format!("{shown} is on another mount than before; nothing of it is removed"));
+        if listed.is_ok() && !self.is_in_its_place(place) {
+            let accept = format!("`plim approve --source {}` accepts it", self.name);
+            listed = Err(format!("{shown} is on another mount than before; nothing of it is removed; {accept}"));
         }
 
         let Reading { new, mut files, unchanged, ignored, settle, .. } = reading;
@@ -249,6 +247,13 @@ impl Directory {
         Ok(Some(Snapshot { files, state, ignored, parsed: *parsed, settle }))
     }
 
+    fn is_in_its_place(&self, now: Place) -> bool {
+        match self.place {
+            Some(before) => now.is_as(before),
+            None => self.before.is_none_or(|before| now.lasting.is_as(before)),
+        }
+    }
+
     fn learn(&mut self, new: HashMap<String, Known>) {
         if !new.is_empty() {
             self.files = None;
@@ -263,12 +268,6 @@ const LOOK: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY
 
 fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
     tree::open_directory(path)
-}
-
-fn place(root: &OwnedFd) -> Result<Place, Errno> {
-    let stat = rustix::fs::fstat(root)?;
-    let found = rustix::fs::statx(root, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    Ok(Place { device: stat.st_dev, inode: stat.st_ino, mount: found.stx_mnt_id })
 }
 
 /// Whether the path still leads to the directory that was read.
@@ -458,8 +457,7 @@ impl Reading<'_> {
             Err(reason) => return Some(self.keep_unreadable(file, &reason)),
         };
         let before = self.known.get(file);
-        let window = if content.bytes.is_empty() { EMPTY_WINDOW } else { WINDOW };
-        let held_back = match content.unsettled(self.now, window) {
+        let held_back = match content.unsettled(self.now) {
             // An empty file that was never anything else has nothing to keep.
             Some(_) if content.bytes.is_empty() && before.is_none() => None,
             wait => wait,
@@ -524,10 +522,11 @@ impl Reading<'_> {
             return Err(too_large());
         }
         let last = rustix::fs::fstat(file.as_fd()).map_err(failed)?;
-        let mtime = last.st_mtime;
-        let nanos = u32::try_from(last.st_mtime_nsec).unwrap_or(0);
-        let written = u64::try_from(mtime).ok().map(|secs| UNIX_EPOCH + Duration::new(secs, nanos));
-        Ok(FileBytes { bytes, stamp: stamp(&last), changed: stamp(&first) != stamp(&last), written })
+        let written = time(last.st_mtime, last.st_mtime_nsec);
+        let touched = time(last.st_ctime, last.st_ctime_nsec);
+        // Asked last: what was read before it is all that there was.
+        let open = crate::sys::is_open_for_writing(file.as_fd()).unwrap_or(false);
+        Ok(FileBytes { bytes, stamp: stamp(&last), changed: stamp(&first) != stamp(&last), written, touched, open })
     }
 
     fn parse(&self, file: &str, bytes: &[u8]) -> Text {
@@ -584,19 +583,30 @@ struct FileBytes {
     /// It was written to while it was read.
     changed: bool,
     written: Option<SystemTime>,
+    /// As `written`, where a program that keeps times cannot set it: of the inode's last change.
+    touched: Option<SystemTime>,
+    /// Somebody has it open for writing.
+    open: bool,
 }
 
 impl FileBytes {
-    /// How long to wait before what was read can be taken for the whole.
-    fn unsettled(&self, now: SystemTime, window: Duration) -> Option<Duration> {
+    /// How long to wait before what was read can be taken for the whole. Whoever has it open for writing
+    /// ends the wait by closing it.
+    fn unsettled(&self, now: SystemTime) -> Option<Duration> {
         // A clock that was set back leaves times in the future: those are no news.
-        let age = self.written.and_then(|written| now.duration_since(written).ok());
-        match age {
-            Some(age) if age < window => Some(window - age),
-            _ if self.changed => Some(WINDOW),
-            _ => None,
-        }
+        let left = |at: Option<SystemTime>, window: Duration| {
+            let age = at.and_then(|at| now.duration_since(at).ok())?;
+            window.checked_sub(age).filter(|left| !left.is_zero())
+        };
+        let open = self.open.then(|| left(self.touched, OPEN_WINDOW)).flatten();
+        let fresh = left(self.written, if self.bytes.is_empty() { EMPTY_WINDOW } else { WINDOW });
+        open.or(fresh).or(self.changed.then_some(WINDOW))
     }
+}
+
+fn time(seconds: i64, nanos: u64) -> Option<SystemTime> {
+    let nanos = u32::try_from(nanos).unwrap_or(0);
+    u64::try_from(seconds).ok().map(|seconds| UNIX_EPOCH + Duration::new(seconds, nanos))
 }
 
 fn stat(parent: &OwnedFd, name: &str) -> Result<Stat, Errno> {

@@ -9,11 +9,13 @@ mod directory;
 mod fold;
 mod mounts;
 mod names;
+mod place;
 mod trust;
 mod watch;
 mod way;
 
 pub use directory::{Directory, FileState, Files, Snapshot, Text, WINDOW};
 pub use fold::{Fold, desired};
+pub use place::Lasting;
 pub use trust::Trust;
 pub use watch::{WatchError, WatchEvent, Watcher, watch};

@@ -9,6 +9,7 @@ mod attributes;
 mod bpf;
 mod clone;
 mod exec;
+mod lease;
 mod mortal;
 mod mount;
 mod own;
@@ -28,6 +29,7 @@ pub use bpf::{
 };
 pub use clone::{Cloned, Request, clone3, exit, fork, fork_sibling};
 pub use exec::{Pointers, execve};
+pub use lease::is_open_for_writing;
 pub use mortal::{may_die, mortality};
 pub use mount::{MountChange, mount_setattr};
 pub use own::{Masks, stat_field, stat_of};

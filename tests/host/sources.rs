@@ -45,6 +45,59 @@ fn another_mount_in_place_of_the_directory_is_seen_at_once_and_removes_nothing()
 
 #[test]
 #[ignore = "needs root"]
+fn a_directory_that_is_unmounted_while_the_agent_is_down_is_still_missed_by_the_next_one() {
+    use nix::mount::{MsFlags, mount, umount};
+    let mut host = Host::prepare();
+    mount(Some("none"), &host.manifests, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    host.start();
+    // One alone: where it is the only one, its absence needs no consent.
+    fs::write(host.manifests.join("a.yaml"), sleeper("a", "")).unwrap();
+    let before = host.pid("a");
+
+    host.kill_agent();
+    umount(&host.manifests).unwrap();
+    host.start();
+
+    let item = host.wait("a", "unavailable", |item| item["status"]["sync"] == "unavailable");
+    assert!(item["status"]["conditions"].to_string().contains("another mount"), "{item}");
+    host.ok(["reconcile"]);
+    assert!(alive(before), "{}", host.story());
+
+    let unknown = host.fails(3, ["approve", "--source", "manifest"]);
+    assert!(unknown.contains("source manifest"), "{unknown}");
+    host.ok(["approve", "--source", "manifests"]);
+    host.gone("a");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_writer_that_pauses_in_the_middle_of_a_file_is_waited_for() {
+    use std::io::Write as _;
+    let host = Host::up();
+    host.write("a.yaml", &sleeper("a", "  env: {N: before}\n"));
+    let before = host.pid("a");
+    let generation = |item: &serde_json::Value| item["status"]["generations"]["running"].as_u64().unwrap();
+    let first = generation(&host.running("a"));
+
+    // Its first half is a manifest of its own.
+    let mut file = fs::File::create(host.manifests.join("a.yaml")).unwrap();
+    file.write_all(sleeper("a", "").as_bytes()).unwrap();
+    let paused = std::time::Instant::now();
+    while paused.elapsed() < std::time::Duration::from_millis(500) {
+        host.ok(["reconcile"]);
+    }
+    assert_eq!((host.pid("a"), generation(&host.running("a"))), (before, first));
+    file.write_all(b"  env: {N: after}\n").unwrap();
+    drop(file);
+
+    let item = host.wait("a", "the whole file", |item| {
+        item["status"]["phase"] == "Running" && item["status"]["sync"] == "synced" && generation(item) != first
+    });
+    assert_eq!(generation(&item), first + 1);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_directory_that_is_emptied_waits_for_consent() {
     let host = Host::up();
     let names: Vec<String> = (0..6).map(|number| format!("w{number}")).collect();

@@ -29,13 +29,13 @@ type Blow = fn(&mut Storm);
 
 /// By name; what is here more than once is likelier.
 const BLOWS: [(&str, Blow); 28] = [
-    ("a file renamed into place", |storm| storm.save(|path, text| renamed(path, text))),
+    ("a file renamed into place", |storm| storm.save(renamed)),
     ("a file written in place", |storm| storm.save(|path, text| fs::write(path, text).unwrap())),
     ("a file written slowly", |storm| storm.save(slowly)),
     ("a file removed and made anew", |storm| storm.save(removed_first)),
     ("a file that becomes a link", |storm| storm.save(linked)),
     ("a file appended to", |storm| storm.save(appended)),
-    ("a file renamed into place", |storm| storm.save(|path, text| renamed(path, text))),
+    ("a file renamed into place", |storm| storm.save(renamed)),
     ("a broken file", |storm| storm.spoil("apiVersion: plimsoll/v1\nkind: Container\nmetadata: {name: [\n")),
     ("an unknown field", |storm| storm.spoil("apiVersion: plimsoll/v1\nkind: Container\nspec: {memroy: 1}\n")),
     ("an empty file", |storm| storm.spoil("")),
