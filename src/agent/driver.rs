@@ -4,6 +4,7 @@ use super::history::{History, Report};
 use super::inbox::{Done, Message, Sender};
 use super::journal::Journal;
 use super::options::Pace;
+use super::queue::Queue;
 use super::sources::Sources;
 use super::{EventType, View, preview, status};
 use crate::host::{Host, Machine, Missing, Scope, Watched};
@@ -14,7 +15,7 @@ use crate::plan::{
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
 use crate::sys::may_die;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -54,10 +55,7 @@ pub(super) struct Driver {
     pub seen: Seen,
     pub findings: BTreeMap<ObjectId, Finding>,
     pub decisions: BTreeMap<ObjectId, Decision>,
-    pub in_flight: BTreeSet<ObjectId>,
-    /// Of these, the actions that no worker has begun yet, and how many workers are busy.
-    pub waiting: VecDeque<(ObjectId, Action)>,
-    pub busy: usize,
+    pub queue: Queue,
     /// Objects whose record an ended action has changed, and that is not on disk yet.
     pub settled: BTreeSet<ObjectId>,
     pub approved: BTreeSet<ObjectId>,
@@ -123,7 +121,7 @@ impl Driver {
             if self.dirty_view && self.last_shown.elapsed() >= SHOW_EVERY {
                 self.show();
             }
-            if self.settings.stop_all && self.records.is_empty() && self.in_flight.is_empty() {
+            if self.settings.stop_all && self.records.is_empty() && self.queue.is_empty() {
                 for reply in self.stopping.drain(..) {
                     // Whoever ordered it may have gone away meanwhile.
                     drop(reply.send(Ok("everything is stopped and removed".to_owned())));
@@ -147,10 +145,7 @@ impl Driver {
     /// Whether nothing runs any more, where that was wanted.
     fn has_halted(&self) -> bool {
         let runs = |sighting: &Sighting| matches!(sighting.process, ProcessSeen::Running { .. });
-        self.settings.halt
-            && self.facts.rounds > 0
-            && self.in_flight.is_empty()
-            && !self.seen.instances.values().any(runs)
+        self.settings.halt && self.facts.rounds > 0 && self.queue.is_empty() && !self.seen.instances.values().any(runs)
     }
 
     /// When to go on if no message comes.
@@ -207,7 +202,7 @@ impl Driver {
             Message::Done(done) => {
                 let Done { object, action, result } = *done;
                 self.again = true;
-                self.busy -= 1;
+                self.queue.ended(&object);
                 self.hand_out();
                 self.done(object, &action, result);
             }
@@ -362,7 +357,7 @@ impl Driver {
             desired: &self.desired,
             records: &self.records,
             seen: &self.seen,
-            in_flight: &self.in_flight,
+            in_flight: self.queue.in_flight(),
             approved: &self.approved,
             now: now(),
         }
@@ -460,16 +455,12 @@ impl Driver {
             | Action::Collect { .. }
             | Action::Remove { .. } => {}
         }
-        self.in_flight.insert(step.object.clone());
-        self.waiting.push_back((step.object, step.action));
+        self.queue.push(step.object, step.action);
         self.hand_out();
     }
 
     /// Takes back what waits and was decided for another revision than is asked for now.
     fn take_back_what_is_outdated(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
         let (desired, records) = (&self.desired.objects, &self.records);
         let outdated = |object: &ObjectId| match (desired.get(object), records.get(object)) {
             (Some(Wish::Present(wanted)), Some(record)) => wanted.object != record.accepted,
@@ -477,18 +468,14 @@ impl Driver {
             // What cannot be read changes nothing, and what has no record is not waited for.
             (Some(_), _) | (None, None) => false,
         };
-        let outdated: BTreeSet<ObjectId> =
-            self.waiting.iter().map(|(object, _)| object).filter(|object| outdated(object)).cloned().collect();
+        let outdated: BTreeSet<ObjectId> = self.queue.waiting().filter(|object| outdated(object)).cloned().collect();
         self.take_back(|object| outdated.contains(object));
     }
 
     /// Takes back what no worker has begun: it is decided anew. What was recorded for it is what a death at
     /// this moment would have left.
     pub(super) fn take_back(&mut self, which: impl Fn(&ObjectId) -> bool) {
-        let (back, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(object, _)| which(object));
-        self.waiting = waiting;
-        for (object, _) in VecDeque::<(ObjectId, Action)>::into_iter(back) {
-            self.in_flight.remove(&object);
+        for object in self.queue.take_back(which) {
             self.look_at(object);
             self.again = true;
         }
@@ -496,10 +483,7 @@ impl Driver {
 
     /// Gives actions to workers, as long as there are any free.
     fn hand_out(&mut self) {
-        while self.busy < self.pace.workers
-            && let Some((object, action)) = self.waiting.pop_front()
-        {
-            self.busy += 1;
+        while let Some((object, action)) = self.queue.next() {
             let (host, sender) = (self.host.clone(), self.sender.clone());
             self.runtime.spawn_blocking(move || {
                 let result = host.apply(&action);
@@ -533,7 +517,6 @@ impl Driver {
     }
 
     fn done(&mut self, object: ObjectId, action: &Action, result: Result<Outcome, Failure>) {
-        self.in_flight.remove(&object);
         self.look_at(object.clone());
         self.dirty_view = true;
         let id = object.to_string();

@@ -15,6 +15,7 @@ mod orders;
 mod overrides;
 mod places;
 mod preview;
+mod queue;
 mod sources;
 mod status;
 mod view;
@@ -34,7 +35,7 @@ use crate::plan::{Desired, Seen};
 use crate::source::Trust;
 use crate::store::{SledStore, Store as _};
 use inbox::Message;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
@@ -83,7 +84,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     let opened = SledStore::open(&paths.database())?;
     let mut warnings: Vec<String> = opened.note.into_iter().collect();
 
-    let pace = options::Pace::default();
+    let pace = options::Pace::new(options.resync);
     let (sender, inbox) = mpsc::channel();
     let events = {
         let sender = sender.clone();
@@ -177,9 +178,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         seen: Seen::default(),
         findings: BTreeMap::new(),
         decisions: BTreeMap::new(),
-        in_flight: BTreeSet::new(),
-        waiting: VecDeque::new(),
-        busy: 0,
+        queue: queue::Queue::new(pace.workers),
         settled: BTreeSet::new(),
         approved: BTreeSet::new(),
         again: true,
