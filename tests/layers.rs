@@ -107,3 +107,28 @@ fn unsafe_stands_only_in_sys() {
 
     assert!(outside.is_empty(), "{outside:?}");
 }
+
+#[test]
+fn every_test_that_a_table_of_rules_names_is_there() {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for dir in ["src", "tests"] {
+        sources(&base.join(dir), &mut files);
+    }
+    let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let mut missing = Vec::new();
+
+    for table in ["src/source/rules.md", "src/sandbox/threats.md"] {
+        let table = fs::read_to_string(base.join(table)).unwrap();
+        for row in table.lines().filter(|line| line.starts_with("| ")) {
+            let tests = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap();
+            for name in tests.split('`').skip(1).step_by(2) {
+                if !text.contains(&format!("fn {name}(")) {
+                    missing.push(name.to_owned());
+                }
+            }
+        }
+    }
+
+    assert!(missing.is_empty(), "no such test: {missing:#?}");
+}

@@ -1,6 +1,6 @@
 //! The agent's own configuration: `/etc/plimsoll/agent.yaml`, or `agent.yaml` below `--root`.
 
-use super::options::Options;
+use super::options::{Options, Pace};
 use crate::host::KeeperBy;
 use crate::manifest::{self, Diagnostic};
 use crate::source::Trust;
@@ -23,6 +23,9 @@ pub struct Config {
     pub keep_removed: Span,
     /// Removals beyond this wait for consent.
     pub max_delete: MaxDelete,
+    /// Everything is read and looked at again after this long, give or take a quarter, whether anything was
+    /// heard of it or not.
+    pub resync: Span,
     /// The cgroup, from the hierarchies' roots, that all containers are below.
     pub cgroup_parent: Option<AbsolutePath>,
     pub keeper: Keeper,
@@ -53,6 +56,7 @@ impl Default for Config {
             deletion_grace: Span::from_secs(10),
             keep_removed: Span::from_secs(24 * 60 * 60),
             max_delete: MaxDelete::default(),
+            resync: Pace::RESYNC,
             cgroup_parent: None,
             keeper: Keeper::Start,
         }
@@ -122,6 +126,7 @@ impl Config {
             retention: self.keep_removed,
             deletion_grace: self.deletion_grace,
             max_delete: self.max_delete,
+            resync: self.resync,
             cgroup_parent: self.cgroup_parent.as_ref().map(ToString::to_string),
             keeper: match self.keeper {
                 Keeper::Start => KeeperBy::Us,

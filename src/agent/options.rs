@@ -23,6 +23,8 @@ pub struct Options {
     pub deletion_grace: Span,
     /// More removals at once wait for consent.
     pub max_delete: MaxDelete,
+    /// Everything is looked at again after this long.
+    pub resync: Span,
     /// The cgroup, from the hierarchies' roots, that everything is below, instead of our own.
     pub cgroup_parent: Option<String>,
     /// Who sees to it that there is a keeper.
@@ -70,12 +72,17 @@ pub(super) struct Pace {
     pub workers: usize,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
+impl Pace {
+    /// How long until everything is looked at again, where nobody says.
+    pub const RESYNC: Span = Span::from_secs(40);
+    /// A resync at each round would be a busy loop.
+    const SHORTEST_RESYNC: Duration = Duration::from_secs(1);
+
+    pub fn new(resync: Span) -> Self {
         Self {
             trailing: Duration::from_millis(20),
             longest: Duration::from_millis(250),
-            resync: Duration::from_secs(40),
+            resync: resync.duration().max(Self::SHORTEST_RESYNC),
             workers: 8,
         }
     }

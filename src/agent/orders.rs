@@ -4,6 +4,7 @@ use super::EventType;
 use super::config::Config;
 use super::driver::{Driver, now};
 use super::handle::{Command, CommandError};
+use super::options::Pace;
 use crate::plan::{Action, OverrideState, ProcessSeen, Record, Sync, Word};
 use crate::spec::{ObjectId, Timestamp};
 use std::fmt::Write as _;
@@ -88,6 +89,7 @@ impl Driver {
     pub(super) fn configure(&mut self, config: &Config) {
         self.settings.deletion_grace = config.deletion_grace;
         self.settings.retention = config.keep_removed;
+        self.pace.resync = Pace::new(config.resync).resync;
         self.settings.max_delete = config.max_delete.count;
         self.settings.max_delete_percent = config.max_delete.percent;
         self.facts.warnings.retain(|warning| !warning.starts_with(MISCONFIGURED));

@@ -228,6 +228,11 @@ fn conditions(
     if let Some(error) = record.and_then(|record| record.attempts.last_error.as_ref()) {
         all.push(condition("LastError", true, "Failed", error));
     }
+    // What is missing is no absence: what runs goes on.
+    if let Some(field) = record.and_then(|record| record.attempts.missing.as_deref()) {
+        let reason = if field.starts_with("spec.image") { "ImageMissing" } else { "ReferenceMissing" };
+        all.push(condition("DependencyMissing", true, reason, field));
+    }
     let unsupported = instance.map(|instance| instance.unsupported.join(", ")).unwrap_or_default();
     if !unsupported.is_empty() {
         all.push(condition("LimitUnsupported", true, "HostLacksKnob", &unsupported));

@@ -29,6 +29,10 @@ pub struct Args {
     /// How long what is left of a removed container is kept, to go on when its file comes back [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = super::orders::span)]
     keep_removed: Option<Span>,
+    /// Everything is read and looked at again after this long, also when nothing is heard of a change
+    /// [default: 40s]
+    #[arg(long, value_name = "TIME", value_parser = super::orders::span)]
+    resync: Option<Span>,
     /// The cgroup that all containers are below, such as that of a unit with Delegate=yes
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
@@ -91,6 +95,7 @@ impl Args {
             options.keeper = KeeperBy::ServiceManager;
         }
         options.retention = self.keep_removed.unwrap_or(options.retention);
+        options.resync = self.resync.unwrap_or(options.resync);
         options.cgroup_parent = self.cgroup_parent.clone().or(options.cgroup_parent);
         options.halt = self.halt;
         options
@@ -99,6 +104,7 @@ impl Args {
     /// The same for what can change while the agent runs.
     fn above_too(&self, mut config: Config) -> Config {
         config.keep_removed = self.keep_removed.unwrap_or(config.keep_removed);
+        config.resync = self.resync.unwrap_or(config.resync);
         config
     }
 }

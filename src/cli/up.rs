@@ -35,6 +35,9 @@ pub struct Args {
     /// How long what is left of a removed container is kept, to go on when its file comes back
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = super::orders::span)]
     keep_removed: Span,
+    /// Everything is read and looked at again after this long, also when nothing is heard of a change
+    #[arg(long, default_value = "40s", value_name = "TIME", value_parser = super::orders::span)]
+    resync: Span,
 }
 
 /// How often the table is redrawn at most.
@@ -69,6 +72,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         // Whoever looks on need not wait long.
         deletion_grace: Span::from_secs(2),
         max_delete: MaxDelete::default(),
+        resync: args.resync,
         cgroup_parent: None,
         keeper: KeeperBy::Us,
         halt: false,

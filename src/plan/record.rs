@@ -136,6 +136,9 @@ pub struct Attempts {
     pub next_try: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// The field of the manifest that names what this host does not have, where that was the failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// How a process ended.

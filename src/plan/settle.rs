@@ -47,7 +47,7 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
             }
             // The count of failures stays: it is forgiven when it has run for long enough.
             record.attempts.next_try = None;
-            record.attempts.last_error = None;
+            (record.attempts.last_error, record.attempts.missing) = (None, None);
         }
         Action::Resize { instance, from: _, to, ignored } => {
             if let Some(current) = current(record, instance) {
@@ -135,6 +135,7 @@ fn failed(record: &mut Record, action: &Action, failure: Failure, now: Timestamp
     let next_try = now.after(Attempts::backoff(attempts.failures));
     attempts.next_try = Some(next_try);
     attempts.last_error = Some(failure.message);
+    attempts.missing = failure.field;
     if let Action::Kill { instance } = action
         && let Some(InstanceRecord { phase: Phase::Stopping { kill_at, .. }, .. }) = current(record, instance)
     {

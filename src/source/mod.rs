@@ -4,6 +4,7 @@
 //! snapshots of all sources into what the planner takes. [`watch`] says only "look again". A file
 //! that cannot be read, trusted or understood is never absent, and a directory that is not what it
 //! was before removes nothing.
+#![doc = include_str!("rules.md")]
 
 mod directory;
 mod fold;

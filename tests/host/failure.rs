@@ -142,6 +142,8 @@ fn what_runs_goes_on_when_its_new_image_or_command_is_missing() {
         });
 
         assert_eq!(item["status"]["pid"], before);
+        let is = |condition: &serde_json::Value| condition["type"] == "DependencyMissing";
+        assert!(item["status"]["conditions"].as_array().unwrap().iter().any(is), "{item}");
         assert!(host.fails(4, ["validate", file.as_str()]).contains(said));
         assert!(host.fails(4, ["plan", file.as_str()]).contains(said));
     }
@@ -155,4 +157,6 @@ fn what_runs_goes_on_when_its_new_image_or_command_is_missing() {
     }
     host.write("kept.yaml", &text);
     assert_eq!(host.pid("kept"), before);
+    let item = host.running("kept");
+    assert!(!item["status"]["conditions"].to_string().contains("DependencyMissing"), "{item}");
 }

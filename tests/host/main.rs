@@ -17,6 +17,7 @@ mod isolation;
 mod keeper;
 mod kills;
 mod lifecycle;
+mod rules;
 mod saving;
 mod service;
 mod sources;

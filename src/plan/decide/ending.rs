@@ -47,7 +47,7 @@ impl<'a> Case<'a> {
             return self.pausing().unwrap_or(next);
         }
         if !signalled {
-            let Attempts { failures, next_try: _, last_error } = &self.record.attempts;
+            let Attempts { failures, next_try: _, last_error, missing: _ } = &self.record.attempts;
             if let Some(error) = last_error
                 && *failures >= SIGNALS
             {
@@ -120,7 +120,7 @@ impl<'a> Case<'a> {
             attempts.failures = 0;
         }
         attempts.failures = attempts.failures.saturating_add(1);
-        attempts.last_error = None;
+        (attempts.last_error, attempts.missing) = (None, None);
         let pause = wait(attempts.failures);
         attempts.next_try = again.then(|| now.after(pause));
         let ordinal = record.restarts + 1;

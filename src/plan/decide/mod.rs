@@ -231,7 +231,7 @@ impl<'a> Case<'a> {
 
     /// Until when nothing is tried, because something failed.
     fn pausing(&self) -> Option<Next> {
-        let Attempts { failures: _, next_try, last_error } = &self.record.attempts;
+        let Attempts { failures: _, next_try, last_error, missing: _ } = &self.record.attempts;
         match (next_try, last_error) {
             (Some(next_try), Some(error)) if *next_try > self.look.now => Some(Next::wait(
                 *next_try,

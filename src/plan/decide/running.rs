@@ -11,7 +11,8 @@ impl<'a> Case<'a> {
                     instance.started_at = sighting.since();
                 });
                 self.record.to_mut().attempts.next_try = None;
-                self.record.to_mut().attempts.last_error = None;
+                let attempts = &mut self.record.to_mut().attempts;
+                (attempts.last_error, attempts.missing) = (None, None);
                 return self.write_limits_anew("found running: its start was not seen to its end");
             }
             ProcessSeen::Running { .. } => return self.stop(goal, sighting),

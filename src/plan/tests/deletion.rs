@@ -30,6 +30,24 @@ fn ended(host: &mut Host) {
 }
 
 #[test]
+fn nothing_is_absent_before_every_source_was_listed() {
+    let mut host = Host::new();
+    host.ask(object("web", WEB));
+    host.step();
+    let other = SourceState::Unavailable { reason: "not read yet".into() };
+    host.desired.sources.insert("other".into(), other);
+
+    host.desired.objects.clear();
+    host.pass(3600);
+    assert!(host.plan().steps.is_empty(), "{:?}", host.plan().steps);
+    assert_eq!(host.sync().0, Sync::Unavailable);
+
+    host.desired.sources.insert("other".into(), SourceState::Complete);
+    assert!(matches!(host.step().action, Action::Note));
+    assert_eq!(host.sync().0, Sync::Deleting);
+}
+
+#[test]
 fn a_deleted_object_is_stopped_kept_for_a_while_and_then_removed() {
     let mut host = without_its_text("deletionPolicy: Delete");
 
