@@ -338,17 +338,35 @@ fn identity(dir: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
+/// So many damaged databases are kept for whoever looks into it, the newest.
+const KEPT_ASIDE: usize = 3;
+
 /// Copies `dir` to `DIR.damaged-<instant>` beside it; nothing on a full disk.
 fn set_aside(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
     let stamp = Timestamp::from_system(SystemTime::now()).to_string().replace(':', "");
     let name = dir.file_name().map_or_else(|| "db".into(), |name| name.to_string_lossy().into_owned());
-    let aside = dir.with_file_name(format!("{name}.damaged-{stamp}"));
+    let prefix = format!("{name}.damaged-");
+    remove_oldest(dir, &prefix);
+    let aside = dir.with_file_name(format!("{prefix}{stamp}"));
     let Err(source) = copy_tree(dir, &aside) else { return Ok(Some(aside)) };
     // Half a copy is of no use, and it would be made again and again.
     let removed = fs::remove_dir_all(&aside);
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if removed.is_ok() => Ok(None),
         _ => Err(StoreError::SetAside { path: aside, source }),
+    }
+}
+
+/// Makes room for one more. What cannot be removed stays, and is in nobody's way.
+fn remove_oldest(dir: &Path, prefix: &str) {
+    let entries = dir.parent().and_then(|parent| fs::read_dir(parent).ok());
+    let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_one = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+    let mut old: Vec<PathBuf> = paths.filter(is_one).collect();
+    // An instant in the name sorts as it is.
+    old.sort();
+    for path in old.iter().rev().skip(KEPT_ASIDE - 1) {
+        let _in_nobodys_way = fs::remove_dir_all(path);
     }
 }
 

@@ -67,7 +67,7 @@ impl Referee {
                 self.absent_since.remove(&id);
             } else if !complete {
                 // A deletion that was allowed may be under way and go on; all else gets its grace again.
-                if self.absent_since.get(&id).is_some_and(|since| since.after(GRACE) > now) {
+                if self.absent_since.get(&id).is_some_and(|since| since.after(self.grace(&id)) > now) {
                     self.absent_since.remove(&id);
                 }
             } else {
@@ -95,7 +95,7 @@ impl Referee {
             DeletionPolicy::Delete | DeletionPolicy::Stop => true,
             DeletionPolicy::Orphan | DeletionPolicy::Confirm => consent,
         };
-        allowed && self.is_gone(world, id, GRACE)
+        allowed && self.is_gone(world, id, self.grace(id))
     }
 
     /// May the object go altogether?
@@ -103,11 +103,16 @@ impl Referee {
         let policy = self.good(id).map_or(DeletionPolicy::Delete, |good| good.spec.deletion_policy);
         let consent = self.leaving || self.approved.contains(id);
         let wait = match policy {
-            _ if consent => GRACE,
+            _ if consent => Span(0),
             DeletionPolicy::Delete => Span(GRACE.0 + RETENTION.0),
             DeletionPolicy::Stop | DeletionPolicy::Orphan | DeletionPolicy::Confirm => return false,
         };
         self.is_gone(world, id, wait)
+    }
+
+    /// How long a text has to be gone: whoever has agreed to a removal waits for nothing.
+    fn grace(&self, id: &ObjectId) -> Span {
+        if self.approved.contains(id) { Span(0) } else { GRACE }
     }
 
     fn is_gone(&self, world: &World, id: &ObjectId, wait: Span) -> bool {

@@ -89,7 +89,6 @@ impl Case<'_> {
         let policy = self.record.accepted.spec.deletion_policy;
         if let Some(at) = self.deleted_at().filter(|at| *at > now) {
             let what = match policy {
-                _ if self.look.approved => "deleting",
                 DeletionPolicy::Delete | DeletionPolicy::Confirm => "deleting",
                 DeletionPolicy::Stop => "stopping",
                 DeletionPolicy::Orphan => "letting go of it",

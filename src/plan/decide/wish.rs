@@ -153,8 +153,10 @@ impl<'a> Case<'a> {
         Next::rest(Sync::Held, "")
     }
 
+    /// When its removal may begin: whoever has agreed to it need not wait for a file that comes back.
     pub(super) fn deleted_at(&self) -> Option<Timestamp> {
-        self.record.absent_since.map(|since| since.after(self.look.settings.deletion_grace))
+        let grace = if self.look.approved { Span(0) } else { self.look.settings.deletion_grace };
+        self.record.absent_since.map(|since| since.after(grace))
     }
 
     pub(super) fn goal(&self) -> Goal {

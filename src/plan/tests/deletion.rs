@@ -48,6 +48,20 @@ fn nothing_is_absent_before_every_source_was_listed() {
 }
 
 #[test]
+fn consent_within_the_grace_ends_the_wait() {
+    let mut host = Host::new();
+    host.ask(object("web", WEB));
+    host.step();
+    host.desired.objects.clear();
+    assert!(matches!(host.step().action, Action::Note));
+    assert!(host.plan().steps.is_empty());
+
+    host.approved.insert(id("web"));
+
+    assert!(matches!(host.step().action, Action::Signal { .. }));
+}
+
+#[test]
 fn a_deleted_object_is_stopped_kept_for_a_while_and_then_removed() {
     let mut host = without_its_text("deletionPolicy: Delete");
 

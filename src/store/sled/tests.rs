@@ -102,6 +102,23 @@ fn a_damaged_database_is_kept_aside_and_never_stops_the_agent() {
 }
 
 #[test]
+fn only_the_newest_damaged_databases_are_kept() {
+    let dir = tempdir().unwrap();
+    let db = dir.path().join("db");
+    for number in 0..5 {
+        drop(open(&db));
+        fs::write(db.join("conf"), format!("damage number {number}")).unwrap();
+        drop(SledStore::open(&db).unwrap());
+    }
+
+    let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let mut aside: Vec<_> = entries.filter(|path| path.to_string_lossy().contains("db.damaged-")).collect();
+    aside.sort();
+    let said: Vec<String> = aside.iter().map(|path| fs::read_to_string(path.join("conf")).unwrap()).collect();
+    assert_eq!(said, ["damage number 2", "damage number 3", "damage number 4"]);
+}
+
+#[test]
 fn an_empty_snapshot_after_a_power_cut_loses_nothing_of_the_log() {
     let dir = tempdir().unwrap();
     let db = dir.path().join("db");
