@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Look", &["status", "get", "describe", "logs", "events", "why", "history"]),
     ("Change", &["validate", "plan", "approve", "reconcile", "stop", "start", "restart", "suspend", "resume", "set"]),
     ("Inside", &["exec"]),
-    ("Host", &["check", "schema", "completion", "man", "version"]),
+    ("Host", &["explain", "check", "schema", "completion", "man", "version"]),
 ];
 
 /// Without the groups, for who lays it out in another way.

@@ -11,6 +11,7 @@ mod describe;
 mod events;
 mod exec;
 mod exit;
+mod explain;
 mod get;
 mod help;
 mod history;
@@ -82,6 +83,7 @@ enum Verb {
     Resume(suspend::ResumeArgs),
     Set(set::Args),
     Exec(exec::Args),
+    Explain(explain::Args),
     Check(check::Args),
     Schema(schema::Args),
     Completion(completion::Args),
@@ -149,6 +151,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
             Verb::Start(args) => orders::start(args, context).await,
             Verb::Restart(args) => orders::restart(args, context).await,
             Verb::Exec(args) => exec::run(args, context).await,
+            Verb::Explain(args) => explain::run(&args, context),
             Verb::Check(args) => check::run(args, context),
             Verb::Schema(args) => schema::run(args, context),
             Verb::Completion(args) => completion::run(&args, context),

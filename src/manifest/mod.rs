@@ -16,6 +16,7 @@ mod emit;
 mod envelope;
 mod fields;
 mod habits;
+mod reference;
 mod settings;
 mod source;
 mod split;
@@ -25,6 +26,7 @@ mod typed;
 pub use diagnostic::{Diagnostic, Severity};
 pub use emit::{EmitError, to_yaml};
 pub use envelope::schema;
+pub use reference::{Field, UnknownField, field};
 pub use settings::settings;
 
 use crate::spec::{Object, ObjectId};
