@@ -6,7 +6,7 @@ use super::journal::Journal;
 use super::options::Pace;
 use super::queue::Queue;
 use super::sources::Sources;
-use super::{EventType, View, preview, status};
+use super::{EventType, View, Which, preview, status};
 use crate::host::{Host, Machine, Missing, Scope, Watched};
 use crate::plan::{
     Action, Desired, Failure, Finding, Inputs, Outcome, Phase, Plan, ProcessSeen, Record, Seen, Settings, Settled,
@@ -107,7 +107,7 @@ impl Driver {
     /// Runs until it is told to leave.
     pub fn run(mut self) -> Left {
         let left = self.go_on();
-        let last = Arc::new(self.view());
+        let last = Arc::new(self.view(&Which::All));
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
         left
     }
@@ -210,11 +210,11 @@ impl Driver {
                 self.again = true;
                 self.order(command, by, reply);
             }
-            Message::Show { reply } => {
+            Message::Show { which, reply } => {
                 // What waits for a time is said with how long that is yet.
                 self.again |= self.wake_at.is_some();
                 // A reader that has gone needs no answer; the same below.
-                drop(reply.send(Arc::new(self.view())));
+                drop(reply.send(Arc::new(self.view(&which))));
             }
             Message::Preview { request, reply } => {
                 let inputs = self.inputs();
@@ -693,9 +693,9 @@ impl Driver {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    fn view(&self) -> View {
+    fn view(&self, which: &Which) -> View {
         let sources = self.sources.views(&self.desired);
-        let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine);
+        let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine, which);
         view.summary.warnings.extend(self.trouble.clone());
         view.summary.warnings.extend(self.machine.keeper_warning());
         view

@@ -4,7 +4,7 @@ use super::config::{Config, ConfigError};
 use super::history::{History, Report};
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
-use super::{Event, Item, View};
+use super::{Event, Item, View, Which};
 use crate::host::{ExecError, ExecRequest, ExecSession, Machine};
 use crate::spec::change::{Class, FieldChange};
 use crate::spec::{InstanceId, ObjectId, Resources, Timestamp};
@@ -133,10 +133,10 @@ pub struct PlannedChange {
 }
 
 impl Handle {
-    /// Everything that can be shown, with fresh usage figures where `usage` is wanted.
-    pub async fn view(&self, usage: bool) -> Arc<View> {
+    /// What can be shown, with fresh usage figures where `usage` is wanted.
+    pub async fn view(&self, which: Which, usage: bool) -> Arc<View> {
         let (reply, answer) = oneshot::channel();
-        let asked = self.inbox.send(Message::Show { reply });
+        let asked = self.inbox.send(Message::Show { which, reply });
         let view = match (asked, answer.await) {
             (Ok(()), Ok(view)) => view,
             // The driver has left; what there was to see then is still true of what it left behind.
@@ -147,7 +147,8 @@ impl Handle {
         }
         let machine = self.machine.clone();
         let measured = tokio::task::spawn_blocking(move || {
-            let mut view = View::clone(&view);
+            // Made for this caller alone, as a rule.
+            let mut view = Arc::unwrap_or_clone(view);
             measure(&machine, &mut view.items);
             view
         });
@@ -232,7 +233,7 @@ impl Handle {
     /// Its instance, if a process of it runs.
     async fn running(&self, object: &ObjectId) -> Result<InstanceId, CommandError> {
         let instance = self.instance(object).await?;
-        let view = self.view(false).await;
+        let view = self.view(Which::One(object.clone()), false).await;
         let own = |item: &&super::Item| item.status.instance.as_deref() == Some(instance.to_string().as_str());
         match view.items.iter().find(own) {
             Some(item) if item.status.pid.is_none() => {
@@ -243,7 +244,7 @@ impl Handle {
     }
 
     async fn instance(&self, object: &ObjectId) -> Result<InstanceId, CommandError> {
-        let view = self.view(false).await;
+        let view = self.view(Which::One(object.clone()), false).await;
         let (namespace, name) = (object.namespace.as_str(), object.name.as_str());
         let item = view.items.iter().find(|i| i.metadata.namespace == namespace && i.metadata.name == name);
         let item = item.ok_or_else(|| CommandError::NotFound(object.to_string()))?;

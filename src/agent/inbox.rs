@@ -1,6 +1,6 @@
 //! Everything that can wake the driver.
 
-use super::{Command, CommandError, Config, EventType, PlanReport, PlanRequest, View};
+use super::{Command, CommandError, Config, EventType, PlanReport, PlanRequest, View, Which};
 use crate::plan::{Action, Failure, Outcome};
 use crate::spec::ObjectId;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ pub(super) enum Message {
         reply: oneshot::Sender<Result<String, CommandError>>,
     },
     Show {
+        which: Which,
         reply: oneshot::Sender<Arc<View>>,
     },
     Preview {

@@ -27,7 +27,7 @@ pub use history::Report;
 pub use options::{AgentError, Options};
 pub use view::{
     Condition, ContainerStatus, Event, EventType, Generations, Item, List, Metadata, ResourcesView, SourceView,
-    StatusSource, Summary, View,
+    StatusSource, Summary, View, Which,
 };
 
 use crate::host::{HostEvent, ID_RANGES, Machine, Paths};

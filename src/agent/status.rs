@@ -2,7 +2,7 @@
 
 use super::SourceView;
 use super::view::{
-    Condition, ContainerStatus, Generations, Item, Metadata, ResourcesView, StatusSource, Summary, View,
+    Condition, ContainerStatus, Generations, Item, Metadata, ResourcesView, StatusSource, Summary, View, Which,
 };
 use crate::host::Machine;
 use crate::plan::{Finding, HealthSeen, Inputs, InstanceRecord, Phase, ProcessSeen, Record, Sighting, Sync, Wish};
@@ -27,15 +27,21 @@ pub(super) fn view(
     facts: &AgentFacts,
     sources: Vec<SourceView>,
     machine: &Machine,
+    which: &Which,
 ) -> View {
     let mut ids: Vec<&ObjectId> = inputs.records.keys().chain(inputs.desired.objects.keys()).collect();
     ids.sort();
     ids.dedup();
-    let items: Vec<Item> = ids.into_iter().map(|id| item(id, inputs, findings.get(id), facts, machine)).collect();
     let mut objects: BTreeMap<String, usize> = BTreeMap::new();
-    for item in &items {
-        *objects.entry(item.status.sync.clone()).or_default() += 1;
+    for id in &ids {
+        *objects.entry(word(findings.get(id)).to_owned()).or_default() += 1;
     }
+    match which {
+        Which::All => {}
+        Which::One(one) => ids.retain(|id| *id == one),
+        Which::None => ids.clear(),
+    }
+    let items: Vec<Item> = ids.into_iter().map(|id| item(id, inputs, findings.get(id), facts, machine)).collect();
     let summary = Summary {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         agent_pid: std::process::id(),

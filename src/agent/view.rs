@@ -2,7 +2,7 @@
 
 use crate::host::Usage;
 use crate::plan::{Exit, Override};
-use crate::spec::{Container, Resources, Timestamp};
+use crate::spec::{Container, ObjectId, Resources, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -173,6 +173,14 @@ pub struct Summary {
     pub objects: BTreeMap<String, usize>,
     pub sources: Vec<SourceView>,
     pub warnings: Vec<String>,
+}
+
+/// Which items are wanted beside the summary: making one costs microseconds, and there may be thousands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    All,
+    One(ObjectId),
+    None,
 }
 
 /// Everything that can be shown, at one instant.

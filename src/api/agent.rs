@@ -1,7 +1,7 @@
 //! What the interface needs of the agent.
 
 use crate::agent::{
-    Command, CommandError, Event, ExecRequest, ExecSession, Handle, PlanReport, PlanRequest, Report, View,
+    Command, CommandError, Event, ExecRequest, ExecSession, Handle, PlanReport, PlanRequest, Report, View, Which,
 };
 use crate::spec::ObjectId;
 use std::future::Future;
@@ -14,8 +14,9 @@ use tokio::sync::{broadcast, watch};
 pub trait Agent: Clone + Send + Sync + 'static {
     /// Counts up whenever something changed that can be shown.
     fn changes(&self) -> watch::Receiver<u64>;
-    /// Everything that can be shown, with fresh usage figures where `usage` is wanted.
-    fn view(&self, usage: bool) -> impl Future<Output = Arc<View>> + Send;
+    /// What can be shown, with fresh usage figures where `usage` is wanted. More items than asked for are no
+    /// fault.
+    fn view(&self, which: Which, usage: bool) -> impl Future<Output = Arc<View>> + Send;
     /// Carries out an order of the user `by` and says in one line what came of it.
     fn command(&self, command: Command, by: u32) -> impl Future<Output = Result<String, CommandError>> + Send;
     fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<PlanReport, CommandError>> + Send;
@@ -40,8 +41,8 @@ impl Agent for Handle {
         self.changes.clone()
     }
 
-    async fn view(&self, usage: bool) -> Arc<View> {
-        Self::view(self, usage).await
+    async fn view(&self, which: Which, usage: bool) -> Arc<View> {
+        Self::view(self, which, usage).await
     }
 
     async fn command(&self, command: Command, by: u32) -> Result<String, CommandError> {

@@ -5,7 +5,7 @@ use super::error::ErrorBody;
 use super::peer::Peer;
 use super::selector::Selector;
 use super::{FEATURES, exec, logs, stream, watch as watching};
-use crate::agent::{Command, ExecRequest, Item, List, PlanReport, PlanRequest, Report, Summary, View};
+use crate::agent::{Command, ExecRequest, Item, List, PlanReport, PlanRequest, Report, Summary, View, Which};
 use crate::spec::{API_VERSION, Kind, ObjectId};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Path, Query, Request, State as Shared};
@@ -74,7 +74,7 @@ async fn root() -> Json<Root> {
 }
 
 async fn status<A: Agent>(Shared(state): Shared<State<A>>) -> Json<Summary> {
-    Json(state.agent.view(false).await.summary.clone())
+    Json(state.agent.view(Which::None, false).await.summary.clone())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,10 +110,10 @@ async fn containers<A: Agent>(Shared(state): Shared<State<A>>, query: Asked<Cont
     if query.watch != 0 {
         return Ok(watching::items(state, filter, query.usage != 0));
     }
-    let view = state.agent.view(query.usage != 0).await;
+    let view = state.agent.view(Which::All, query.usage != 0).await;
     let items = view.items.iter().filter(|item| filter.matches(item));
     if query.recursion != 0 {
-        return Ok(Json(list(items.cloned().collect::<Vec<Item>>())).into_response());
+        return Ok(Json(list(items.collect::<Vec<&Item>>())).into_response());
     }
     let path = |item: &Item| format!("/1.0/containers/{}/{}", item.metadata.namespace, item.metadata.name);
     Ok(Json(list(items.map(path).collect::<Vec<String>>())).into_response())
@@ -138,7 +138,7 @@ async fn container<A: Agent>(
     let query = asked(query)?;
     let id = object(path)?;
     let usage = query.usage != Some(0);
-    let view = state.agent.view(usage).await;
+    let view = state.agent.view(Which::One(id.clone()), usage).await;
     let item = find(&view, &id)?;
     if query.watch == 0 {
         return Ok(Json(item).into_response());

@@ -5,6 +5,7 @@ use super::frame::{self, Frame};
 use super::{Access, Agent, Client, ClientError, REMOVED, listen, serve};
 use crate::agent::{
     Command, CommandError, Event, EventType, ExecRequest, ExecSession, Item, PlanReport, PlanRequest, Summary, View,
+    Which,
 };
 use crate::spec::{ObjectId, Timestamp};
 use std::io::Write as _;
@@ -34,7 +35,7 @@ impl Agent for Fake {
         self.changes.subscribe()
     }
 
-    async fn view(&self, _usage: bool) -> Arc<View> {
+    async fn view(&self, _which: Which, _usage: bool) -> Arc<View> {
         self.looks.send_modify(|looks| *looks += 1);
         self.view.lock().unwrap().clone()
     }

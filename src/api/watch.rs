@@ -3,7 +3,7 @@
 use super::agent::Agent;
 use super::routes::{Filter, State, left};
 use super::{REMOVED, stream};
-use crate::agent::{Item, View};
+use crate::agent::{Item, View, Which};
 use axum::response::Response;
 use std::collections::BTreeMap;
 use std::io;
@@ -27,10 +27,10 @@ async fn follow_items<A: Agent>(state: State<A>, filter: Filter, usage: bool, si
     let mut known = Known::new();
     loop {
         changes.mark_unchanged();
-        let view = agent.view(false).await;
+        let view = agent.view(Which::All, false).await;
         let mut changed = differences(&mut known, &view, &filter);
         if usage && !changed.is_empty() {
-            let measured = agent.view(true).await;
+            let measured = agent.view(Which::All, true).await;
             add_usage(&mut changed, &measured);
         }
         for item in &changed {

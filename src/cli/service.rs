@@ -1,6 +1,6 @@
 //! What a service manager is told of the agent (sd_notify(3)). Without one all of this is silent.
 
-use crate::agent::{Handle, View};
+use crate::agent::{Handle, View, Which};
 use sd_notify::NotifyState;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -18,7 +18,7 @@ pub async fn accompany(handle: Handle) {
     loop {
         // Answered between rounds: the first one has been, whatever came of it.
         if ready || handle.answers().await {
-            let view = handle.view(false).await;
+            let view = handle.view(Which::None, false).await;
             let status = status(&view);
             if !ready || status != said {
                 let mut states = vec![NotifyState::Status(&status)];

@@ -7,7 +7,7 @@ use super::live::{self, Live};
 use super::logging::{self, LogFormat};
 use super::render::events;
 use super::screen::Screen;
-use crate::agent::{Command, Event, Handle, KeeperBy, MaxDelete, Options};
+use crate::agent::{Command, Event, Handle, KeeperBy, MaxDelete, Options, Which};
 use crate::api::Access;
 use crate::spec::Span;
 use std::path::{Path, PathBuf};
@@ -152,7 +152,7 @@ impl Picture<'_> {
         if !self.dirty && self.drawn.elapsed() < LOOK {
             return Ok(());
         }
-        let view = handle.view(true).await;
+        let view = handle.view(Which::All, true).await;
         let text = live.redraw(live::lines(&view, &self.recent, size, now(), screen.paint));
         (self.dirty, self.drawn) = (false, Instant::now());
         if text.is_empty() { Ok(()) } else { tell(screen, &text) }
