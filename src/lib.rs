@@ -121,6 +121,8 @@
 //!   for five seconds: an editor that writes in place, or a slow copy, shows no half of its text.
 //! - **Where a source was is remembered beside the database**, by its file system and its inode: an agent that
 //!   starts while a volume is not mounted removes nothing of it.
+//! - **A mount that somebody has taken away costs a restart**: what is mounted is a matter of a process's start
+//!   (`plim explain spec.mounts`), and a service that writes where its data is not is as bad as one that hangs.
 //! - **What a process was started from** stands beside it. An agent that has lost its database compares
 //!   with that, so what was edited meanwhile is replaced and everything else stays.
 //! - **Probes are asked by the agent, and judged by the planner**: the keeper only starts their commands and kills

@@ -3,6 +3,7 @@
 use super::blueprint::{Prepared, blueprint};
 use super::health::Watch;
 use super::keeper_link::{HostEvent, KeeperBy, KeeperLink};
+use super::mounts::Mounts;
 use super::note::InstanceNote;
 use super::pid_one;
 use super::privileges::{PrivilegeError, grantable};
@@ -34,6 +35,7 @@ pub struct Machine {
     pub(super) keeper: KeeperLink,
     pub(super) seccomp: SeccompCache,
     pub(super) health: Watch,
+    mounts: Mounts,
     images: Images,
     /// Instances that were sent their stop signal, and whether it was lost on their PID 1.
     signalled: Mutex<BTreeMap<InstanceId, bool>>,
@@ -106,6 +108,7 @@ impl Machine {
         let of_health = Arc::clone(&notify);
         Ok(Self {
             health: Watch::new(move |event| of_health(event)),
+            mounts: Mounts::default(),
             cgroups,
             storage,
             images: Images::new(&paths.lib),
@@ -227,7 +230,12 @@ impl Machine {
                 HandleState::Starting => ProcessSeen::None,
                 HandleState::Running => {
                     started_from = self.noted(instance);
-                    health = self.health.of(instance, handle.pid);
+                    let missed = started_from.as_ref().and_then(|from| self.mounts.missed(instance, handle.pid, from));
+                    health = match missed {
+                        // A process that works on without its data is as one that does not work.
+                        Some(reason) => HealthSeen::Failed(reason),
+                        None => self.health.of(instance, handle.pid),
+                    };
                     ProcessSeen::Running {
                         pid: handle.pid,
                         since: handle.since,
@@ -446,6 +454,7 @@ impl Machine {
         lock(&self.signalled).remove(instance);
         lock(&self.noted).remove(instance);
         lock(&self.measured).remove(instance);
+        self.mounts.forget(instance);
         Ok(Outcome::Done)
     }
 

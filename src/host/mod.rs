@@ -10,6 +10,7 @@ mod health;
 mod keeper_link;
 mod logs;
 mod machine;
+mod mounts;
 mod note;
 mod paths;
 mod pid_one;

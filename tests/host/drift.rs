@@ -1,9 +1,11 @@
 //! What somebody else has changed on the host comes back, and an event says what was found.
 
 use crate::cgroups::unified_mount;
-use crate::fixture::{Host, sleeper};
+use crate::fixture::{Host, pid, sleeper};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 const MEMORY: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
 
@@ -94,4 +96,36 @@ fn what_ignore_drift_names_is_left_and_everything_else_is_set_back() {
     host.write("web.yaml", &with(128, ""));
     host.until("from now on it is set back", || host.control("default_web", MEMORY) == mi(128));
     assert_eq!(host.pid("web"), before);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_somebody_has_unmounted_is_mounted_again() {
+    let host = Host::up();
+    let data = host.dir.join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
+    let mounts = format!("  mounts: [{{host: {}, path: /data}}, {{tmpfs: 1Mi, path: /scratch}}]\n", data.display());
+    host.write("web.yaml", &sleeper("web", &mounts));
+    host.write("job.yaml", &sleeper("job", &format!("{mounts}  restart: {{policy: never}}\n")));
+    let (before, job) = (host.pid("web"), host.pid("job"));
+    let mounted = |pid: u32| fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap().contains(" /data ");
+    assert!(mounted(before));
+    host.ok(["reconcile"]);
+
+    for pid in [before, job] {
+        let status =
+            Command::new("nsenter").args(["-t", &pid.to_string(), "-U", "-m", "umount", "/data"]).status().unwrap();
+        assert!(status.success() && !mounted(pid));
+    }
+    host.ok(["reconcile"]);
+
+    let again = pid(&host.wait("web", "a new process", |item| {
+        item["status"]["phase"] == "Running" && item["status"]["pid"] != before && !item["status"]["pid"].is_null()
+    }));
+    assert!(mounted(again));
+    let events = host.ok(["events"]);
+    assert!(events.contains("the mount at /data was taken away"), "{events}");
+    // It would not be started again.
+    assert_eq!(host.pid("job"), job);
 }
