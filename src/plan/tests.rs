@@ -1,5 +1,6 @@
 mod deletion;
 mod health;
+mod leftovers;
 mod order;
 mod words;
 
