@@ -1,4 +1,5 @@
-//! A thousand containers from one `cp`, and how the agent answers meanwhile and afterwards.
+//! A thousand containers from one `cp`, how the agent answers meanwhile and afterwards, and what it costs when
+//! nine thousand manifests more are beside them.
 
 use crate::agent::{Agent, cpu, manifest};
 use crate::idle::pss_kib;
@@ -7,6 +8,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const COUNT: usize = 1000;
+/// With those of containers that are not to run.
+const MANIFESTS: usize = 10_000;
+/// Longer than this is a fault, and no figure.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub fn bench(table: &mut Table) {
     let agent = Agent::up();
@@ -35,6 +40,7 @@ pub fn bench(table: &mut Table) {
         if count > COUNT {
             break;
         }
+        assert!(began.elapsed() < PATIENCE, "{count} containers after {PATIENCE:?}");
         // A person who asks all the while, and leaves the processors to the rest.
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -68,6 +74,54 @@ pub fn bench(table: &mut Table) {
         format!("the keeper: {} KiB", pss_kib(keeper)),
         "<= 150 MiB",
     );
+    many(&agent, table);
+}
+
+/// Nine thousand manifests more, of containers that are not to run.
+fn many(agent: &Agent, table: &mut Table) {
+    let more: Vec<(String, String)> = (COUNT + 1..MANIFESTS)
+        .map(|number| manifest(number, 8))
+        .map(|(file, text)| (file, format!("{text}  desiredState: stopped\n")))
+        .collect();
+    agent.write(&more);
+    let began = Instant::now();
+    while !agent.plim(&["status"]).0.contains(&format!("{MANIFESTS} synced")) {
+        assert!(began.elapsed() < PATIENCE, "{}", agent.plim(&["status"]).0);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let look = || {
+        let (rounds, cpu, written) = (agent.rounds(), agent.cpu(), agent.written());
+        assert!(agent.plim(&["reconcile"]).1);
+        (agent.rounds() - rounds, agent.cpu() - cpu, agent.written() - written)
+    };
+    look();
+    let (rounds, spent, written) = look();
+    table.row(
+        &format!("{MANIFESTS} manifests, {COUNT} of them running: a look at everything"),
+        ms(spent),
+        format!("{rounds} rounds, {written} bytes written"),
+        "0 bytes",
+    );
+    let (cpu, rounds) = (agent.cpu(), agent.rounds());
+    let (file, text) = manifest(0, 9);
+    agent.write(&[(file, format!("{text}  stop: {{signal: KILL}}\n"))]);
+    while agent.rounds() == rounds || !agent.plim(&["status"]).0.contains(&format!("{MANIFESTS} synced")) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    table.row(&format!("one changed file among {MANIFESTS}"), ms(agent.cpu() - cpu), "CPU of the agent", "one parse");
+    table.row(
+        &format!("memory (PSS) of the agent with {MANIFESTS} manifests"),
+        format!("{} KiB", pss_kib(agent.pid())),
+        format!("at most {} KiB", peak_kib(agent.pid())),
+        "<= 150 MiB",
+    );
+}
+
+/// The most that a process has had in memory (`VmHWM` of proc_pid_status(5)).
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 fn timed(work: impl FnOnce()) -> Duration {

@@ -123,6 +123,9 @@ pub fn run() -> ExitCode {
 
 fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
     let long_lived = matches!(verb, Verb::Agent(_) | Verb::Up(_));
+    if long_lived {
+        crate::sys::keep_no_large_memory();
+    }
     let mut builder = if long_lived {
         tokio::runtime::Builder::new_multi_thread()
     } else {

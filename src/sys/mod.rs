@@ -41,7 +41,9 @@ pub use process::{
     set_groups, set_keep_capabilities, set_limit, set_no_new_privileges, set_not_dumpable, set_seccomp_filter,
     set_signal_mask, unshare_namespaces, user_namespace_of, wait_for_signal,
 };
-pub use program::{Layout, Mapping, forget, give_back_memory, heap_end, mapped_program, remap, set_program};
+pub use program::{
+    Layout, Mapping, forget, give_back_memory, heap_end, keep_no_large_memory, mapped_program, remap, set_program,
+};
 pub use rustix::io::Errno;
 pub use signal::end_on_signals;
 pub use title::Arguments;

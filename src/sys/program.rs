@@ -153,6 +153,15 @@ pub fn forget(mapping: Mapping) -> Result<(), Errno> {
     super::process::done(libc::c_long::from(unsafe { libc::madvise(at, mapping.length(), libc::MADV_DONTNEED) }))
 }
 
+/// Has the allocator give back what is large as soon as it is freed, for a program that lives long and is large
+/// for moments only: `M_MMAP_THRESHOLD` of mallopt(3), which otherwise grows with what was freed. To be called
+/// before there are threads.
+pub fn keep_no_large_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: an integer for an integer; nothing of what is allocated is touched.
+    let _kept_otherwise = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10) };
+}
+
 /// Gives memory that was freed back to the kernel (`malloc_trim(3)`).
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
