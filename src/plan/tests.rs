@@ -1,7 +1,9 @@
 mod deletion;
+mod ending;
 mod health;
 mod leftovers;
 mod order;
+mod settling;
 mod words;
 
 use super::*;

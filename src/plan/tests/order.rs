@@ -71,6 +71,10 @@ fn what_has_to_complete_has_ended_with_0() {
 
         assert_eq!(starts(&steps), if code == 0 { vec!["app"] } else { vec![] });
         assert!(code == 0 || finding(&host, "app").1 == message, "{:?}", finding(&host, "app"));
+        // Once it runs again, its last end is of no interest.
+        let sighting = host.seen.instances.get_mut(&InstanceId::new(&id("db"), 1)).expect("an instance");
+        sighting.process = ProcessSeen::Running { pid: 7, since: host.now, ignores_stop: false };
+        assert_eq!(finding(&host, "app").1, "waits for Container/default/db to complete");
     }
 }
 
