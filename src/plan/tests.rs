@@ -1,3 +1,4 @@
+mod anew;
 mod deletion;
 mod ending;
 mod health;
