@@ -8,8 +8,8 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// Nothing that a test waits for takes this long on a machine that works.
@@ -19,6 +19,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub const HOME: &str = "/var/tmp";
 pub const MARK: &str = "plim-test-";
 
+/// Held while an agent starts, which takes an inotify instance, of which a user may have few: by all together, or
+/// by the one test that takes every one of them.
+pub static STARTS: RwLock<()> = RwLock::new(());
 static SWEEP: Once = Once::new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -64,6 +67,12 @@ impl Host {
 
     /// The same with more options.
     pub fn start_with(&mut self, options: &[&str]) {
+        let _others_too = STARTS.read().unwrap_or_else(PoisonError::into_inner);
+        self.start_now(options);
+    }
+
+    /// The same for who holds [`STARTS`].
+    pub fn start_now(&mut self, options: &[&str]) {
         self.begin(options);
         self.until("the agent answers", || self.plim(["status"]).status.success());
     }
