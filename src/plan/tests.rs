@@ -5,6 +5,7 @@ mod health;
 mod leftovers;
 mod order;
 mod settling;
+mod wishes;
 mod words;
 
 use super::*;
