@@ -135,6 +135,7 @@ pub mod agent;
 pub mod api;
 pub mod cgroup;
 pub mod cli;
+pub mod fetch;
 pub mod host;
 pub mod image;
 pub mod keeper;

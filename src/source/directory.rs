@@ -7,7 +7,7 @@
 
 use super::names;
 use super::place::{Lasting, Place};
-use super::snapshot::{FileState, Files, MAX_DOCUMENTS, MAX_FILES, MAX_TOTAL, Snapshot};
+use super::snapshot::{FileState, Files, MAX_DEPTH, MAX_DOCUMENTS, MAX_FILES, MAX_TOTAL, Snapshot};
 use super::text::Text;
 use super::trust::{Judge, Trust};
 use super::way::Way;
@@ -29,7 +29,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const WINDOW: Duration = Duration::from_millis(20);
 /// An empty file has this long to become something before it is called empty.
 const EMPTY_WINDOW: Duration = Duration::from_secs(1);
-const MAX_DEPTH: usize = 32;
 /// A file that somebody has open for writing, and has changed within this time, is not taken for whole.
 const OPEN_WINDOW: Duration = Duration::from_secs(5);
 /// How often a listing is begun again because a link was swapped under it.
