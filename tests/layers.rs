@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// From the purest to the outermost.
 const ORDER: [&str; 17] = [
-    "spec", "manifest", "plan", "sys", "cgroup", "sandbox", "keeper", "image", "storage", "source", "fetch", "store",
-    "host", "agent", "api", "cli", "oci",
+    "spec", "manifest", "plan", "sys", "cgroup", "sandbox", "keeper", "image", "storage", "source", "store", "host",
+    "fetch", "agent", "api", "cli", "oci",
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

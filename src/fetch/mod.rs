@@ -25,11 +25,13 @@ mod repository;
 mod signed;
 mod start;
 mod tree;
+mod url;
 
 pub use allowed::{AllowedSigners, SignerProblem};
 pub use order::{Answer, Login, Order, Reference, Refusal, Ssh, Verify};
 pub use privileges::{USER, fetcher};
 pub use start::{FetchError, Fetching, fetch};
+pub use url::check_url;
 
 use std::io::{self, Write as _};
 use std::path::Path;

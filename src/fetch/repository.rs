@@ -3,6 +3,7 @@
 use super::allowed::AllowedSigners;
 use super::order::{Answer, Order, Reference, Refusal, Verify};
 use super::{signed, tree};
+use crate::host::chain;
 use crate::source::{Commit, Revision};
 use crate::spec::Timestamp;
 use gix::bstr::{BStr, ByteSlice as _};
@@ -21,6 +22,8 @@ use std::sync::atomic::AtomicBool;
 const COPY: &str = "repository.git";
 /// Is there while the copy is being changed: what finds it there makes a new copy.
 const CHANGING: &str = "changing";
+/// What ssh has to say: git's protocol has its standard output.
+const SSH_LOG: &str = "ssh.log";
 /// Where the copy remembers what it fetched last.
 const OURS: &str = "refs/plimsoll/fetched";
 /// More packs than this are made one, by fetching anew.
@@ -42,7 +45,7 @@ impl From<String> for Trouble {
 
 /// Says what the operation was, with all of the error's causes.
 fn failed<'a>(operation: &'a str) -> impl Fn(gix::Error) -> String + 'a {
-    move |error| format!("{operation}: {error:#}")
+    move |error| format!("{operation}: {}", chain(&error))
 }
 
 /// Fetches what is asked for. Nobody else writes to the directory, which is the process's current one where ssh
@@ -52,8 +55,16 @@ pub(super) fn fetch(order: &Order, directory: &Path) -> Answer {
         Ok(None) => Answer::Unchanged,
         Ok(Some(revision)) => Answer::Revision(Box::new(revision)),
         Err(Trouble::Refused { commit, why, reason }) => Answer::Refused { commit: commit.to_string(), why, reason },
-        Err(Trouble::Failed(reason)) => Answer::Failed { reason },
+        Err(Trouble::Failed(reason)) => Answer::Failed { reason: format!("{reason}{}", said_by_ssh(directory)) },
     }
+}
+
+/// The last line that ssh wrote, which says more than that it has gone.
+fn said_by_ssh(directory: &Path) -> String {
+    let text = fs::read(directory.join(SSH_LOG)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
+    let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    last.map_or_else(String::new, |line| format!("; ssh: {line}"))
 }
 
 fn fetched(order: &Order, directory: &Path) -> Result<Option<Revision>, Trouble> {
@@ -133,18 +144,23 @@ fn open(directory: &Path, ssh: &str) -> Result<Repository, String> {
 }
 
 fn make_room(copy: &Path, changing: &Path) -> Result<(), String> {
-    let is_gone = |removed: io::Result<()>| match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    };
     is_gone(fs::remove_dir_all(copy))
         .and_then(|()| is_gone(fs::remove_file(changing)))
         .map_err(|error| format!("removing the old copy of the repository: {error}"))
 }
 
+fn is_gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Puts down what `ssh` reads from files, and comes back with how it is called.
 fn write_ssh_files(order: &Order, directory: &Path) -> Result<String, String> {
-    let Some(ssh) = &order.ssh else { return Ok("ssh -o BatchMode=yes".to_owned()) };
+    is_gone(fs::remove_file(directory.join(SSH_LOG))).map_err(|error| format!("removing {SSH_LOG}: {error}"))?;
+    let common = format!("ssh -F none -E {SSH_LOG} -o BatchMode=yes -o ConnectTimeout=20");
+    let Some(ssh) = &order.ssh else { return Ok(common) };
     for (name, text) in [("key", &ssh.key), ("known_hosts", &ssh.known_hosts)] {
         let written =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(directory.join(name));
@@ -156,9 +172,9 @@ fn write_ssh_files(order: &Order, directory: &Path) -> Result<String, String> {
         written.map_err(|error| format!("writing {name} for ssh: {error}"))?;
     }
     // No configuration of the host's, no agent, no question, no host that is not known.
-    Ok(String::from(
-        "ssh -F none -i key -o IdentitiesOnly=yes -o BatchMode=yes -o UserKnownHostsFile=known_hosts \
-         -o GlobalKnownHostsFile=none -o StrictHostKeyChecking=yes -o ConnectTimeout=20",
+    Ok(format!(
+        "{common} -i key -o IdentitiesOnly=yes -o UserKnownHostsFile=known_hosts -o GlobalKnownHostsFile=none \
+         -o StrictHostKeyChecking=yes"
     ))
 }
 

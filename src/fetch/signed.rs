@@ -1,6 +1,7 @@
 //! Whether a commit or a tag is signed by somebody who may.
 
 use super::allowed::{AllowedSigners, NAMESPACE};
+use crate::host::chain;
 use crate::spec::Timestamp;
 use gix::objs::{CommitRefIter, TagRefIter};
 use gix::{ObjectId, Repository};
@@ -11,11 +12,11 @@ use ssh_key::{PublicKey, SshSig};
 /// # Errors
 /// Why it counts as unsigned, as a sentence.
 pub(super) fn commit(repository: &Repository, id: ObjectId, allowed: &AllowedSigners) -> Result<String, String> {
-    let commit = repository.find_commit(id).map_err(|error| format!("reading commit {id}: {error:#}"))?;
+    let commit = repository.find_commit(id).map_err(|error| format!("reading commit {id}: {}", chain(&error)))?;
     let short = id.to_hex_with_len(12);
-    let at = seconds(commit.time().map_err(|error| format!("the time of commit {short}: {error:#}"))?.seconds);
+    let at = seconds(commit.time().map_err(|error| format!("the time of commit {short}: {}", chain(&error)))?.seconds);
     let found = CommitRefIter::signature(&commit.data, id.kind());
-    match found.map_err(|error| format!("the signature of commit {short}: {error:#}"))? {
+    match found.map_err(|error| format!("the signature of commit {short}: {}", chain(&error)))? {
         Some((signature, data)) => verified(&signature, &data.to_bstring(), at, allowed),
         None => Err("is not signed".to_owned()),
     }
@@ -27,8 +28,8 @@ pub(super) fn commit(repository: &Repository, id: ObjectId, allowed: &AllowedSig
 /// # Errors
 /// As of [`commit`].
 pub(super) fn tag(repository: &Repository, id: ObjectId, allowed: &AllowedSigners) -> Result<String, String> {
-    let tag = repository.find_tag(id).map_err(|error| format!("reading tag {id}: {error:#}"))?;
-    let tagger = tag.tagger().map_err(|error| format!("the tagger of tag {id}: {error:#}"))?;
+    let tag = repository.find_tag(id).map_err(|error| format!("reading tag {id}: {}", chain(&error)))?;
+    let tagger = tag.tagger().map_err(|error| format!("the tagger of tag {id}: {}", chain(&error)))?;
     let at = tagger.and_then(|tagger| tagger.time().ok()).map_or(0, |time| time.seconds);
     match TagRefIter::signature(&tag.data) {
         Some((signature, data)) => verified(signature.data, &data.to_bstring(), seconds(at), allowed),

@@ -1,5 +1,6 @@
 //! The manifests in a commit's tree, by the same rules as those in a directory.
 
+use crate::host::chain;
 use crate::manifest::MAX_FILE_BYTES;
 use crate::source::{Found, MAX_DEPTH, MAX_FILES, MAX_TOTAL, ignored, ignored_directory};
 use gix::objs::tree::EntryKind;
@@ -42,10 +43,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn entries(&self, id: ObjectId) -> Result<Vec<(String, EntryKind, ObjectId)>, String> {
-        let tree = self.repository.find_tree(id).map_err(|error| format!("reading a directory of it: {error:#}"))?;
+        let tree =
+            self.repository.find_tree(id).map_err(|error| format!("reading a directory of it: {}", chain(&error)))?;
         let mut entries = Vec::new();
         for entry in tree.iter() {
-            let entry = entry.map_err(|error| format!("reading a directory of it: {error:#}"))?;
+            let entry = entry.map_err(|error| format!("reading a directory of it: {}", chain(&error)))?;
             entries.push((entry.filename().to_string(), entry.kind(), entry.object_id()));
         }
         Ok(entries)
@@ -113,7 +115,7 @@ impl Reader<'_> {
     }
 
     fn blob(&self, id: ObjectId, into: &mut Manifests) -> Result<Found, String> {
-        let failed = |error| format!("reading a file of it: {error:#}");
+        let failed = |error| format!("reading a file of it: {}", chain(&error));
         // Asked before it is unpacked: it may be much more than the pack shows.
         let size = self.repository.find_header(id).map_err(failed)?.size();
         if size > u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX) {
