@@ -1,4 +1,4 @@
-//! Where manifests come from: a directory, read as a whole.
+//! Where manifests come from: a directory, read as a whole, or a revision of a repository.
 //!
 //! [`Directory::snapshot`] lists and reads everything there is at one instant; [`desired`] folds the
 //! snapshots of all sources into what the planner takes. [`watch`] says only "look again". A file
