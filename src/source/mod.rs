@@ -11,12 +11,16 @@ mod fold;
 mod mounts;
 mod names;
 mod place;
+mod snapshot;
+mod text;
 mod trust;
 mod watch;
 mod way;
 
-pub use directory::{Directory, FileState, Files, Snapshot, Text, WINDOW};
+pub use directory::{Directory, WINDOW};
 pub use fold::{Fold, desired};
 pub use place::Lasting;
+pub use snapshot::{FileState, Files, Snapshot};
+pub use text::Text;
 pub use trust::Trust;
 pub use watch::{WatchError, WatchEvent, Watcher, watch};
