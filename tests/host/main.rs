@@ -4,6 +4,7 @@
 //! killed test left behind is taken away by the next run.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on says why")]
 
+mod aftermath;
 mod cgroups;
 mod commands;
 mod database;
