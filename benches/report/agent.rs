@@ -18,22 +18,43 @@ impl Agent {
     /// `plim up` on an empty directory.
     pub fn up() -> Self {
         let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
-        let manifests = dir.path().join("manifests");
-        std::fs::create_dir(&manifests).expect("a directory");
-        let log = std::fs::File::create(dir.path().join("up.log")).expect("a log");
-        let up = plim(dir.path())
-            .arg("up")
-            .arg(&manifests)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn()
-            .expect("plim runs");
-        let agent = Self { dir, up };
-        while !agent.plim(&["status"]).1 {
+        std::fs::create_dir(dir.path().join("manifests")).expect("a directory");
+        let up = spawned(dir.path(), "up");
+        Self { dir, up }.answering()
+    }
+
+    /// `plim agent` with this configuration, made from the directory that it may use.
+    pub fn configured(configuration: impl FnOnce(&Path) -> String) -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+        // Whoever fetches is another user.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).expect("a directory");
+        for name in ["manifests", "root"] {
+            std::fs::create_dir(dir.path().join(name)).expect("a directory");
+        }
+        std::fs::write(dir.path().join("root/agent.yaml"), configuration(dir.path())).expect("a file");
+        let up = spawned(dir.path(), "agent");
+        Self { dir, up }.answering()
+    }
+
+    fn answering(self) -> Self {
+        while !self.plim(&["status"]).1 {
             std::thread::sleep(Duration::from_millis(20));
         }
-        agent
+        self
+    }
+
+    /// `plim agent` leaves what it started: `plim up` takes that away at its end.
+    pub fn take_over(mut self) {
+        self.interrupt();
+        self.up = spawned(self.dir.path(), "up");
+        drop(self.answering());
+    }
+
+    fn interrupt(&mut self) {
+        let interrupted = Command::new("kill").arg("-INT").arg(self.up.id().to_string()).status();
+        assert!(interrupted.expect("kill runs").success());
+        self.up.wait().expect("the agent ends");
     }
 
     pub fn pid(&self) -> u32 {
@@ -131,10 +152,18 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let interrupted = Command::new("kill").arg("-INT").arg(self.up.id().to_string()).status();
-        assert!(interrupted.expect("kill runs").success());
-        self.up.wait().expect("plim up ends");
+        self.interrupt();
     }
+}
+
+fn spawned(dir: &Path, verb: &str) -> Child {
+    let log = std::fs::File::create(dir.join("up.log")).expect("a log");
+    let mut command = plim(dir);
+    command.arg(verb).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+    if verb == "up" {
+        command.arg(dir.join("manifests"));
+    }
+    command.spawn().expect("plim runs")
 }
 
 /// The time that a process has been on a CPU, threads that have ended included, to the nanosecond

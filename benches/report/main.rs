@@ -6,6 +6,7 @@
 #![allow(clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "a program of its own, for a person")]
 
 mod agent;
+mod git;
 mod idle;
 mod noop;
 mod oci;
@@ -18,13 +19,14 @@ use table::Table;
 
 type Bench = (&'static str, fn(&mut Table));
 
-const ALL: [Bench; 7] = [
+const ALL: [Bench; 8] = [
     ("start", start::bench),
     ("resize", resize::bench),
     ("cold", agent::bench),
     ("noop", noop::bench),
     ("idle", idle::bench),
     ("thousand", thousand::bench),
+    ("git", git::bench),
     ("oci", oci::bench),
 ];
 

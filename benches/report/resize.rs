@@ -59,7 +59,7 @@ pub fn bench(table: &mut Table) {
     table.row("saved limit to kernel, 99 of 100", ms(p99), "same PID through 1000 changes", "<= 100 ms");
 }
 
-fn text(file: &std::fs::File) -> String {
+pub fn text(file: &std::fs::File) -> String {
     let mut buffer = [0; 64];
     let length = std::os::unix::fs::FileExt::read_at(file, &mut buffer, 0).expect("a limit");
     String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
@@ -71,7 +71,7 @@ fn pid(agent: &Agent) -> u64 {
     item["status"]["pid"].as_u64().expect("a pid")
 }
 
-fn limit_file(agent: &Agent) -> PathBuf {
+pub fn limit_file(agent: &Agent) -> PathBuf {
     let parent = agent.cgroup_parent();
     let parent = parent.trim_start_matches('/');
     let candidates = [

@@ -177,6 +177,9 @@ impl Driver {
             Message::SourceChanged(at) => self.sources.touched(at),
             Message::Fetched(fetched) => self.fetched(*fetched),
             Message::Revisions { source, reply } => drop(reply.send(self.sources.revisions(&source))),
+            Message::Compare { source, from, to, reply } => {
+                drop(reply.send(self.sources.compare(&source, &from, to.as_deref())));
+            }
             Message::WatchLost(reason) => {
                 self.journal.note(now(), EventType::Warning, "agent", "WatchLost", reason);
                 self.sources.lost();

@@ -205,6 +205,12 @@ impl Handle {
         self.ask(|reply| Message::Revisions { source: source.to_owned(), reply }).await
     }
 
+    /// What changes from one accepted revision of a source to another, or to the one in force.
+    pub async fn compare(&self, source: &str, from: &str, to: Option<&str>) -> Result<PlanReport, CommandError> {
+        let (source, from, to) = (source.to_owned(), from.to_owned(), to.map(str::to_owned));
+        self.ask(|reply| Message::Compare { source, from, to, reply }).await
+    }
+
     /// The events still remembered that are younger than `after`, and every later one.
     pub fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
         self.journal.since(after)

@@ -22,6 +22,13 @@ pub(super) enum Message {
         source: String,
         reply: oneshot::Sender<Result<Vec<Kept>, CommandError>>,
     },
+    /// What differs between two of them.
+    Compare {
+        source: String,
+        from: String,
+        to: Option<String>,
+        reply: oneshot::Sender<Result<PlanReport, CommandError>>,
+    },
     /// Events were lost, or a watch was: list everything and look at everything.
     WatchLost(String),
     /// Something happened to an object's processes.

@@ -4,7 +4,7 @@ use super::handle::{CommandError, PlanReport, PlanRequest, PlannedChange};
 use crate::plan::{Desired, Inputs, ProcessSeen, Record, SourceState, Sync, Wanted, Wish};
 use crate::source::{Directory, Snapshot, Trust};
 use crate::spec::change::{self, Class};
-use crate::spec::{DesiredState, ObjectId};
+use crate::spec::{DesiredState, Object, ObjectId};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,6 +62,31 @@ pub(super) fn report(inputs: &Inputs<'_>, request: &PlanRequest) -> Result<PlanR
     Ok(PlanReport { changes, problems })
 }
 
+/// What differs between two states that were asked for, whatever runs.
+pub(super) fn between(old: &Desired, new: &Desired) -> PlanReport {
+    let mut report = PlanReport::default();
+    let ids: BTreeSet<&ObjectId> = old.objects.keys().chain(new.objects.keys()).collect();
+    for id in ids {
+        let change = match (old.objects.get(id), new.objects.get(id)) {
+            (_, Some(Wish::Invalid { message, .. })) => {
+                report.problems.push(message.to_string());
+                None
+            }
+            (Some(Wish::Present(old)), Some(Wish::Present(new))) => between_objects(id, &old.object, &new.object),
+            (None | Some(Wish::Invalid { .. }), Some(Wish::Present(_))) => {
+                Some(planned(id, "create", Class::Recreate, "new".to_owned(), Vec::new(), false))
+            }
+            (Some(_), None) => {
+                Some(planned(id, "destroy", Class::Recreate, "no longer there".to_owned(), Vec::new(), false))
+            }
+            (None, None) => None,
+        };
+        report.changes.extend(change);
+    }
+    report.problems.extend(new.held_files.values().map(ToString::to_string));
+    report
+}
+
 fn running_pid(inputs: &Inputs<'_>, record: &Record) -> Option<u32> {
     match inputs.seen.instances.get(&record.instance.as_ref()?.id)?.process {
         ProcessSeen::Running { pid, .. } => Some(pid),
@@ -89,7 +114,7 @@ fn planned(
     PlannedChange { object: id.clone(), verb: verb.to_owned(), class, reason, fields, held }
 }
 
-fn changed(id: &ObjectId, record: &Record, wanted: &crate::spec::Object) -> Option<PlannedChange> {
+fn changed(id: &ObjectId, record: &Record, wanted: &Object) -> Option<PlannedChange> {
     // What runs is the truth to compare with: an accepted revision may still wait for its restart.
     let instance = record.instance.as_ref();
     let mut running = instance.map_or_else(|| (*record.accepted).clone(), |instance| (*instance.started_from).clone());
@@ -103,7 +128,11 @@ fn changed(id: &ObjectId, record: &Record, wanted: &crate::spec::Object) -> Opti
         running.spec.logs = record.accepted.spec.logs;
         running.spec.desired_state = record.accepted.spec.desired_state;
     }
-    let fields = change::between_objects(&running, wanted);
+    between_objects(id, &running, wanted)
+}
+
+fn between_objects(id: &ObjectId, old: &Object, new: &Object) -> Option<PlannedChange> {
+    let fields = change::between_objects(old, new);
     let class = fields.iter().map(|field| field.class).max()?;
     let reason = fields.iter().map(|field| field.field.trim_start_matches("spec.")).collect::<Vec<_>>().join(", ");
     Some(planned(id, &class.to_string(), class, reason, fields, false))

@@ -4,7 +4,7 @@ use super::config::Git;
 use super::fetcher::{Asking, Fetched, Fetcher};
 use super::inbox::Sender;
 use super::revisions::{Kept, Pin, Revisions};
-use super::{CommandError, EventType, SourceView};
+use super::{CommandError, EventType, PlanReport, SourceView};
 use crate::fetch::{Answer, Refusal};
 use crate::source::{Repository, Revision, Rights, Snapshot};
 use crate::spec::Timestamp;
@@ -194,6 +194,21 @@ impl GitSource {
         self.kept.pin(None).map_err(unwritten)?;
         Ok(newest
             .map_or_else(String::new, |newest| format!("revision {} ({}) holds", newest.number, newest.commit.short())))
+    }
+
+    /// What changes from one accepted revision to another; to the one in force, if no other is named.
+    pub fn compare(&self, from: &str, to: Option<&str>) -> Result<PlanReport, CommandError> {
+        let desired = |kept: Option<&Kept>, text: &str| {
+            let kept = kept.ok_or_else(|| CommandError::NotFound(format!("revision {text}")))?;
+            let mut source = self.source.empty();
+            let taken = load(&self.kept, kept).and_then(|revision| source.take(&revision));
+            taken
+                .map_err(|reason| CommandError::Failed(format!("revision {} cannot be read: {reason}", kept.number)))?;
+            Ok::<_, CommandError>(crate::source::desired(&[("", &source.snapshot())]))
+        };
+        let old = desired(self.kept.find(from), from)?;
+        let new = desired(to.map_or_else(|| self.kept.in_force(), |to| self.kept.find(to)), to.unwrap_or("in force"))?;
+        Ok(super::preview::between(&old, &new))
     }
 
     fn use_kept(&mut self, kept: &Kept) -> Result<(), CommandError> {

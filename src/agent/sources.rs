@@ -7,7 +7,7 @@ use super::options::Pace;
 use super::places::Places;
 use super::repositories::{GitSource, News};
 use super::revisions::Kept;
-use super::{CommandError, SourceView};
+use super::{CommandError, PlanReport, SourceView};
 use crate::plan::{Desired, SourceState};
 use crate::source::{Directory, Fold, Rights, Snapshot, Trust, WatchError, WatchEvent, Watcher};
 use crate::spec::Timestamp;
@@ -144,6 +144,10 @@ impl Sources {
 
     pub fn revisions(&mut self, name: &str) -> Result<Vec<Kept>, CommandError> {
         Ok(self.git(name)?.revisions())
+    }
+
+    pub fn compare(&mut self, name: &str, from: &str, to: Option<&str>) -> Result<PlanReport, CommandError> {
+        self.git(name)?.compare(from, to)
     }
 
     pub fn roll_back(

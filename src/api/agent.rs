@@ -26,6 +26,13 @@ pub trait Agent: Clone + Send + Sync + 'static {
     fn history(&self, object: &ObjectId) -> impl Future<Output = Result<Vec<Report>, CommandError>> + Send;
     /// The accepted revisions of a source, the oldest first.
     fn revisions(&self, source: &str) -> impl Future<Output = Result<Vec<Kept>, CommandError>> + Send;
+    /// What changes from one accepted revision of a source to another, or to the one in force.
+    fn compare(
+        &self,
+        source: &str,
+        from: &str,
+        to: Option<&str>,
+    ) -> impl Future<Output = Result<PlanReport, CommandError>> + Send;
     /// The remembered events after `after`, and every later one.
     fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>);
     /// The log files of the present or the previous run, oldest first.
@@ -61,6 +68,10 @@ impl Agent for Handle {
 
     async fn revisions(&self, source: &str) -> Result<Vec<Kept>, CommandError> {
         Self::revisions(self, source).await
+    }
+
+    async fn compare(&self, source: &str, from: &str, to: Option<&str>) -> Result<PlanReport, CommandError> {
+        Self::compare(self, source, from, to).await
     }
 
     async fn history(&self, object: &ObjectId) -> Result<Vec<Report>, CommandError> {

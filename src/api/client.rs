@@ -120,6 +120,16 @@ impl Client {
         self.get(&format!("/1.0/sources/{escaped}/revisions")).await
     }
 
+    /// What changes from one accepted revision of a source to another, or to the one in force.
+    pub async fn compare(&self, source: &str, from: &str, to: Option<&str>) -> Result<PlanReport, ClientError> {
+        let mut query = Query::new(&format!("/1.0/sources/{}/diff", Query::escaped(source)));
+        query.add("from", from);
+        if let Some(to) = to {
+            query.add("to", to);
+        }
+        self.get(&query.0).await
+    }
+
     pub async fn why(&self, id: &ObjectId) -> Result<String, ClientError> {
         Ok(self.get::<Said>(&path(id, "/why")).await?.message)
     }

@@ -48,6 +48,7 @@ pub(super) fn router<A: Agent>(state: State<A>) -> Router {
         .route("/1.0/containers/{namespace}/{name}/exec", post(start_exec::<A>))
         .route("/1.0/sources", get(sources::<A>))
         .route("/1.0/sources/{name}/revisions", get(revisions::<A>))
+        .route("/1.0/sources/{name}/diff", get(compare::<A>))
         .route("/1.0/events", get(events::<A>))
         .route("/1.0/commands", post(command::<A>))
         .route("/1.0/plan", post(plan::<A>))
@@ -169,6 +170,22 @@ async fn sources<A: Agent>(Shared(state): Shared<State<A>>) -> Json<List<SourceV
 
 async fn revisions<A: Agent>(Shared(state): Shared<State<A>>, Path(name): Path<String>) -> Answer<Json<Vec<Kept>>> {
     Ok(Json(state.agent.revisions(&name).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CompareQuery {
+    from: String,
+    to: Option<String>,
+}
+
+async fn compare<A: Agent>(
+    Shared(state): Shared<State<A>>,
+    Path(name): Path<String>,
+    query: Asked<CompareQuery>,
+) -> Answer<Json<PlanReport>> {
+    let query = asked(query)?;
+    Ok(Json(state.agent.compare(&name, &query.from, query.to.as_deref()).await?))
 }
 
 /// An answer in words.

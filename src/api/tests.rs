@@ -65,6 +65,10 @@ impl Agent for Fake {
         Err(CommandError::NotFound(format!("source {source}")))
     }
 
+    async fn compare(&self, source: &str, _: &str, _: Option<&str>) -> Result<PlanReport, CommandError> {
+        Err(CommandError::NotFound(format!("source {source}")))
+    }
+
     fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let past = self.past.iter().filter(|event| event.id > after).cloned().collect();
         (past, self.events.subscribe())

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::{render, yaml};
-use crate::agent::PlanRequest;
+use crate::agent::{PlanReport, PlanRequest};
 use std::path::PathBuf;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,10 +42,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         Format::Json => yaml::json(&report)?,
     };
     context.screen.put(&text)?;
+    Ok(exit(&report))
+}
+
+pub(super) fn exit(report: &PlanReport) -> Exit {
     let changes = report.changes.iter().any(|change| change.verb != "none");
-    Ok(match (report.problems.is_empty(), changes) {
+    match (report.problems.is_empty(), changes) {
         (false, _) => Exit::Invalid,
         (true, true) => Exit::Different,
         (true, false) => Exit::Ok,
-    })
+    }
 }

@@ -43,6 +43,18 @@ enum SourceVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Show what changes from one accepted revision of a repository to another, with class and reason
+    ///
+    /// Exit code 0: nothing, 1: something, 4: a manifest of the second cannot be used.
+    #[command(after_help = "Example:\n  plim source diff fleet 12\n  plim source diff fleet 12 14")]
+    Diff {
+        /// As `plim source list` names it
+        name: String,
+        /// Its number or the beginning of its commit, as `plim source history` shows them
+        from: String,
+        /// The other one [default: the one in force]
+        to: Option<String>,
+    },
     /// Go back to an earlier revision of a repository, and stay there until `plim source unpin`
     #[command(after_help = "Example:\n  plim source rollback fleet\n  plim source rollback fleet --to 12")]
     Rollback {
@@ -82,6 +94,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             let kept = client.revisions(&name).await?;
             let line = |kept| serde_json::to_string(kept).map(|line| format!("{line}\n")).unwrap_or_default();
             if json { kept.iter().map(line).collect() } else { render::sources::history(&kept, now(), paint) }
+        }
+        SourceVerb::Diff { name, from, to } => {
+            let report = client.compare(&name, &from, to.as_deref()).await?;
+            context.screen.put(&render::plan::report(&report, paint))?;
+            return Ok(super::plan::exit(&report));
         }
         SourceVerb::Rollback { name, to, reason } => {
             client.command(&Command::RollBackSource { name, to, reason }).await? + "\n"

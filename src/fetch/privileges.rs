@@ -27,6 +27,8 @@ const COMPUTING: u64 = 120;
 
 /// Gives up what root may do, for good and for every program that is started from here, and ends with the agent.
 pub(super) fn drop_all() -> io::Result<()> {
+    // Whatever the agent was started with and did not know of.
+    sys::close_from(3)?;
     for (resource, limit) in [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, FILE),

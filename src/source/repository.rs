@@ -34,6 +34,11 @@ impl Repository {
         Self { name: name.to_owned(), rights, known: HashMap::new(), current: None, missing }
     }
 
+    /// The same source before anything of it was taken.
+    pub fn empty(&self) -> Self {
+        Self::new(&self.name, self.rights.clone())
+    }
+
     /// Takes a revision for what is asked for from now on. Comes back with how many files were parsed.
     ///
     /// # Errors

@@ -204,6 +204,10 @@ fn a_source_that_was_rolled_back_stays_where_it_is_until_it_is_unpinned() {
     agent.host.ok(["reconcile", "--source", "fleet"]);
     is(&agent, 96);
 
+    let differs = agent.host.fails(1, ["source", "diff", "fleet", "1"]);
+    assert!(differs.contains("live") && differs.contains("64Mi") && differs.contains("96Mi"), "{differs}");
+    agent.host.ok(["source", "diff", "fleet", "2", "2"]);
+
     let said = agent.host.ok(["source", "rollback", "fleet", "--reason", "too much"]);
     assert!(said.contains("revision 1 "), "{said}");
     is(&agent, 64);
@@ -363,6 +367,14 @@ fn who_talks_to_servers_is_nobody_and_is_ended_when_it_takes_too_long() {
     assert!(!proc_status(pid, "Uid").split('\t').any(|uid| uid == "0"));
     let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     assert!(!environment.contains("PLIM_"), "{environment}");
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let open: Vec<_> = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    let lent = |path: &std::path::PathBuf| {
+        let own = path.starts_with(agent.host.root().join("lib/sources"));
+        path.is_absolute() && !own && !path.starts_with("/dev") && !path.starts_with("/etc/ssl")
+    };
+    assert!(!open.iter().any(lent), "{open:?}");
+    assert!(!open.iter().any(|path| path.to_string_lossy().contains("inotify")), "{open:?}");
 
     agent.says("longer than 3s");
     assert!(!alive(pid));
