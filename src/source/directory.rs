@@ -7,7 +7,8 @@
 
 use super::names;
 use super::place::{Lasting, Place};
-use super::snapshot::{FileState, Files, MAX_DOCUMENTS, MAX_FILES, MAX_TOTAL, Snapshot};
+use super::rights::Rights;
+use super::snapshot::{FileState, Files, MAX_DEPTH, MAX_DOCUMENTS, MAX_FILES, MAX_TOTAL, Snapshot};
 use super::text::Text;
 use super::trust::{Judge, Trust};
 use super::way::Way;
@@ -29,7 +30,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const WINDOW: Duration = Duration::from_millis(20);
 /// An empty file has this long to become something before it is called empty.
 const EMPTY_WINDOW: Duration = Duration::from_secs(1);
-const MAX_DEPTH: usize = 32;
 /// A file that somebody has open for writing, and has changed within this time, is not taken for whole.
 const OPEN_WINDOW: Duration = Duration::from_secs(5);
 /// How often a listing is begun again because a link was swapped under it.
@@ -41,6 +41,7 @@ pub struct Directory {
     name: String,
     path: PathBuf,
     trust: Trust,
+    rights: Rights,
     /// Where the first complete listing was: another mount later is another directory.
     place: Option<Place>,
     /// Where it was when an agent before this one listed it.
@@ -67,7 +68,14 @@ impl Directory {
     /// Nothing is read yet. A relative path is taken from the current directory.
     pub fn new(name: &str, path: &Path, trust: Trust) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { name: name.to_owned(), path, trust, place: None, before: None, known: HashMap::new(), files: None }
+        let name = name.to_owned();
+        let rights = Rights::default();
+        Self { name, path, trust, rights, place: None, before: None, known: HashMap::new(), files: None }
+    }
+
+    /// Its objects may have no more than this.
+    pub fn with_rights(self, rights: Rights) -> Self {
+        Self { rights, ..self }
     }
 
     pub fn name(&self) -> &str {
@@ -123,6 +131,7 @@ impl Directory {
 
         let mut reading = Reading {
             source: &self.name,
+            rights: &self.rights,
             path: &self.path,
             root: &root,
             known: &self.known,
@@ -218,6 +227,7 @@ fn stamp(stat: &Stat) -> Stamp {
 /// One listing while it is made.
 struct Reading<'a> {
     source: &'a str,
+    rights: &'a Rights,
     path: &'a Path,
     root: &'a OwnedFd,
     known: &'a HashMap<String, Known>,
@@ -407,7 +417,7 @@ impl Reading<'_> {
             None => {
                 self.parsed += 1;
                 let shown = self.path.join(file).display().to_string();
-                Arc::new(FileState::Read(Text::read(self.source, file, &shown, &content.bytes)))
+                Arc::new(FileState::Read(Text::read(self.source, file, &shown, &content.bytes, self.rights)))
             }
         };
         Some(self.keep(file, Known { stamp: content.stamp, hash: Some(hash), state, settled: true }))

@@ -1,5 +1,6 @@
 //! What the text of one file asks for.
 
+use super::rights::{Denied, Rights};
 use crate::manifest::{self, Content, Document};
 use crate::plan::{Wanted, Wish};
 use crate::spec::{ObjectId, Provenance};
@@ -19,13 +20,14 @@ pub struct Text {
 }
 
 impl Text {
-    /// Reads the text of `file` of the source of that name. `path` is the file as a person finds it.
-    pub(super) fn read(source: &str, file: &str, path: &str, bytes: &[u8]) -> Self {
+    /// Reads the text of `file` of the source of that name. `path` is the file as a person finds it. What the
+    /// source has no right to is invalid.
+    pub(super) fn read(source: &str, file: &str, path: &str, bytes: &[u8], rights: &Rights) -> Self {
         let content = manifest::read(path, bytes);
-        let mut text = Self { wishes: Vec::new(), held: None, notes: Vec::new(), documents: content.documents.len() };
+        let mut asked = Self { wishes: Vec::new(), held: None, notes: Vec::new(), documents: content.documents.len() };
         let mut held: Vec<manifest::Diagnostic> = content.broken.into_iter().collect();
         for Document { number, line, revision, content, notes } in content.documents {
-            text.notes.extend(notes.iter().map(ToString::to_string));
+            asked.notes.extend(notes.iter().map(ToString::to_string));
             let provenance = Provenance {
                 source: source.to_owned(),
                 file: file.to_owned(),
@@ -37,12 +39,19 @@ impl Text {
             match content {
                 Content::Valid(object) => {
                     let id = object.id.clone();
+                    if let Some(Denied { field, what }) = rights.denied(&object) {
+                        let text = format!("the source {source} may not {what}");
+                        let place = manifest::point(path, bytes, &provenance.revision, &field, &text);
+                        let message = place.map_or_else(|| text.into(), |place| describe(&[place]));
+                        asked.wishes.push((id, WishOf::Invalid { message, provenance }));
+                        continue;
+                    }
                     let wanted = Wanted { object: Arc::from(object), provenance };
-                    text.wishes.push((id, WishOf::Present(Arc::new(wanted))));
+                    asked.wishes.push((id, WishOf::Present(Arc::new(wanted))));
                 }
                 Content::Invalid { id: Some(id), diagnostics } => {
                     let invalid = WishOf::Invalid { message: describe(&diagnostics), provenance };
-                    text.wishes.push((id, invalid));
+                    asked.wishes.push((id, invalid));
                 }
                 Content::Invalid { id: None, diagnostics } => {
                     let new: Vec<_> = diagnostics.into_iter().filter(|found| !held.contains(found)).collect();
@@ -50,8 +59,8 @@ impl Text {
                 }
             }
         }
-        text.held = (!held.is_empty()).then(|| describe(&held));
-        text
+        asked.held = (!held.is_empty()).then(|| describe(&held));
+        asked
     }
 }
 
