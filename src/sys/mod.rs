@@ -43,6 +43,7 @@ pub use process::{
 };
 pub use program::{
     Layout, Mapping, forget, give_back_memory, heap_end, keep_no_large_memory, mapped_program, remap, set_program,
+    set_program_and_layout,
 };
 pub use rustix::io::Errno;
 pub use signal::end_on_signals;
