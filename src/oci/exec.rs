@@ -1,6 +1,5 @@
 //! `exec`: another program in a running container.
 
-use super::OciError;
 use super::args::{Exec, Global, UsageError};
 use super::attributes::{Modules, Moment};
 use super::build::{self, Given};
@@ -13,15 +12,15 @@ use super::passwd;
 use super::relay;
 use super::service;
 use super::state::{Home, Status};
+use super::{OciError, SUCCESS};
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
 use crate::sandbox::program::Hidden;
 use crate::sandbox::{CgroupJoin, ExecPlan, LaunchError, Namespace, Report, exec_script, launch_exec};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::ExitCode;
 
-pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitCode, OciError> {
+pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<u8, OciError> {
     let root = &global.root;
     let keep_descriptors = descriptors(wish.preserve_fds, 0);
     let mut watch = Watch::begin()?;
@@ -102,10 +101,10 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
     };
     finish(&mut watch).inspect_err(end).inspect_err(|_| watch.drain())?;
     if wish.detach {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(SUCCESS);
     }
     drop(hidden);
-    Ok(ExitCode::from(supervise(&launched, &mut watch).inspect_err(end)?))
+    supervise(&launched, &mut watch).inspect_err(end)
 }
 
 /// `PATH`s below the container's cgroup, each for all hierarchies or, as `CONTROLLER[,CONTROLLER]:PATH`,

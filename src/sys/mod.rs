@@ -8,6 +8,7 @@
 mod attributes;
 mod bpf;
 mod clone;
+mod entry;
 mod exec;
 mod lease;
 mod mortal;
@@ -28,6 +29,7 @@ pub use bpf::{
     bpf_load_device_program, bpf_program, bpf_program_name,
 };
 pub use clone::{Cloned, Request, clone3, exit, fork, fork_sibling};
+pub use entry::begin;
 pub use exec::{Pointers, execve};
 pub use lease::is_open_for_writing;
 pub use mortal::{may_die, mortality};
