@@ -251,11 +251,10 @@ fn next_at(inputs: &Inputs<'_>, record: Option<&Record>, instance: Option<&Insta
         Phase::Stopping { kill_at, .. } => Some(kill_at),
         Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopped | Phase::Removing => None,
     });
-    let deletion =
-        record.and_then(|record| record.absent_since).map(|since| since.after(inputs.settings.deletion_grace));
+    let removal = record.and_then(|record| record.removal_at(inputs.settings, inputs.approved.contains(&record.id)));
     let deferred = instance.and_then(|instance| instance.deferred.as_ref()).map(|deferred| deferred.next_try);
     let retry = record.and_then(|record| record.attempts.next_try);
-    [stopping, deletion, deferred, retry].into_iter().flatten().filter(|at| *at > inputs.now).min()
+    [stopping, removal, deferred, retry].into_iter().flatten().filter(|at| *at > inputs.now).min()
 }
 
 impl Wish {
@@ -265,5 +264,25 @@ impl Wish {
             Self::Present(wanted) => &wanted.provenance,
             Self::Invalid { provenance, .. } => provenance,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{Host, id};
+    use crate::spec::Span;
+
+    #[test]
+    fn what_is_absent_is_shown_with_the_end_of_its_grace_until_somebody_agrees_to_its_removal() {
+        let mut host = Host::with_web();
+        host.desired.objects.clear();
+        host.step();
+        let shown = |host: &Host| next_at(&host.inputs(), Some(&host.records[&id("web")]), None);
+        assert_eq!(shown(&host), Some(host.now.after(Span::from_secs(10))));
+
+        host.approved.insert(id("web"));
+
+        assert_eq!(shown(&host), None, "it goes now");
     }
 }

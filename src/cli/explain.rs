@@ -24,11 +24,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
-    let path = path(&args.field)?;
-    let found = |path: &str| manifest::field(path).map_err(|error| CliError::NotFound(error.to_string()));
-    let field = found(path)?;
+    let field = found(path(&args.field)?)?;
     let text = if args.recursive {
-        let mut table = Table::new(&["FIELD", "WHAT", "CHANGE", "FOR"]);
+        let mut table = table();
         let mut paths: Vec<String> = below(&field).into_iter().rev().collect();
         while let Some(path) = paths.pop() {
             let field = found(&path)?;
@@ -53,6 +51,14 @@ fn path(word: &str) -> Result<&str, CliError> {
     Ok(rest)
 }
 
+fn found(path: &str) -> Result<Field, CliError> {
+    manifest::field(path).map_err(|error| CliError::NotFound(error.to_string()))
+}
+
+fn table() -> Table {
+    Table::new(&["FIELD", "WHAT", "CHANGE", "FOR"])
+}
+
 fn below(field: &Field) -> Vec<String> {
     let prefix = if field.path.is_empty() { String::new() } else { format!("{}.", field.path) };
     field.fields.iter().map(|name| format!("{prefix}{name}")).collect()
@@ -70,9 +76,9 @@ fn page(field: &Field, paint: Paint) -> Result<String, CliError> {
     }
     if !field.fields.is_empty() {
         text.push('\n');
-        let mut table = Table::new(&["FIELD", "WHAT", "CHANGE", "FOR"]);
+        let mut table = table();
         for path in below(field) {
-            let inner = manifest::field(&path).map_err(|error| CliError::NotFound(error.to_string()))?;
+            let inner = found(&path)?;
             let name = path.rsplit('.').next().unwrap_or(&path).to_owned();
             table.row(line(&inner, name));
         }

@@ -21,12 +21,15 @@ pub(super) struct State<'a> {
     bundle: &'a str,
     rootfs: &'a str,
     created: String,
+    /// The unit that its cgroup is, as crun has it.
+    #[serde(rename = "systemd-scope", skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
     annotations: &'a BTreeMap<String, String>,
     owner: String,
 }
 
 pub(super) fn describe<'a>(home: &Home, record: &'a Record) -> State<'a> {
-    let Record { id, oci_version, bundle, rootfs, annotations, created, init, .. } = record;
+    let Record { id, oci_version, bundle, rootfs, annotations, created, scope, init, .. } = record;
     let created = SystemTime::UNIX_EPOCH + Duration::from_secs(*created);
     State {
         oci_version,
@@ -36,6 +39,7 @@ pub(super) fn describe<'a>(home: &Home, record: &'a Record) -> State<'a> {
         bundle,
         rootfs,
         created: humantime::format_rfc3339_seconds(created).to_string(),
+        scope: scope.as_deref(),
         annotations,
         owner: owner(home),
     }
@@ -66,7 +70,8 @@ pub(super) fn state(root: &Path, id: &str) -> Result<(), OciError> {
     print(&format!("{}\n", serde_json::to_string_pretty(&describe(&home, &record)).map_err(unwritten)?))
 }
 
-pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError> {
+/// Those of all containers, in order.
+pub(super) fn ids(root: &Path) -> Result<Vec<String>, OciError> {
     let mut ids: Vec<String> = match std::fs::read_dir(root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(OciError::Io { what: format!("reading {}", root.display()), source }),
@@ -74,6 +79,11 @@ pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError>
     };
     ids.retain(|id| !id.starts_with('.'));
     ids.sort();
+    Ok(ids)
+}
+
+pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError> {
+    let ids = ids(root)?;
     if quiet && !json {
         return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
     }

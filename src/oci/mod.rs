@@ -47,8 +47,8 @@ mod state;
 
 use crate::sandbox::guard::{self, Guard};
 use crate::sandbox::program::{self, Hidden};
-use args::Command;
 pub use args::FromManifest;
+use args::{Chosen, Command};
 pub use manifest::from_manifest;
 
 /// Why a command failed.
@@ -178,7 +178,10 @@ fn run(global: &args::Global, command: Command, hidden: Hidden, manifests: Optio
         Command::Run(wish) => create::run(global, &wish, hidden),
         Command::Start { id } => lifecycle::start(root, &id).map(|()| SUCCESS),
         Command::Kill { id, signal, all } => lifecycle::kill(root, &id, signal, all).map(|()| SUCCESS),
-        Command::Delete { id, force } => lifecycle::delete(root, &id, force).map(|()| SUCCESS),
+        Command::Delete { of: Chosen::Id(id), force } => lifecycle::delete(root, &id, force).map(|()| SUCCESS),
+        Command::Delete { of: Chosen::Matching(expression), force } => {
+            lifecycle::delete_matching(root, &expression, force).map(|()| SUCCESS)
+        }
         Command::Pause { id } => lifecycle::pause(root, &id).map(|()| SUCCESS),
         Command::Resume { id } => lifecycle::resume(root, &id).map(|()| SUCCESS),
         Command::Update(wish) => lifecycle::update(root, &wish).map(|()| SUCCESS),

@@ -77,7 +77,6 @@ fn order(instance: &InstanceId, id: &ObjectId) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::decide::first_record;
     use crate::plan::tests::object;
     use crate::plan::{Desired, Seen as Sightings, Settings, Wanted};
     use crate::spec::{Provenance, Span, Timestamp};
@@ -117,7 +116,7 @@ mod tests {
             let mut desired = Desired::default();
             desired.objects.extend(wished.iter().map(|name| (id(name), Wish::Present(Arc::new(wanted(name))))));
             let records: BTreeMap<_, _> =
-                recorded.iter().map(|name| (id(name), first_record(&id(name), &wanted(name)))).collect();
+                recorded.iter().map(|name| (id(name), Record::first(&wanted(name)))).collect();
             let instances =
                 seen.iter().map(|(name, number)| (InstanceId::new(&id(name), *number), Sighting::default())).collect();
             let sighted = Sightings { instances };

@@ -83,11 +83,11 @@ impl<'a> Presences<'a> {
 
     /// Its deletion was allowed, and all that is left of it is kept for a while or for good.
     fn is_let_go(&self, record: &Record) -> bool {
-        let Inputs { settings, now, .. } = self.inputs;
-        let deleted_at = record.absent_since.map(|since| since.after(settings.deletion_grace));
+        let Inputs { settings, approved, now, .. } = self.inputs;
+        let removal_at = record.removal_at(settings, approved.contains(&record.id));
         let phase = record.instance.as_ref().map(|instance| instance.phase);
         let left = record.accepted.spec.deletion_policy == DeletionPolicy::Orphan || phase == Some(Phase::Stopped);
-        left && deleted_at.is_some_and(|at| at <= now)
+        left && removal_at.is_some_and(|at| at <= now)
     }
 
     /// Counts what is absent now, deletions under way included, so that a directory that empties

@@ -1,5 +1,6 @@
 //! What the agent remembers of an object: written before an effect, forgotten after the host is clean.
 
+use super::{Settings, Wanted};
 use crate::spec::{IdRange, InstanceId, LimitPointer, Object, ObjectId, Provenance, Resources, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -195,6 +196,26 @@ pub enum OverrideState {
 }
 
 impl Record {
+    /// Of an object that is asked for and was not known before.
+    pub fn first(wanted: &Wanted) -> Self {
+        Self {
+            id: wanted.object.id.clone(),
+            accepted: Arc::clone(&wanted.object),
+            provenance: wanted.provenance.clone(),
+            generation: 1,
+            next_instance: 1,
+            instance: None,
+            attempts: Attempts::default(),
+            restarts: 0,
+            last_exit: None,
+            override_: None,
+            suspended: None,
+            limits: None,
+            checked: 0,
+            absent_since: None,
+        }
+    }
+
     /// The limits that are to hold: the manifest's, and above them what a person has set.
     pub fn wanted_resources(&self) -> Cow<'_, Resources> {
         let own = &self.accepted.spec.resources;
@@ -202,6 +223,13 @@ impl Record {
             Some(Limits { resources, word: _ }) => Cow::Owned(own.with(resources)),
             None => Cow::Borrowed(own),
         }
+    }
+
+    /// When the removal of what is absent may begin: whoever has agreed to it need not wait for a file
+    /// that comes back.
+    pub fn removal_at(&self, settings: &Settings, approved: bool) -> Option<Timestamp> {
+        let grace = if approved { Span(0) } else { settings.deletion_grace };
+        self.absent_since.map(|since| since.after(grace))
     }
 }
 
@@ -233,6 +261,11 @@ impl Exit {
 }
 
 impl Attempts {
+    /// What failed before has worked, or is overtaken; how often it failed is not forgotten.
+    pub(super) fn forget_error(&mut self) {
+        (self.last_error, self.missing) = (None, None);
+    }
+
     /// The wait after the given number of failures: 1 s doubled up to 5 min.
     pub fn backoff(failures: u32) -> Span {
         Span::from_secs((1_u64 << failures.saturating_sub(1).min(16)).min(300))

@@ -47,7 +47,7 @@ fn succeeded(record: &mut Record, action: &Action, outcome: Outcome, now: Timest
             }
             // The count of failures stays: it is forgiven when it has run for long enough.
             record.attempts.next_try = None;
-            (record.attempts.last_error, record.attempts.missing) = (None, None);
+            record.attempts.forget_error();
         }
         Action::Resize { instance, from: _, to, ignored } => {
             if let Some(current) = current(record, instance) {

@@ -35,13 +35,13 @@ fn said(reason: &str, until: Option<Timestamp>) -> Word {
 }
 
 /// A host with one object, driven without faults: every action succeeds at once.
-struct Host {
+pub(crate) struct Host {
     settings: Settings,
-    desired: Desired,
-    records: BTreeMap<ObjectId, Record>,
+    pub(crate) desired: Desired,
+    pub(crate) records: BTreeMap<ObjectId, Record>,
     seen: Seen,
-    approved: BTreeSet<ObjectId>,
-    now: Timestamp,
+    pub(crate) approved: BTreeSet<ObjectId>,
+    pub(crate) now: Timestamp,
 }
 
 impl Host {
@@ -62,7 +62,7 @@ impl Host {
         Self { settings, desired, records, seen, approved, now: NOW }
     }
 
-    fn with_web() -> Self {
+    pub(crate) fn with_web() -> Self {
         let mut host = Self::new();
         host.ask(object("web", WEB));
         host.step();
@@ -76,16 +76,20 @@ impl Host {
             .insert(object.id.clone(), Wish::Present(Arc::new(Wanted { object: Arc::new(object), provenance })));
     }
 
-    fn plan(&self) -> Plan {
-        plan(Inputs {
+    pub(crate) fn inputs(&self) -> Inputs<'_> {
+        Inputs {
             settings: &self.settings,
             desired: &self.desired,
             records: &self.records,
             seen: &self.seen,
-            in_flight: &BTreeSet::new(),
+            in_flight: const { &BTreeSet::new() },
             approved: &self.approved,
             now: self.now,
-        })
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(self.inputs())
     }
 
     fn sighting(&mut self, number: u64) -> &mut Sighting {
@@ -102,11 +106,28 @@ impl Host {
     }
 
     /// Carries the only step out and returns it.
-    fn step(&mut self) -> Step {
+    pub(crate) fn step(&mut self) -> Step {
         let mut plan = self.plan();
         assert_eq!(plan.steps.len(), 1, "{:?}", plan.steps);
         let step = plan.steps.remove(0);
         self.carry_out(&step);
+        step
+    }
+
+    /// Carries out whatever there is to do, until there is nothing, and returns all of it.
+    fn rest(&mut self) -> Vec<Step> {
+        let mut done = Vec::new();
+        while let Some(step) = self.plan().steps.into_iter().next() {
+            self.carry_out(&step);
+            done.push(step);
+        }
+        done
+    }
+
+    /// Records what the first step intends, as if its action had only begun.
+    fn intend(&mut self) -> Step {
+        let step = self.plan().steps.remove(0);
+        self.records.insert(step.object.clone(), step.record.clone().expect("an intent"));
         step
     }
 
@@ -172,7 +193,7 @@ impl Host {
     }
 }
 
-fn provenance(id: &ObjectId) -> Provenance {
+pub(crate) fn provenance(id: &ObjectId) -> Provenance {
     Provenance {
         source: "dir".into(),
         file: format!("{}.yaml", id.name),
@@ -215,8 +236,7 @@ fn a_changed_limit_is_written_in_place_and_says_from_what_to_what() {
 fn a_deferred_limit_waits_and_a_new_value_does_not() {
     let mut host = Host::with_web();
     host.ask(object("web", &WEB.replace("512Mi", "256Mi")));
-    let step = host.plan().steps.remove(0);
-    host.records.insert(id("web"), step.record.clone().expect("an intent"));
+    let step = host.intend();
     let deferred = Some(Deferred { message: "memory 512Mi → 256Mi: 301Mi in use".into(), next_try: NOW, tries: 0 });
     let Action::Resize { from, .. } = step.action.clone() else { panic!("{:?}", step.action) };
     let readback = BTreeMap::from([("memory.max".to_owned(), "536870912".to_owned())]);
@@ -300,8 +320,7 @@ fn a_process_that_vanished_comes_back_with_what_was_found() {
 fn a_failed_start_is_retried_later_and_a_new_revision_at_once() {
     let mut host = Host::new();
     host.ask(object("web", WEB));
-    let step = host.plan().steps.remove(0);
-    host.records.insert(id("web"), step.record.clone().expect("an intent"));
+    let step = host.intend();
     host.settle(&step, Err(Failure { message: "no such program".into(), field: None }));
 
     assert!(host.plan().steps.is_empty());
@@ -440,9 +459,8 @@ fn a_round_over_a_thousand_unchanged_objects_costs_little() {
 fn what_runs_is_not_stopped_for_a_revision_that_cannot_be_started() {
     let mut host = Host::with_web();
     host.ask(object("web", &WEB.replace("[c]", "[no-such-program]")));
-    let step = host.plan().steps.remove(0);
+    let step = host.intend();
     assert!(matches!(step.action, Action::Check { .. }), "{:?}", step.action);
-    host.records.insert(id("web"), step.record.clone().expect("an intent"));
     host.settle(&step, Err(Failure { message: "no such program".into(), field: None }));
 
     assert!(host.plan().steps.is_empty());

@@ -7,12 +7,14 @@
 
 use super::names;
 use super::place::{Lasting, Place};
+use super::rights::Rights;
+use super::snapshot::{FileState, Files, MAX_DEPTH, MAX_DOCUMENTS, MAX_FILES, MAX_TOTAL, Snapshot};
+use super::text::Text;
 use super::trust::{Judge, Trust};
 use super::way::Way;
 use crate::image::tree;
-use crate::manifest::{self, Content, Document};
-use crate::plan::{SourceState, Wanted, Wish};
-use crate::spec::{ObjectId, Provenance};
+use crate::manifest;
+use crate::plan::SourceState;
 use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -28,10 +30,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const WINDOW: Duration = Duration::from_millis(20);
 /// An empty file has this long to become something before it is called empty.
 const EMPTY_WINDOW: Duration = Duration::from_secs(1);
-const MAX_FILES: usize = 16_384;
-const MAX_DOCUMENTS: usize = 16_384;
-const MAX_TOTAL: u64 = 64 << 20;
-const MAX_DEPTH: usize = 32;
 /// A file that somebody has open for writing, and has changed within this time, is not taken for whole.
 const OPEN_WINDOW: Duration = Duration::from_secs(5);
 /// How often a listing is begun again because a link was swapped under it.
@@ -43,6 +41,7 @@ pub struct Directory {
     name: String,
     path: PathBuf,
     trust: Trust,
+    rights: Rights,
     /// Where the first complete listing was: another mount later is another directory.
     place: Option<Place>,
     /// Where it was when an agent before this one listed it.
@@ -50,77 +49,6 @@ pub struct Directory {
     known: HashMap<String, Known>,
     /// What `known` says of each file; `None` when it has learnt something since.
     files: Option<Arc<Files>>,
-}
-
-/// By their path below the source's root.
-pub type Files = BTreeMap<String, Arc<FileState>>;
-
-/// Everything a source had to say at one instant.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    /// The very same map as long as nothing in it differs.
-    pub files: Arc<Files>,
-    pub state: SourceState,
-    /// Names that were passed over, with the reason.
-    pub ignored: BTreeMap<String, String>,
-    /// How many files were parsed for this snapshot.
-    pub parsed: usize,
-    /// A file is being written: look again after this time.
-    pub settle: Option<Duration>,
-}
-
-impl Snapshot {
-    fn unavailable(reason: String, parsed: usize, settle: Option<Duration>) -> Self {
-        let state = SourceState::Unavailable { reason: reason.into() };
-        Self { files: Arc::default(), state, ignored: BTreeMap::new(), parsed, settle }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub enum FileState {
-    Read(Text),
-    /// What it holds cannot be told: not to be opened, not trusted, too large, empty, being written.
-    Unreadable(Arc<str>),
-}
-
-/// What the text of a file asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Text {
-    /// In the order of the documents. An object may be here twice, which [`super::desired`] resolves.
-    pub wishes: Vec<(ObjectId, WishOf)>,
-    /// Why it cannot be told which objects this file is about: its text is broken as a whole, or a
-    /// document's identity cannot be read. Messages as a compiler prints them.
-    pub held: Option<Arc<str>>,
-    /// What was ignored and is to be said.
-    pub notes: Vec<String>,
-    documents: usize,
-}
-
-/// As [`Wish`], comparable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WishOf {
-    Present(Arc<Wanted>),
-    Invalid { message: Arc<str>, provenance: Provenance },
-}
-
-impl WishOf {
-    pub(super) fn provenance(&self) -> &Provenance {
-        match self {
-            Self::Present(wanted) => &wanted.provenance,
-            Self::Invalid { message: _, provenance } => provenance,
-        }
-    }
-}
-
-impl From<&WishOf> for Wish {
-    fn from(wish: &WishOf) -> Self {
-        match wish {
-            WishOf::Present(wanted) => Self::Present(Arc::clone(wanted)),
-            WishOf::Invalid { message, provenance } => {
-                Self::Invalid { message: Arc::clone(message), provenance: provenance.clone() }
-            }
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -140,7 +68,14 @@ impl Directory {
     /// Nothing is read yet. A relative path is taken from the current directory.
     pub fn new(name: &str, path: &Path, trust: Trust) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { name: name.to_owned(), path, trust, place: None, before: None, known: HashMap::new(), files: None }
+        let name = name.to_owned();
+        let rights = Rights::default();
+        Self { name, path, trust, rights, place: None, before: None, known: HashMap::new(), files: None }
+    }
+
+    /// Its objects may have no more than this.
+    pub fn with_rights(self, rights: Rights) -> Self {
+        Self { rights, ..self }
     }
 
     pub fn name(&self) -> &str {
@@ -196,6 +131,7 @@ impl Directory {
 
         let mut reading = Reading {
             source: &self.name,
+            rights: &self.rights,
             path: &self.path,
             root: &root,
             known: &self.known,
@@ -291,6 +227,7 @@ fn stamp(stat: &Stat) -> Stamp {
 /// One listing while it is made.
 struct Reading<'a> {
     source: &'a str,
+    rights: &'a Rights,
     path: &'a Path,
     root: &'a OwnedFd,
     known: &'a HashMap<String, Known>,
@@ -479,7 +416,8 @@ impl Reading<'_> {
             Some(known) => Arc::clone(&known.state),
             None => {
                 self.parsed += 1;
-                Arc::new(FileState::Read(self.parse(file, &content.bytes)))
+                let shown = self.path.join(file).display().to_string();
+                Arc::new(FileState::Read(Text::read(self.source, file, &shown, &content.bytes, self.rights)))
             }
         };
         Some(self.keep(file, Known { stamp: content.stamp, hash: Some(hash), state, settled: true }))
@@ -528,53 +466,6 @@ impl Reading<'_> {
         let open = crate::sys::is_open_for_writing(file.as_fd()).unwrap_or(false);
         Ok(FileBytes { bytes, stamp: stamp(&last), changed: stamp(&first) != stamp(&last), written, touched, open })
     }
-
-    fn parse(&self, file: &str, bytes: &[u8]) -> Text {
-        let path = self.path.join(file).display().to_string();
-        let content = manifest::read(&path, bytes);
-        let mut text = Text { wishes: Vec::new(), held: None, notes: Vec::new(), documents: content.documents.len() };
-        let mut held: Vec<manifest::Diagnostic> = content.broken.into_iter().collect();
-        for Document { number, line, revision, content, notes } in content.documents {
-            text.notes.extend(notes.iter().map(ToString::to_string));
-            let provenance = Provenance {
-                source: self.source.to_owned(),
-                file: file.to_owned(),
-                path: path.clone(),
-                document: number,
-                line,
-                revision,
-            };
-            match content {
-                Content::Valid(object) => {
-                    let id = object.id.clone();
-                    let wanted = Wanted { object: Arc::from(object), provenance };
-                    text.wishes.push((id, WishOf::Present(Arc::new(wanted))));
-                }
-                Content::Invalid { id: Some(id), diagnostics } => {
-                    let invalid = WishOf::Invalid { message: describe(&diagnostics), provenance };
-                    text.wishes.push((id, invalid));
-                }
-                Content::Invalid { id: None, diagnostics } => {
-                    let new: Vec<_> = diagnostics.into_iter().filter(|found| !held.contains(found)).collect();
-                    held.extend(new);
-                }
-            }
-        }
-        text.held = (!held.is_empty()).then(|| describe(&held));
-        text
-    }
-}
-
-/// One line for a table, then every problem with its place in the text.
-fn describe(diagnostics: &[manifest::Diagnostic]) -> Arc<str> {
-    let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
-    let more = match diagnostics.len() {
-        0 | 1 => String::new(),
-        count => format!(" (and {} more)", count - 1),
-    };
-    let places = diagnostics.iter().map(|diagnostic| diagnostic.render().trim_end().to_owned());
-    let lines: Vec<String> = std::iter::once(format!("{first}{more}")).chain(places).collect();
-    lines.join("\n").into()
 }
 
 struct FileBytes {

@@ -1,6 +1,7 @@
 //! What all sources together ask for.
 
-use super::directory::{FileState, Files, Snapshot, WishOf};
+use super::snapshot::{FileState, Files, Snapshot};
+use super::text::WishOf;
 use crate::plan::{Desired, SourceState, Wish};
 use crate::spec::{ObjectId, Provenance};
 use std::collections::BTreeMap;

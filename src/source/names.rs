@@ -1,7 +1,7 @@
 //! Which names in a source's directory are manifests.
 
 /// Why a file or link with this name is not read; `None` for one that is.
-pub(super) fn ignored(name: &str) -> Option<&'static str> {
+pub fn ignored(name: &str) -> Option<&'static str> {
     if name.starts_with('.') {
         return Some("its name begins with a dot");
     }
@@ -23,7 +23,7 @@ pub(super) fn ignored(name: &str) -> Option<&'static str> {
 }
 
 /// Why a directory with this name is not entered.
-pub(super) fn ignored_directory(name: &str) -> Option<&'static str> {
+pub fn ignored_directory(name: &str) -> Option<&'static str> {
     if name.starts_with('.') {
         return Some("its name begins with a dot");
     }

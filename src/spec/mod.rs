@@ -68,6 +68,6 @@ pub struct Provenance {
     pub document: u32,
     /// The document's first line, from 1.
     pub line: u32,
-    /// What the text was: `sha256:…` of the document, or the commit of a git source.
+    /// What the text was: `sha256:…` of the document.
     pub revision: String,
 }

@@ -1,7 +1,8 @@
 //! Agent and keeper are killed at random while manifests change, and the keeper is upgraded in between.
 
+use crate::aftermath::{goes, last_text, settles};
 use crate::dice::{Dice, number};
-use crate::fixture::{Host, alive, pid, sleeper, try_signal};
+use crate::fixture::{Host, sleeper, try_signal};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ fn revision(name: &str, dice: &mut Dice) -> String {
 #[ignore = "needs root"]
 fn killed_at_random_while_manifests_change_it_converges_and_leaves_nothing() {
     let seed = number("PLIM_KILL_SEED", u64::from(std::process::id()));
-    println_seed(seed);
+    eprintln!("PLIM_KILL_SEED={seed} repeats it");
     let mut dice = Dice(seed);
     let mut host = Host::up();
     host.write("bystander.yaml", &sleeper("bystander", ""));
@@ -68,38 +69,11 @@ fn killed_at_random_while_manifests_change_it_converges_and_leaves_nothing() {
     }
     host.until("the agent answers", || host.plim(["status"]).status.success());
     for name in NAMES {
-        host.write(&format!("{name}.yaml"), &sleeper(name, "  resources: {memory: {limit: 40Mi}}\n"));
+        host.write(&format!("{name}.yaml"), &last_text(name));
     }
-    for name in NAMES {
-        let item = host.wait(name, &format!("settled after seed {seed}"), |item| {
-            let status = &item["status"];
-            status["phase"] == "Running"
-                && status["sync"] == "synced"
-                && status["resources"]["actuated"]["memory"]["limit"] == "40Mi"
-                && status["generations"]["running"] == status["generations"]["lastGood"]
-        });
-        assert!(alive(pid(&item)), "seed {seed}");
-    }
+    settles(&host, &NAMES, seed);
     assert_eq!(host.pid("bystander"), bystander, "seed {seed}");
     assert!(kills > 3, "seed {seed}: {kills} kills");
-    for name in NAMES {
-        host.delete(&format!("{name}.yaml"));
-    }
-    host.until("all of them are gone", || {
-        for name in NAMES {
-            // More at once than go without consent; refused until the absence has been seen.
-            drop(host.plim(["approve", name]));
-        }
-        host.items().len() == 1
-    });
-    let mut left = Vec::new();
-    host.until(&format!("nothing is left after seed {seed}"), || {
-        left = host.census();
-        left == at_rest
-    });
+    goes(&host, &NAMES, &at_rest, seed);
     assert_eq!(host.pid("bystander"), bystander, "seed {seed}");
-}
-
-fn println_seed(seed: u64) {
-    eprintln!("PLIM_KILL_SEED={seed} repeats it");
 }

@@ -4,6 +4,7 @@
 //! killed test left behind is taken away by the next run.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on says why")]
 
+mod aftermath;
 mod cgroups;
 mod commands;
 mod database;
@@ -12,6 +13,7 @@ mod drift;
 mod dying;
 mod failure;
 mod fixture;
+mod git;
 mod health;
 mod isolation;
 mod keeper;
@@ -19,6 +21,7 @@ mod kills;
 mod lifecycle;
 mod rules;
 mod saving;
+mod servers;
 mod service;
 mod sources;
 mod storm;

@@ -1,10 +1,11 @@
 //! Everything that can go wrong on a host, at once and at random: files, directories, mounts, disks,
 //! limits, processes, programs, the database. Afterwards all is as asked for, and nothing is left over.
 
+use crate::aftermath::{goes, last_text, settles};
 use crate::cgroups::unified_mount;
 use crate::database::{HARM, Small, files, harm};
 use crate::dice::{Dice, number};
-use crate::fixture::{Host, alive, pid, sleeper, try_signal};
+use crate::fixture::{Host, alive, sleeper, try_signal};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
 use std::io::Write as _;
@@ -295,36 +296,13 @@ fn whatever_happens_at_once_it_converges_stops_nobody_else_and_leaves_nothing() 
     let Storm { mut host, disk, .. } = storm;
     host.until("the agent answers", || host.plim(["status"]).status.success());
     for name in VICTIMS {
-        renamed(&host.manifests.join(format!("{name}.yaml")), &sleeper(name, "  resources: {memory: {limit: 40Mi}}\n"));
+        renamed(&host.manifests.join(format!("{name}.yaml")), &last_text(name));
         for word in ["resume", "start"] {
             drop(host.plim([word, name]));
         }
     }
-    for name in VICTIMS {
-        let item = host.wait(name, &format!("settled after seed {seed}"), |item| {
-            let status = &item["status"];
-            status["phase"] == "Running"
-                && status["sync"] == "synced"
-                && status["resources"]["actuated"]["memory"]["limit"] == "40Mi"
-                && status["generations"]["running"] == status["generations"]["lastGood"]
-        });
-        assert!(alive(pid(&item)), "seed {seed}");
-    }
-    for name in VICTIMS {
-        host.delete(&format!("{name}.yaml"));
-    }
-    host.until("all of them are gone", || {
-        for name in VICTIMS {
-            // More at once than go without consent; refused until the absence has been seen.
-            drop(host.plim(["approve", name]));
-        }
-        host.items().len() == BYSTANDERS.len()
-    });
-    let mut left = Vec::new();
-    host.until(&format!("nothing is left after seed {seed}"), || {
-        left = host.census();
-        left == at_rest
-    });
+    settles(&host, &VICTIMS, seed);
+    goes(&host, &VICTIMS, &at_rest, seed);
     assert_eq!(BYSTANDERS.map(|name| host.pid(name)), before, "seed {seed}");
     let old = descriptors(host.agent_pid()) + descriptors(host.keeper_pid());
     host.kill_agent();

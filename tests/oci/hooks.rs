@@ -3,6 +3,7 @@
 use crate::fixture::Bundle;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
@@ -12,15 +13,23 @@ fn hook(script: &str) -> Value {
 }
 
 /// Where hooks of the host write, which those of the container see as `/tmp/log`.
-fn with_log(bundle: &mut Bundle) -> std::path::PathBuf {
+fn with_log(bundle: &mut Bundle) -> PathBuf {
     let log = bundle.path("rootfs/tmp/log");
     fs::write(&log, "").unwrap();
     bundle.config["root"]["readonly"] = json!(false);
     log
 }
 
-fn lines(path: &std::path::Path) -> Vec<String> {
+fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The hook's own child holds a lock on the file as long as it is there.
+fn until_its_child_has_ended(bundle: &Bundle, log: &Path) {
+    let file = fs::File::open(log).unwrap();
+    bundle.wait("the child's end", || {
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
 }
 
 #[test]
@@ -215,10 +224,7 @@ fn a_hook_that_hangs_is_killed_at_its_timeout_with_its_children() {
             answer.err.contains(&format!("error running {kind} hook #0: /bin/sh: killed as it ran longer than 1 s")),
             "{kind}: {answer:?}"
         );
-        let file = fs::File::open(&log).unwrap();
-        bundle.wait("the child's end", || {
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
-        });
+        until_its_child_has_ended(&bundle, &log);
         assert!(bundle.is_gone(), "{kind}");
     }
 }
@@ -334,10 +340,7 @@ fn what_a_hook_has_started_ends_at_its_timeout_whatever_its_session() {
             let answer = bundle.run();
 
             assert!(answer.err.contains("killed as it ran longer than 1 s"), "{kind}: {answer:?}");
-            let file = fs::File::open(&log).unwrap();
-            bundle.wait("the child's end", || {
-                rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
-            });
+            until_its_child_has_ended(&bundle, &log);
             assert!(bundle.is_gone(), "{kind}");
         }
     }

@@ -120,7 +120,7 @@ impl<'a> Case<'a> {
             attempts.failures = 0;
         }
         attempts.failures = attempts.failures.saturating_add(1);
-        (attempts.last_error, attempts.missing) = (None, None);
+        attempts.forget_error();
         let pause = wait(attempts.failures);
         attempts.next_try = again.then(|| now.after(pause));
         let ordinal = record.restarts + 1;

@@ -67,30 +67,11 @@ pub(super) fn decide(mut look: Look<'_>, ranges: &mut FreeRanges<'_>) -> Decisio
         Some(record) => Case::new(look, Cow::Borrowed(record)).decide(ranges),
         None => match (&look.presence, look.settings.stop_all) {
             (Presence::Wanted(wanted), false) => {
-                let record = first_record(look.id, wanted);
+                let record = Record::first(wanted);
                 Case::new(look, Cow::Owned(record)).decide(ranges)
             }
             _ => stray(&look),
         },
-    }
-}
-
-pub(super) fn first_record(id: &ObjectId, wanted: &Wanted) -> Record {
-    Record {
-        id: id.clone(),
-        accepted: Arc::clone(&wanted.object),
-        provenance: wanted.provenance.clone(),
-        generation: 1,
-        next_instance: 1,
-        instance: None,
-        attempts: Attempts::default(),
-        restarts: 0,
-        last_exit: None,
-        override_: None,
-        suspended: None,
-        limits: None,
-        checked: 0,
-        absent_since: None,
     }
 }
 

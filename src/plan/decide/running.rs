@@ -10,9 +10,9 @@ impl<'a> Case<'a> {
                     instance.phase = Phase::Running;
                     instance.started_at = sighting.since();
                 });
-                self.record.to_mut().attempts.next_try = None;
                 let attempts = &mut self.record.to_mut().attempts;
-                (attempts.last_error, attempts.missing) = (None, None);
+                attempts.next_try = None;
+                attempts.forget_error();
                 return self.write_limits_anew("found running: its start was not seen to its end");
             }
             ProcessSeen::Running { .. } => return self.stop(goal, sighting),

@@ -44,7 +44,7 @@ impl<'a> Case<'a> {
     /// When an absent object gets further on its way, if that only takes time.
     pub(super) fn grace_ends(&self) -> Option<Timestamp> {
         let waits = matches!(self.look.presence, Presence::Absent) && !self.look.settings.stop_all;
-        let grace = self.deleted_at().filter(|at| *at > self.look.now);
+        let grace = self.removal_at().filter(|at| *at > self.look.now);
         grace.or_else(|| self.kept_until()).filter(|_| waits)
     }
 
@@ -87,7 +87,7 @@ impl Case<'_> {
     fn absent(&self, sync: Sync, message: String) -> Finding {
         let now = self.look.now;
         let policy = self.record.accepted.spec.deletion_policy;
-        if let Some(at) = self.deleted_at().filter(|at| *at > now) {
+        if let Some(at) = self.removal_at().filter(|at| *at > now) {
             let what = match policy {
                 DeletionPolicy::Delete | DeletionPolicy::Confirm => "deleting",
                 DeletionPolicy::Stop => "stopping",

@@ -113,7 +113,7 @@ impl<'a> Case<'a> {
     }
 
     fn has_had_its_grace(&self) -> bool {
-        self.deleted_at().is_some_and(|at| at <= self.look.now)
+        self.removal_at().is_some_and(|at| at <= self.look.now)
     }
 
     /// Where an absent object is to get to.
@@ -129,7 +129,7 @@ impl<'a> Case<'a> {
 
     /// Until when what is left of it is kept, if a time was set for that and is not over.
     pub(super) fn kept_until(&self) -> Option<Timestamp> {
-        let until = self.deleted_at()?.after(self.look.settings.retention);
+        let until = self.removal_at()?.after(self.look.settings.retention);
         let keeps = self.record.accepted.spec.deletion_policy == DeletionPolicy::Delete && !self.look.approved;
         (keeps && self.record.instance.is_some() && until > self.look.now).then_some(until)
     }
@@ -153,10 +153,8 @@ impl<'a> Case<'a> {
         Next::rest(Sync::Held, "")
     }
 
-    /// When its removal may begin: whoever has agreed to it need not wait for a file that comes back.
-    pub(super) fn deleted_at(&self) -> Option<Timestamp> {
-        let grace = if self.look.approved { Span(0) } else { self.look.settings.deletion_grace };
-        self.record.absent_since.map(|since| since.after(grace))
+    pub(super) fn removal_at(&self) -> Option<Timestamp> {
+        self.record.removal_at(self.look.settings, self.look.approved)
     }
 
     pub(super) fn goal(&self) -> Goal {

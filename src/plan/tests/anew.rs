@@ -42,9 +42,7 @@ fn what_is_left_ended_after_a_success_is_as_it_should_be() {
         host.ask(object("web", "{image: 'host:/', command: [c], restart: {policy: never}}"));
         host.step();
         host.ends(1, code);
-        while let Some(step) = host.plan().steps.into_iter().next() {
-            host.carry_out(&step);
-        }
+        host.rest();
 
         assert_eq!(host.sync().0, sync);
     }
@@ -59,9 +57,7 @@ fn after_a_lost_database_a_root_filesystem_with_the_right_ids_is_used_again() {
         let left = Sighting { rootfs: true, ids: found, ..Sighting::default() };
         host.seen.instances.insert(InstanceId::new(&id("web"), 4), left);
 
-        while let Some(step) = host.plan().steps.into_iter().next() {
-            host.carry_out(&step);
-        }
+        host.rest();
 
         assert_eq!(self::number(&host), number);
         assert_eq!(host.web().next_instance, number + 1);
@@ -74,9 +70,7 @@ fn a_start_that_was_asked_for_starts_what_has_ended_and_only_once() {
     host.ask(object("web", "{image: 'host:/', command: [c], restart: {policy: never}}"));
     host.step();
     host.ends(1, 0);
-    while let Some(step) = host.plan().steps.into_iter().next() {
-        host.carry_out(&step);
-    }
+    host.rest();
     host.pass(5);
     let word = Override { state: OverrideState::Running, word: Word { since: host.now, ..said("again", None) } };
     host.records.get_mut(&id("web")).expect("a record").override_ = Some(word);
@@ -87,9 +81,8 @@ fn a_start_that_was_asked_for_starts_what_has_ended_and_only_once() {
 
     host.pass(5);
     host.ends(1, 0);
-    while let Some(step) = host.plan().steps.into_iter().next() {
+    for step in host.rest() {
         assert!(!matches!(step.action, Action::Start { .. }), "{step:?}");
-        host.carry_out(&step);
     }
 }
 
@@ -97,8 +90,7 @@ fn a_start_that_was_asked_for_starts_what_has_ended_and_only_once() {
 fn a_start_that_was_cut_off_is_given_up_when_nothing_asks_for_it_any_more() {
     let mut host = Host::new();
     host.ask(object("web", WEB));
-    let step = host.plan().steps.remove(0);
-    host.records.insert(id("web"), step.record.expect("an intent"));
+    host.intend();
     host.ask(object("web", &WEB.replacen('{', "{desiredState: stopped, ", 1)));
     let running = ProcessSeen::Running { pid: 7, since: NOW, ignores_stop: false };
     let sighting = Sighting { process: running, rootfs: true, ..Sighting::default() };
@@ -119,8 +111,7 @@ fn a_start_that_was_cut_off_is_given_up_when_nothing_asks_for_it_any_more() {
 fn a_start_says_what_is_new_or_what_failed_before() {
     let mut host = Host::new();
     host.ask(object("web", WEB));
-    let step = host.plan().steps.remove(0);
-    host.records.insert(id("web"), step.record.clone().expect("an intent"));
+    let step = host.intend();
     host.settle(&step, Err(Failure { message: "no such program".into(), field: None }));
     host.pass(1);
     assert_eq!(host.plan().steps[0].reason, "tried again after: no such program");
@@ -137,9 +128,8 @@ fn a_removal_that_was_cut_off_goes_on_and_a_failed_one_waits() {
     host.pass(10);
     assert!(matches!(host.step().action, Action::Signal { .. }));
     host.ends(1, 0);
-    let step = host.plan().steps.remove(0);
+    let step = host.intend();
     assert!(matches!(step.action, Action::Remove { .. }), "{step:?}");
-    host.records.insert(id("web"), step.record.clone().expect("an intent"));
     assert_eq!(host.plan().steps[0].reason, "its removal was not seen to its end");
 
     host.settle(&step, Err(Failure { message: "busy".into(), field: None }));

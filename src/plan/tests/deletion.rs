@@ -23,9 +23,8 @@ fn ended(host: &mut Host) {
     let step = host.step();
     assert!(matches!(step.action, Action::Signal { .. }), "{:?}", step.action);
     host.ends(1, 0);
-    while let Some(step) = host.plan().steps.into_iter().next() {
+    for step in host.rest() {
         assert!(!matches!(step.action, Action::Remove { .. }), "{step:?}");
-        host.carry_out(&step);
     }
 }
 

@@ -72,8 +72,7 @@ fn a_process_that_ends_while_a_new_revision_waits_is_not_said_to_be_restarted_la
 fn what_a_start_that_was_cut_off_has_left_in_the_cgroup_is_killed_now_and_then() {
     let mut host = Host::new();
     host.ask(object("web", WEB));
-    let step = host.plan().steps.remove(0);
-    host.records.insert(id("web"), step.record.expect("an intent"));
+    host.intend();
     let group = Some(GroupSeen { populated: true, limits: BTreeMap::new() });
     let sighting = Sighting { group, rootfs: true, ..Sighting::default() };
     host.seen.instances.insert(InstanceId::new(&id("web"), 1), sighting);

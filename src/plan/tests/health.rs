@@ -73,8 +73,7 @@ fn what_is_not_ready_goes_on() {
 fn a_probe_that_passes_again_does_not_undo_what_was_begun_for_it() {
     let mut host = with_policy("always");
     says(&mut host, HealthSeen::Failed("liveness failed".to_owned()));
-    let stop = host.plan().steps.remove(0);
-    host.records.insert(stop.object.clone(), stop.record.clone().expect("an intent"));
+    host.intend();
 
     says(&mut host, HealthSeen::Ready);
     let again = host.step();
@@ -113,8 +112,7 @@ fn many_restarts_take_nothing_from_the_grace_when_its_signal_cannot_be_sent() {
     let mut host = with_policy("always");
     host.records.get_mut(&id("web")).expect("a record").attempts.failures = 9;
     says(&mut host, HealthSeen::Failed("liveness failed".to_owned()));
-    let stop = host.plan().steps.remove(0);
-    host.records.insert(stop.object.clone(), stop.record.clone().expect("an intent"));
+    let stop = host.intend();
     host.settle(&stop, Err(Failure { message: "keeper away".to_owned(), field: None }));
 
     host.now = host.now.after(Span::from_secs(1));

@@ -102,8 +102,7 @@ fn a_second_instance_goes_and_the_one_that_runs_is_taken_for_the_current_one() {
 fn leftovers_wait_as_long_as_nothing_is_tried() {
     let mut host = Host::new();
     host.ask(object("web", WEB));
-    let step = host.plan().steps.remove(0);
-    host.records.insert(id("web"), step.record.clone().expect("an intent"));
+    let step = host.intend();
     host.settle(&step, Err(Failure { message: "no such program".into(), field: None }));
     host.seen.instances.insert(other(7), remains());
 
@@ -117,8 +116,7 @@ fn leftovers_wait_as_long_as_nothing_is_tried() {
 fn a_start_that_nobody_saw_to_its_end_began_when_its_process_did() {
     let mut host = Host::new();
     host.ask(object("web", WEB));
-    let step = host.plan().steps.remove(0);
-    host.records.insert(id("web"), step.record.expect("an intent"));
+    host.intend();
     let since = NOW.after(Span::from_secs(3));
     host.seen.instances.insert(other(1), running(since));
     host.pass(60);

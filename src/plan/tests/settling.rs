@@ -10,8 +10,7 @@ fn readback(bytes: u64) -> BTreeMap<String, String> {
 /// A resize that is under way, with its intent recorded.
 fn under_way(host: &mut Host, memory: &str) -> (Step, Resources) {
     host.ask(object("web", &WEB.replace("512Mi", memory)));
-    let step = host.plan().steps.remove(0);
-    host.records.insert(id("web"), step.record.clone().expect("an intent"));
+    let step = host.intend();
     let Action::Resize { to, .. } = &step.action else { panic!("{:?}", step.action) };
     let to = to.clone();
     (step, to)
@@ -117,9 +116,7 @@ fn what_is_left_ended_says_how_it_ended() {
     host.ask(object("web", "{image: 'host:/', command: [c], restart: {policy: never}}"));
     host.step();
     host.ends(1, 3);
-    while let Some(step) = host.plan().steps.into_iter().next() {
-        host.carry_out(&step);
-    }
+    host.rest();
 
     assert_eq!(host.sync(), (Sync::Failed, "exited with 3, and its restart policy lets it be".to_owned()));
 }

@@ -1,6 +1,8 @@
 use super::super::{Fold, desired};
 use super::*;
 use crate::plan::Desired;
+use crate::plan::Wish;
+use crate::spec::ObjectId;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;

@@ -1,35 +1,11 @@
 use super::*;
-use crate::plan::Attempts;
-use crate::spec::{Object, Provenance};
-use std::collections::BTreeMap;
+use crate::plan::Wanted;
+use crate::plan::tests::{object, provenance};
 use tempfile::tempdir;
 
 fn record(name: &str) -> Record {
-    let id: ObjectId = format!("Container/default/{name}").try_into().unwrap();
-    let spec = serde_yaml::from_str("{image: 'host:/', command: [c]}").unwrap();
-    Record {
-        id: id.clone(),
-        accepted: Arc::new(Object { id, labels: BTreeMap::new(), annotations: BTreeMap::new(), spec }),
-        provenance: Provenance {
-            source: "dir".into(),
-            file: "a.yaml".into(),
-            path: "/m/a.yaml".into(),
-            document: 1,
-            line: 1,
-            revision: "r".into(),
-        },
-        generation: 1,
-        next_instance: 1,
-        instance: None,
-        attempts: Attempts::default(),
-        restarts: 0,
-        last_exit: None,
-        override_: None,
-        suspended: None,
-        limits: None,
-        checked: 0,
-        absent_since: None,
-    }
+    let object = Arc::new(object(name, "{image: 'host:/', command: [c]}"));
+    Record::first(&Wanted { provenance: provenance(&object.id), object })
 }
 
 fn open(dir: &Path) -> SledStore {
