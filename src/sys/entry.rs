@@ -56,8 +56,10 @@ pub unsafe fn begin(count: std::ffi::c_int, words: *const *const std::ffi::c_cha
     let Some(last) = usize::try_from(count).ok().and_then(|count| count.checked_sub(1)) else { return };
     // SAFETY: the first of `count` pointers, and there is one.
     let first = unsafe { words.read() };
-    // SAFETY: the last of them.
-    let last = unsafe { words.add(last).read() };
+    // SAFETY: this is the place of the last of them.
+    let last = unsafe { words.add(last) };
+    // SAFETY: see above.
+    let last = unsafe { last.read() };
     // SAFETY: each points to a string with a zero byte at its end.
     let length = unsafe { std::ffi::CStr::from_ptr(last) }.count_bytes();
     let (start, end) = (first.expose_provenance(), last.expose_provenance().saturating_add(length + 1));
