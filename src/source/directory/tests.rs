@@ -1,13 +1,14 @@
 use super::super::{Fold, desired};
+use super::bytes::EMPTY_WINDOW;
 use super::*;
 use crate::plan::Desired;
 use crate::plan::Wish;
 use crate::spec::ObjectId;
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 fn manifest(name: &str, memory: &str) -> String {
     format!(
@@ -351,7 +352,7 @@ fn what_is_no_file_is_held_and_does_not_hang() {
     symlink("../manifests/../x.yaml", place.at("up.yaml")).unwrap();
     symlink("nothing.yaml", place.at("dangling.yaml")).unwrap();
     symlink("circle.yaml", place.at("circle.yaml")).unwrap();
-    place.write("large.yaml", vec![b' '; manifest::MAX_FILE_BYTES + 1]);
+    place.write("large.yaml", vec![b' '; crate::manifest::MAX_FILE_BYTES + 1]);
     place.write("web.yaml", manifest("web", "64Mi"));
 
     let snapshot = place.settled();
