@@ -47,6 +47,8 @@ pub struct Directory {
 #[derive(Debug)]
 struct Known {
     stamp: Stamp,
+    /// What changes it, by name.
+    drop_ins: Box<[(String, Stamp)]>,
     /// Of the content that `state` was read from.
     hash: Option<[u8; 32]>,
     state: Arc<FileState>,

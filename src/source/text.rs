@@ -1,6 +1,6 @@
 //! What the text of one file asks for.
 
-use crate::manifest::{self, Content, Document};
+use crate::manifest::{self, Content, Document, DropIn};
 use crate::plan::{Wanted, Wish};
 use crate::spec::{ObjectId, Provenance};
 use std::sync::Arc;
@@ -19,12 +19,16 @@ pub struct Text {
 }
 
 impl Text {
-    /// Reads the text of `file` of the source of that name. `path` is the file as a person finds it.
-    pub(super) fn read(source: &str, file: &str, path: &str, bytes: &[u8]) -> Self {
-        let content = manifest::read(path, bytes);
+    /// Reads the text of `file` of the source of that name. `path` is the file as a person finds it;
+    /// `drop_ins` are the names and texts of what changes it, in their order.
+    pub(super) fn read(source: &str, file: &str, path: &str, bytes: &[u8], drop_ins: &[(&str, &[u8])]) -> Self {
+        let shown: Vec<String> = drop_ins.iter().map(|(name, _)| format!("{path}.d/{name}")).collect();
+        let given = shown.iter().zip(drop_ins).map(|(file, (_, bytes))| DropIn { file, bytes });
+        let given: Vec<DropIn<'_>> = given.collect();
+        let content = manifest::read(path, bytes, &given);
         let mut text = Self { wishes: Vec::new(), held: None, notes: Vec::new(), documents: content.documents.len() };
         let mut held: Vec<manifest::Diagnostic> = content.broken.into_iter().collect();
-        for Document { number, line, revision, content, notes } in content.documents {
+        for Document { number, line, revision, drop_ins: changed_by, content, notes } in content.documents {
             text.notes.extend(notes.iter().map(ToString::to_string));
             let provenance = Provenance {
                 source: source.to_owned(),
@@ -33,6 +37,7 @@ impl Text {
                 document: number,
                 line,
                 revision,
+                drop_ins: changed_by.into_iter().map(|at| drop_ins[at].0.to_owned()).collect(),
             };
             match content {
                 Content::Valid(object) => {

@@ -92,7 +92,7 @@ impl FileBytes {
     }
 }
 
-fn time(seconds: i64, nanos: u64) -> Option<SystemTime> {
+pub(super) fn time(seconds: i64, nanos: u64) -> Option<SystemTime> {
     let nanos = u32::try_from(nanos).unwrap_or(0);
     u64::try_from(seconds).ok().map(|seconds| UNIX_EPOCH + Duration::new(seconds, nanos))
 }

@@ -1,7 +1,7 @@
 //! One listing of a directory, and what its files say.
 
 use super::Known;
-use super::bytes::{FileBytes, LOOK, Stamp, cannot_open, stamp};
+use super::bytes::{FileBytes, LOOK, Stamp, cannot_open, stamp, time};
 use crate::image::tree;
 use crate::source::names;
 use crate::source::snapshot::{FileState, Files, MAX_DOCUMENTS, MAX_FILES, MAX_TOTAL};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const MAX_DEPTH: usize = 32;
+/// A drop-in that was there has this long to come back before it is gone.
+pub(super) const GONE_WINDOW: Duration = Duration::from_secs(1);
 const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 /// One listing while it is made.
@@ -40,9 +42,20 @@ pub(super) struct Reading<'a> {
     /// and back without a trace.
     directories: Vec<(String, Stamp)>,
     pub(super) parsed: usize,
+    /// How many of the files are drop-ins of others.
+    drop_ins: usize,
     documents: usize,
     total: u64,
     pub(super) settle: Option<Duration>,
+}
+
+/// A file that is there, by its `stat`.
+struct Found {
+    /// Below the directory that it was found in.
+    name: String,
+    link: bool,
+    stamp: Stamp,
+    bytes: u64,
 }
 
 impl<'a> Reading<'a> {
@@ -67,6 +80,7 @@ impl<'a> Reading<'a> {
             links: Vec::new(),
             directories: Vec::new(),
             parsed: 0,
+            drop_ins: 0,
             documents: 0,
             total: 0,
             settle: None,
@@ -78,13 +92,44 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// The reason why the listing is not complete.
     pub(super) fn walk(&mut self, directory: &OwnedFd, prefix: &str, depth: usize) -> Result<(), String> {
+        let entries = self.list(directory, prefix)?;
+        let beside = |file: &str| {
+            let at = entries.binary_search_by(|(name, _)| name.as_str().cmp(file));
+            at.is_ok_and(|at| entries[at].1 != FileType::Directory)
+        };
+        for (name, kind) in &entries {
+            let file = format!("{prefix}{name}");
+            if *kind == FileType::Directory {
+                match names::changed_by(name) {
+                    // Read with that file.
+                    Some(changed) if beside(changed) => {}
+                    Some(changed) => {
+                        let reason = format!("drop-ins of {changed}, which is not beside it");
+                        self.ignored.insert(file, reason);
+                    }
+                    None => self.directory(directory, name, &file, depth)?,
+                }
+            } else if let Some(reason) = names::ignored(name) {
+                self.ignored.insert(file, reason.to_owned());
+            } else {
+                let drop_ins = format!("{name}.d");
+                let at = entries.binary_search_by(|(name, _)| name.as_str().cmp(&drop_ins));
+                let changed = at.is_ok_and(|at| entries[at].1 == FileType::Directory);
+                self.file(directory, prefix, file, *kind, changed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of `directory` by name.
+    fn list(&mut self, directory: &OwnedFd, prefix: &str) -> Result<Vec<(String, FileType)>, String> {
         let shown = self.path.join(prefix);
         let failed = |error: Errno| format!("listing {}: {}", shown.display(), io::Error::from(error));
-        let stat = rustix::fs::fstat(directory).map_err(failed)?;
+        let found = rustix::fs::fstat(directory).map_err(failed)?;
         self.judge
-            .check(stat.st_uid, stat.st_gid, stat.st_mode)
+            .check(found.st_uid, found.st_gid, found.st_mode)
             .map_err(|reason| format!("{} {reason}", shown.display()))?;
-        self.directories.push((format!("{prefix}."), stamp(&stat)));
+        self.directories.push((format!("{prefix}."), stamp(&found)));
         if self.directories.len() > MAX_FILES {
             return Err(format!("{} has more than {MAX_FILES} directories", self.path.display()));
         }
@@ -104,25 +149,18 @@ impl<'a> Reading<'a> {
         entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         // While names come and go, a listing may tell one of them twice (readdir(3)).
         entries.dedup_by(|(one, _), (other, _)| one == other);
+        let mut listed = Vec::with_capacity(entries.len());
         for (name, mut kind) in entries {
             if kind == FileType::Unknown {
-                match rustix::fs::statat(directory, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+                match stat(directory, &name) {
                     Ok(stat) => kind = FileType::from_raw_mode(stat.st_mode),
                     Err(Errno::NOENT) => continue,
                     Err(error) => return Err(failed(error)),
                 }
             }
-            let ignored = names::ignored(&name);
-            let file = if prefix.is_empty() { name } else { format!("{prefix}{name}") };
-            if kind == FileType::Directory {
-                self.directory(directory, &file[prefix.len()..], &file, depth)?;
-            } else if let Some(reason) = ignored {
-                self.ignored.insert(file, reason.to_owned());
-            } else {
-                self.file(directory, prefix, file, kind)?;
-            }
+            listed.push((name, kind));
         }
-        Ok(())
+        Ok(listed)
     }
 
     fn directory(&mut self, parent: &OwnedFd, name: &str, path: &str, depth: usize) -> Result<(), String> {
@@ -134,56 +172,157 @@ impl<'a> Reading<'a> {
         if depth >= MAX_DEPTH {
             return Err(format!("{} is deeper than {MAX_DEPTH} directories", shown.display()));
         }
+        match self.enter(parent, name, path)? {
+            Some(directory) => self.walk(&directory, &format!("{path}/"), depth + 1),
+            None => Ok(()),
+        }
+    }
+
+    /// `None` when it is gone, or no directory any more, since it was listed.
+    fn enter(&self, parent: &OwnedFd, name: &str, path: &str) -> Result<Option<OwnedFd>, String> {
+        let shown = self.path.join(path);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         match tree::open_resolved(parent, name, flags, BELOW | ResolveFlags::NO_XDEV) {
-            Ok(directory) => self.walk(&directory, &format!("{path}/"), depth + 1),
-            // Gone, or no directory any more, since it was listed.
-            Err(Errno::NOENT) => Ok(()),
+            Ok(directory) => Ok(Some(directory)),
+            Err(Errno::NOENT) => Ok(None),
             Err(Errno::XDEV) => Err(format!("{} is another mount: what it hides cannot be told", shown.display())),
             Err(error) => Err(format!("opening {}: {}", shown.display(), io::Error::from(error))),
         }
     }
 
-    fn file(&mut self, parent: &OwnedFd, prefix: &str, file: String, kind: FileType) -> Result<(), String> {
-        if self.files.len() + self.unchanged.len() >= MAX_FILES {
+    /// Reads a file, with its drop-ins where there is a directory of them.
+    fn file(
+        &mut self,
+        parent: &OwnedFd,
+        prefix: &str,
+        file: String,
+        kind: FileType,
+        changed: bool,
+    ) -> Result<(), String> {
+        if self.files.len() + self.unchanged.len() + self.drop_ins >= MAX_FILES {
             return Err(format!("{} has more than {MAX_FILES} files", self.path.display()));
         }
         let name = &file[prefix.len()..];
-        let found = if kind == FileType::Symlink { self.follow(&file) } else { stat(parent, name) };
-        let found = match found {
-            Ok(found) => found,
-            Err(Errno::NOENT) if kind != FileType::Symlink => return Ok(()),
-            Err(error) => {
-                self.keep_unreadable(&file, &cannot_open(error));
+        let found = match self.look(parent, name, &file, kind) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(()),
+            Err(reason) => {
+                self.keep_unreadable(&file, &reason);
                 return Ok(());
             }
         };
-        if kind == FileType::Symlink {
-            if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-                self.ignored.insert(file, String::from("a link to a directory"));
+        self.weigh(&found)?;
+        let directory = if changed { self.enter(parent, &format!("{name}.d"), &format!("{file}.d"))? } else { None };
+        let drop_ins = match &directory {
+            Some(directory) => self.drop_ins(directory, &file)?,
+            None => Ok(Vec::new()),
+        };
+        let drop_ins = match drop_ins {
+            Ok(drop_ins) => drop_ins,
+            Err(reason) => {
+                self.keep_unreadable(&file, &reason);
                 return Ok(());
             }
-            self.links.push((file.clone(), stamp(&found)));
-        }
-        self.total = self.total.saturating_add(u64::try_from(found.st_size).unwrap_or(0));
-        if self.total > MAX_TOTAL {
-            return Err(format!("the files in {} are more than {} MiB", self.path.display(), MAX_TOTAL >> 20));
+        };
+
+        if let Some(wait) = self.misses(parent, directory.as_ref(), &file, &drop_ins) {
+            self.settle = Some(self.settle.map_or(wait, |other| other.min(wait)));
+            if let Some(Known { stamp, drop_ins, hash, state, settled: _ }) = self.known.get(&file) {
+                let (stamp, drop_ins, hash, state) = (*stamp, drop_ins.clone(), *hash, Arc::clone(state));
+                self.keep(&file, Known { stamp, drop_ins, hash, state, settled: false });
+            }
+            return Ok(());
         }
 
-        let unchanged = self.known.get(&file).filter(|known| known.settled && known.stamp == stamp(&found));
-        let state = match unchanged {
+        let as_before = |known: &&Known| {
+            let same =
+                |(found, (name, stamp)): (&Found, &(String, Stamp))| found.name == *name && found.stamp == *stamp;
+            known.settled
+                && known.stamp == found.stamp
+                && known.drop_ins.len() == drop_ins.len()
+                && drop_ins.iter().zip(&known.drop_ins).all(same)
+        };
+        let state = match self.known.get(&file).filter(as_before) {
             Some(known) => {
                 self.unchanged.push((file, Arc::clone(&known.state)));
                 Some(Arc::clone(&known.state))
             }
-            None if kind == FileType::Symlink => self.read(self.root, &file, &file, OFlags::empty()),
-            None => self.read(parent, name, &file, OFlags::NOFOLLOW),
+            None => self.read(parent, &found, &file, directory.as_ref().map(|directory| (directory, &*drop_ins))),
         };
         if let Some(FileState::Read(text)) = state.as_deref() {
             self.documents += text.documents;
         }
         if self.documents > MAX_DOCUMENTS {
             return Err(format!("{} has more than {MAX_DOCUMENTS} documents", self.path.display()));
+        }
+        Ok(())
+    }
+
+    /// How long a drop-in that is gone is waited for: many a program takes a file away before it puts the
+    /// next one there, and what has no drop-in for that long would be changed twice.
+    fn misses(&self, parent: &OwnedFd, directory: Option<&OwnedFd>, file: &str, found: &[Found]) -> Option<Duration> {
+        let known = self.known.get(file)?;
+        let gone = |(name, _): &(String, Stamp)| found.iter().all(|found| found.name != *name);
+        if !known.drop_ins.iter().any(gone) {
+            return None;
+        }
+        let stat = rustix::fs::fstat(directory.unwrap_or(parent)).ok()?;
+        let age = self.now.duration_since(time(stat.st_mtime, stat.st_mtime_nsec)?).ok()?;
+        GONE_WINDOW.checked_sub(age).filter(|left| !left.is_zero())
+    }
+
+    /// The drop-ins of `file`, in the order of their names, or why one of them cannot be told.
+    ///
+    /// # Errors
+    /// The reason why the listing is not complete.
+    fn drop_ins(&mut self, directory: &OwnedFd, file: &str) -> Result<Result<Vec<Found>, String>, String> {
+        let prefix = format!("{file}.d/");
+        let mut drop_ins = Vec::new();
+        for (name, kind) in self.list(directory, &prefix)? {
+            let path = format!("{prefix}{name}");
+            let ignored =
+                if kind == FileType::Directory { Some("a directory among drop-ins") } else { names::ignored(&name) };
+            if let Some(reason) = ignored {
+                self.ignored.insert(path, reason.to_owned());
+                continue;
+            }
+            match self.look(directory, &name, &path, kind) {
+                Ok(Some(found)) => {
+                    self.weigh(&found)?;
+                    drop_ins.push(found);
+                }
+                Ok(None) => {}
+                Err(reason) => return Ok(Err(bad_drop_in(&path, &reason))),
+            }
+        }
+        self.drop_ins += drop_ins.len();
+        Ok(Ok(drop_ins))
+    }
+
+    /// What stands at `name`, which is `path` below the root; `None` when that is gone since it was listed, or
+    /// nothing to be read.
+    fn look(&mut self, parent: &OwnedFd, name: &str, path: &str, kind: FileType) -> Result<Option<Found>, String> {
+        let link = kind == FileType::Symlink;
+        let found = match if link { self.follow(path) } else { stat(parent, name) } {
+            Ok(found) => found,
+            Err(Errno::NOENT) if !link => return Ok(None),
+            Err(error) => return Err(cannot_open(error)),
+        };
+        if link {
+            if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+                self.ignored.insert(path.to_owned(), String::from("a link to a directory"));
+                return Ok(None);
+            }
+            self.links.push((path.to_owned(), stamp(&found)));
+        }
+        let bytes = u64::try_from(found.st_size).unwrap_or(0);
+        Ok(Some(Found { name: name.to_owned(), link, stamp: stamp(&found), bytes }))
+    }
+
+    fn weigh(&mut self, found: &Found) -> Result<(), String> {
+        self.total = self.total.saturating_add(found.bytes);
+        if self.total > MAX_TOTAL {
+            return Err(format!("the files in {} are more than {} MiB", self.path.display(), MAX_TOTAL >> 20));
         }
         Ok(())
     }
@@ -205,22 +344,43 @@ impl<'a> Reading<'a> {
     }
 
     /// `None` when it is gone since it was listed.
-    fn read(&mut self, parent: &OwnedFd, name: &str, file: &str, flags: OFlags) -> Option<Arc<FileState>> {
-        let opened = match tree::open_resolved(parent, name, LOOK | flags, BELOW) {
-            Ok(opened) => opened,
-            Err(Errno::NOENT) => return None,
-            Err(error) => return Some(self.keep_unreadable(file, &cannot_open(error))),
-        };
-        let content = match FileBytes::read(opened, &mut self.judge) {
-            Ok(content) => content,
+    fn read(
+        &mut self,
+        parent: &OwnedFd,
+        found: &Found,
+        file: &str,
+        drop_ins: Option<(&OwnedFd, &[Found])>,
+    ) -> Option<Arc<FileState>> {
+        let content = match self.content(parent, found, file) {
+            Ok(content) => content?,
             Err(reason) => return Some(self.keep_unreadable(file, &reason)),
         };
         let before = self.known.get(file);
-        let held_back = match content.unsettled(self.now) {
+        let mut held_back = match content.unsettled(self.now) {
             // An empty file that was never anything else has nothing to keep.
             Some(_) if content.bytes.is_empty() && before.is_none() => None,
             wait => wait,
         };
+        let mut changes = Vec::new();
+        let mut empty = None;
+        let (directory, drop_ins) = drop_ins.unzip();
+        for (directory, found) in directory.into_iter().cycle().zip(drop_ins.unwrap_or_default()) {
+            let path = format!("{file}.d/{}", found.name);
+            let content = match self.content(directory, found, &path) {
+                Ok(Some(content)) => content,
+                Ok(None) => continue,
+                Err(reason) => return Some(self.keep_unreadable(file, &bad_drop_in(&path, &reason))),
+            };
+            held_back = match (held_back, content.unsettled(self.now)) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
+            if content.bytes.is_empty() {
+                empty = Some(bad_drop_in(&path, "is empty"));
+            }
+            changes.push((found.name.clone(), content));
+        }
+        let stamps = changes.iter().map(|(name, content)| (name.clone(), content.stamp)).collect();
         if let Some(wait) = held_back {
             self.settle = Some(self.settle.map_or(wait, |other| other.min(wait)));
             let state = before.map_or_else(
@@ -228,21 +388,42 @@ impl<'a> Reading<'a> {
                 |known| Arc::clone(&known.state),
             );
             let hash = before.and_then(|known| known.hash);
-            return Some(self.keep(file, Known { stamp: content.stamp, hash, state, settled: false }));
+            let stamp = content.stamp;
+            return Some(self.keep(file, Known { stamp, drop_ins: stamps, hash, state, settled: false }));
         }
         if content.bytes.is_empty() {
             return Some(self.keep_unreadable(file, "is empty"));
         }
-        let hash: [u8; 32] = Sha256::digest(&content.bytes).into();
+        if let Some(reason) = empty {
+            return Some(self.keep_unreadable(file, &reason));
+        }
+        let hash = hash(&content.bytes, &changes);
         let state = match before.filter(|known| known.hash == Some(hash)) {
             Some(known) => Arc::clone(&known.state),
             None => {
                 self.parsed += 1;
                 let shown = self.path.join(file).display().to_string();
-                Arc::new(FileState::Read(Text::read(self.source, file, &shown, &content.bytes)))
+                let changes: Vec<(&str, &[u8])> =
+                    changes.iter().map(|(name, content)| (name.as_str(), content.bytes.as_slice())).collect();
+                Arc::new(FileState::Read(Text::read(self.source, file, &shown, &content.bytes, &changes)))
             }
         };
-        Some(self.keep(file, Known { stamp: content.stamp, hash: Some(hash), state, settled: true }))
+        let stamp = content.stamp;
+        Some(self.keep(file, Known { stamp, drop_ins: stamps, hash: Some(hash), state, settled: true }))
+    }
+
+    /// What stands in a file; `None` when it is gone since it was listed.
+    fn content(&mut self, parent: &OwnedFd, found: &Found, path: &str) -> Result<Option<FileBytes>, String> {
+        let opened = if found.link {
+            tree::open_resolved(self.root, path, LOOK, BELOW)
+        } else {
+            tree::open_resolved(parent, &*found.name, LOOK | OFlags::NOFOLLOW, BELOW)
+        };
+        match opened {
+            Ok(opened) => FileBytes::read(opened, &mut self.judge).map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(cannot_open(error)),
+        }
     }
 
     fn keep(&mut self, file: &str, known: Known) -> Arc<FileState> {
@@ -259,10 +440,27 @@ impl<'a> Reading<'a> {
             Some(known) if *known.state == state => Arc::clone(&known.state),
             Some(_) | None => Arc::new(state),
         };
-        self.keep(file, Known { stamp: Stamp::default(), hash: None, state, settled: false })
+        self.keep(file, Known { stamp: Stamp::default(), drop_ins: Box::default(), hash: None, state, settled: false })
     }
 }
 
 fn stat(parent: &OwnedFd, name: &str) -> Result<Stat, Errno> {
     rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// As the end of a sentence about the file that it changes.
+fn bad_drop_in(path: &str, reason: &str) -> String {
+    format!("cannot be told without its drop-in {path}, which {reason}")
+}
+
+fn hash(bytes: &[u8], changes: &[(String, FileBytes)]) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(bytes);
+    for (name, content) in changes {
+        // Where the one ends and the next begins is a part of it.
+        for part in [name.as_bytes(), &content.bytes] {
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().into()
 }
