@@ -1,5 +1,5 @@
 //! Plimsoll holds a Linux host at the line its owner has drawn: it reads container manifests from a
-//! directory, compares them with what really runs, and creates, resizes, updates or removes
+//! directory or a git repository, compares them with what really runs, and creates, resizes, updates or removes
 //! containers until the two agree. It has its own container runtime.
 //!
 //! This page is the architecture. Each module's own page says what it promises and what it leaves to
@@ -10,6 +10,8 @@
 //! ```text
 //! plim agent    reads sources, plans, executes, serves the API; may be killed at any time
 //!     |         unix seqpacket socket: JSON in a sealed memory file, descriptors beside it
+//!     |-- fetch   for each question to a git server: another user without privileges, for seconds
+//!     |
 //! plim-keeper   one per agent root, single-threaded, no policy: the parent of all containers
 //!     |
 //! containers    the command itself is PID 1; nothing of ours runs beside it
@@ -121,6 +123,12 @@
 //!   for five seconds: an editor that writes in place, or a slow copy, shows no half of its text.
 //! - **Where a source was is remembered beside the database**, by its file system and its inode: an agent that
 //!   starts while a volume is not mounted removes nothing of it.
+//! - **A repository is fetched by a process for each time**, not by one that stays: nothing of a server's is
+//!   left in memory afterwards, a hanging one is killed whole, and a poll costs a few milliseconds
+//!   ([`fetch`]). What it fetched is kept by the agent as plain text ([`source::Revision`]), so that the copy of
+//!   the repository is worth nothing: it can be lost, damaged or thrown away at any time.
+//! - **A revision that is in force is a complete listing**, also while its server is away: what is not in it was
+//!   seen to be gone. A repository of which nothing was fetched yet holds back every removal.
 //! - **A mount that somebody has taken away costs a restart**: what is mounted is a matter of a process's start
 //!   (`plim explain spec.mounts`), and a service that writes where its data is not is as bad as one that hangs.
 //! - **What a process was started from** stands beside it. An agent that has lost its database compares
@@ -135,6 +143,7 @@ pub mod agent;
 pub mod api;
 pub mod cgroup;
 pub mod cli;
+pub mod fetch;
 pub mod host;
 pub mod image;
 pub mod keeper;

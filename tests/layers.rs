@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the purest to the outermost.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "spec", "manifest", "plan", "sys", "cgroup", "sandbox", "keeper", "image", "storage", "source", "store", "host",
-    "agent", "api", "cli", "oci",
+    "fetch", "agent", "api", "cli", "oci",
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -1,5 +1,9 @@
 //! The agent's own configuration: `/etc/plimsoll/agent.yaml`, or `agent.yaml` below `--root`.
 
+mod source;
+
+pub use source::{Git, LoginConfig, Origin, SourceConfig, SshConfig, VerifyConfig};
+
 use super::options::{Options, Pace};
 use crate::host::KeeperBy;
 use crate::manifest::{self, Diagnostic};
@@ -17,6 +21,8 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Directories with manifests.
     pub manifests: Vec<AbsolutePath>,
+    /// Where else manifests come from.
+    pub sources: Vec<SourceConfig>,
     /// How long an object has to be absent before its removal begins.
     pub deletion_grace: Span,
     /// How long what is left of a removed container is kept.
@@ -53,6 +59,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             manifests: Vec::new(),
+            sources: Vec::new(),
             deletion_grace: Span::from_secs(10),
             keep_removed: Span::from_secs(24 * 60 * 60),
             max_delete: MaxDelete::default(),
@@ -111,6 +118,7 @@ impl Config {
     pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
         let differs = [
             ("manifests", self.manifests != other.manifests),
+            ("sources", self.sources != other.sources),
             ("cgroupParent", self.cgroup_parent != other.cgroup_parent),
             ("keeper", self.keeper != other.keeper),
         ];
@@ -122,6 +130,7 @@ impl Config {
         Options {
             root,
             manifests: self.manifests.iter().map(|path| PathBuf::from(path.as_str())).collect(),
+            sources: self.sources.clone(),
             foreground: false,
             retention: self.keep_removed,
             deletion_grace: self.deletion_grace,
@@ -171,5 +180,45 @@ mod tests {
             debug.matches(": ").count() - 2,
             "one line each, but for the two in maxDelete"
         );
+    }
+
+    #[test]
+    fn the_example_of_sources_is_one() {
+        let lines = SHIPPED.lines().filter_map(|line| line.strip_prefix("#   "));
+        let text = format!("sources:\n{}\n", lines.collect::<Vec<_>>().join("\n"));
+
+        let said = manifest::settings::<Config>("agent.yaml", text.as_bytes()).unwrap();
+
+        let [SourceConfig { origin: Origin::Git(git), rights, .. }, local] = &said.sources[..] else {
+            panic!("{said:?}")
+        };
+        assert_eq!((git.path.as_str(), git.interval), ("hosts/web", Span::from_secs(60)));
+        assert!(!rights.privileged);
+        assert_eq!(local.origin, Origin::Directory("/srv/manifests".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_is_refused_with_its_place() {
+        for (text, place, reason) in [
+            ("- name: a", "agent.yaml:2:", "either \"directory\" or \"git\""),
+            (
+                "- {name: a, directory: /srv, git: {url: 'https://a/b'}}",
+                "agent.yaml:2:",
+                "either \"directory\" or \"git\"",
+            ),
+            ("- {name: a, git: {url: 'https://a/b', branch: x, tag: y}}", "agent.yaml:2:", "one can be given"),
+            ("- {name: a, git: {url: 'https://ann:pw@a/b'}}", "agent.yaml:2:", "password in the URL"),
+            ("- {name: a, git: {url: 'http://a/b'}}", "agent.yaml:2:", "use https"),
+            ("- {name: a, git: {url: 'https://a/b', path: ../x}}", "agent.yaml:2:", "directory in the repository"),
+            ("- {name: a, git: {url: 'https://a/b', semver: x}}", "agent.yaml:2:", ""),
+            ("- {name: a, git: {url: 'https://a/b', brnach: x}}", "agent.yaml:2:", "brnach"),
+        ] {
+            let text = format!("sources:\n{text}\n");
+            let said = manifest::settings::<Config>("agent.yaml", text.as_bytes()).unwrap_err();
+            let said = said.iter().map(ToString::to_string).collect::<String>();
+
+            assert!(said.starts_with(place) && said.contains(reason), "{text}{said}");
+            assert!(!said.contains("pw"), "{said}");
+        }
     }
 }

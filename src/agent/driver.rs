@@ -75,8 +75,10 @@ pub(super) struct Driver {
     pub trouble: Option<String>,
     /// Where workers come from.
     pub runtime: tokio::runtime::Handle,
+    /// People who wait for servers first.
+    pub asked: Vec<super::orders::Asked>,
     /// People who wait for a round that reads and looks at everything.
-    pub reconciled: Vec<oneshot::Sender<Result<String, super::CommandError>>>,
+    pub reconciled: Vec<super::orders::Asked>,
     /// Who ordered everything to stop, and waits for it.
     pub stopping: Vec<oneshot::Sender<Result<String, super::CommandError>>>,
     pub last_shown: Instant,
@@ -173,6 +175,8 @@ impl Driver {
     fn take(&mut self, message: Message) -> bool {
         match message {
             Message::SourceChanged(at) => self.sources.touched(at),
+            Message::Fetched(fetched) => self.fetched(*fetched),
+            Message::Revisions { source, reply } => drop(reply.send(self.sources.revisions(&source))),
             Message::WatchLost(reason) => {
                 self.journal.note(now(), EventType::Warning, "agent", "WatchLost", reason);
                 self.sources.lost();
@@ -277,10 +281,7 @@ impl Driver {
         self.facts.rounds += 1;
         self.facts.last_round = Some(now());
         if resync {
-            for reply in self.reconciled.drain(..) {
-                // Whoever asked may have gone away meanwhile.
-                drop(reply.send(Ok("every source and the whole host were looked at".to_owned())));
-            }
+            self.reconciled.drain(..).for_each(super::orders::Asked::answer);
         }
         let plan = crate::plan::plan(self.inputs());
         let noted = self.execute(plan);

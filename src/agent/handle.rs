@@ -4,6 +4,7 @@ use super::config::{Config, ConfigError};
 use super::history::{History, Report};
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
+use super::revisions::Kept;
 use super::{Event, Item, View, Which};
 use crate::host::{ExecError, ExecRequest, ExecSession, Machine};
 use crate::spec::change::{Class, FieldChange};
@@ -66,12 +67,26 @@ pub enum Command {
         objects: Vec<ObjectId>,
         all: bool,
     },
-    /// Takes the directory of a source for what it is now, though it is another one than before.
+    /// Takes the directory of a source for what it is now, though it is another one than before; or the
+    /// rewritten history of a repository.
     AcceptSource {
         name: String,
     },
-    /// Reads the sources and looks at the whole host now; answered when that round is done.
-    Reconcile,
+    /// Reads the sources, one or all of them, and looks at the whole host now; answered when that round is done.
+    Reconcile {
+        #[serde(default)]
+        source: Option<String>,
+    },
+    /// Goes back to an earlier revision of a source, the one before if none is named, and stays there.
+    RollBackSource {
+        name: String,
+        to: Option<String>,
+        reason: Option<String>,
+    },
+    /// Follows the newest revision of a source again.
+    UnpinSource {
+        name: String,
+    },
     /// Stops and removes everything, then ends agent and keeper: `plim up` after Ctrl-C.
     StopAll {
         kill: bool,
@@ -183,6 +198,11 @@ impl Handle {
         let reports = tokio::task::spawn_blocking(move || history.of(&id)).await;
         let reports = reports.map_err(|error| CommandError::Failed(error.to_string()))?;
         reports.map_err(|error| CommandError::Failed(format!("reading the history of {object}: {error}")))
+    }
+
+    /// The accepted revisions of a source, the oldest first.
+    pub async fn revisions(&self, source: &str) -> Result<Vec<Kept>, CommandError> {
+        self.ask(|reply| Message::Revisions { source: source.to_owned(), reply }).await
     }
 
     /// The events still remembered that are younger than `after`, and every later one.

@@ -1,5 +1,7 @@
 //! Everything that can wake the driver.
 
+use super::fetcher::Fetched;
+use super::revisions::Kept;
 use super::{Command, CommandError, Config, EventType, PlanReport, PlanRequest, View, Which};
 use crate::plan::{Action, Failure, Outcome};
 use crate::spec::ObjectId;
@@ -13,6 +15,13 @@ use tokio::sync::oneshot;
 pub(super) enum Message {
     /// Something moved in a watched directory, and when that was heard.
     SourceChanged(Instant),
+    /// A server was asked for its newest revision.
+    Fetched(Box<Fetched>),
+    /// Which revisions of a source were accepted, the oldest first.
+    Revisions {
+        source: String,
+        reply: oneshot::Sender<Result<Vec<Kept>, CommandError>>,
+    },
     /// Events were lost, or a watch was: list everything and look at everything.
     WatchLost(String),
     /// Something happened to an object's processes.

@@ -6,6 +6,8 @@
 
 mod config;
 mod driver;
+mod durable;
+mod fetcher;
 mod handle;
 mod history;
 mod inbox;
@@ -16,15 +18,18 @@ mod overrides;
 mod places;
 mod preview;
 mod queue;
+mod repositories;
+mod revisions;
 mod sources;
 mod status;
 mod view;
 
 pub use crate::host::{ExecRequest, ExecSession, KeeperBy, Usage};
-pub use config::{Config, ConfigError, Keeper, MaxDelete};
+pub use config::{Config, ConfigError, Keeper, MaxDelete, SourceConfig};
 pub use handle::{Command, CommandError, Handle, PlanReport, PlanRequest, PlannedChange};
 pub use history::Report;
 pub use options::{AgentError, Options};
+pub use revisions::{Kept, Pin};
 pub use view::{
     Condition, ContainerStatus, Event, EventType, Generations, Item, List, Metadata, ResourcesView, SourceView,
     StatusSource, Summary, View, Which,
@@ -153,19 +158,23 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         history: history.clone(),
         machine: machine.clone(),
     };
+    let mut sources = sources::Sources::new(places::Places::load(paths.lib.join("sources.json")), sender.clone(), pace);
+    let trust = trust(&options, &manifests);
+    for path in &manifests {
+        sources.add_directory(path, &trust);
+    }
+    for source in options.sources.clone() {
+        let name = source.name.clone();
+        let added = sources.add(source, &trust, &paths.lib);
+        added.map_err(|source| AgentError::Source { name: name.to_string(), source })?;
+    }
     let mut driver = driver::Driver {
         host: machine.clone(),
         machine: machine.clone(),
         store: Box::new(opened.store),
         settings: options.settings(paths.id_base(), ID_RANGES),
         pace,
-        sources: sources::Sources::new(
-            &manifests,
-            &trust(&options, &manifests),
-            places::Places::load(paths.lib.join("sources.json")),
-            sender.clone(),
-            pace,
-        ),
+        sources,
         journal,
         history,
         inbox,
@@ -190,6 +199,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         unsaved: false,
         trouble: None,
         runtime: tokio::runtime::Handle::current(),
+        asked: Vec::new(),
         reconciled: Vec::new(),
         stopping: Vec::new(),
         last_shown: Instant::now(),
@@ -210,6 +220,9 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
 }
 
 fn manifests(options: &Options) -> Vec<PathBuf> {
+    if options.manifests.is_empty() && !options.sources.is_empty() {
+        return Vec::new();
+    }
     if options.manifests.is_empty() {
         let system = Path::new("/etc/plimsoll/manifests").to_path_buf();
         return vec![options.root.as_ref().map_or(system, |root| root.join("manifests"))];

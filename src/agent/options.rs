@@ -1,6 +1,6 @@
 //! How an agent is started, and the numbers it goes by.
 
-use super::config::MaxDelete;
+use super::config::{MaxDelete, SourceConfig};
 use crate::host::KeeperBy;
 use crate::plan::Settings;
 use crate::spec::Span;
@@ -12,8 +12,10 @@ use std::time::Duration;
 pub struct Options {
     /// Puts everything below this directory: see `host::Paths`.
     pub root: Option<PathBuf>,
-    /// The watched directories; the system's one when empty.
+    /// The watched directories; the system's one when there are no other sources either.
     pub manifests: Vec<PathBuf>,
+    /// Where else manifests come from.
+    pub sources: Vec<SourceConfig>,
     /// For a person in the foreground: the directory's owner is
     /// trusted when it is the user who called sudo.
     pub foreground: bool,
@@ -51,6 +53,12 @@ pub enum AgentError {
     Store(#[from] crate::store::StoreError),
     #[error("preparing the host: {0}")]
     Host(String),
+    #[error("the source {name}")]
+    Source {
+        name: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the events of {operation}")]
     Runtime {
         operation: &'static str,

@@ -3,16 +3,38 @@
 use super::EventType;
 use super::config::Config;
 use super::driver::{Driver, now};
+use super::fetcher::Fetched;
 use super::handle::{Command, CommandError};
 use super::options::Pace;
 use crate::plan::{Action, OverrideState, ProcessSeen, Record, Sync, Word};
 use crate::spec::{ObjectId, Timestamp};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// How a warning begins that ends with the next sound configuration.
 const MISCONFIGURED: &str = "the configuration cannot be used, and what was holds";
+
+/// Somebody who waits for servers, and then for a round.
+pub(super) struct Asked {
+    /// How many kicks the answers that are waited for have seen.
+    servers: BTreeMap<String, u64>,
+    problems: Vec<String>,
+    reply: Reply,
+}
+
+impl Asked {
+    /// The round has been.
+    pub(super) fn answer(self) {
+        let answer = match self.problems.is_empty() {
+            true => Ok("every source and the whole host were looked at".to_owned()),
+            false => Err(CommandError::Failed(self.problems.join("\n"))),
+        };
+        // Whoever asked may have gone away meanwhile.
+        drop(self.reply.send(answer));
+    }
+}
 
 type Reply = oneshot::Sender<Result<String, CommandError>>;
 
@@ -37,11 +59,21 @@ impl Driver {
             }
             Command::Approve { objects, all } => self.approve(&objects, all),
             Command::AcceptSource { name } => self.accept_source(&name),
-            Command::Reconcile => {
-                self.sources.touched(Instant::now());
-                self.next_resync = Instant::now();
-                self.reconciled.push(reply);
-                return;
+            Command::Reconcile { source } => match self.sources.kick(source.as_deref()) {
+                Ok(servers) => {
+                    self.asked.push(Asked { servers, problems: Vec::new(), reply });
+                    self.wait_for_a_round();
+                    return;
+                }
+                Err(error) => Err(error),
+            },
+            Command::RollBackSource { name, to, reason } => {
+                let said = self.sources.roll_back(&name, to.as_deref(), by, reason, now());
+                self.note_source(&name, "RolledBack", said)
+            }
+            Command::UnpinSource { name } => {
+                let said = self.sources.unpin(&name);
+                self.note_source(&name, "Unpinned", said)
             }
             Command::StopAll { kill } => {
                 self.stop_all(kill);
@@ -77,12 +109,46 @@ impl Driver {
     }
 
     fn accept_source(&mut self, name: &str) -> Result<String, CommandError> {
-        if !self.sources.accept(name) {
-            return Err(CommandError::NotFound(format!("source {name}")));
+        let said = self.sources.accept(name);
+        self.note_source(name, "Approved", said)
+    }
+
+    fn note_source(
+        &mut self,
+        name: &str,
+        reason: &str,
+        said: Result<String, CommandError>,
+    ) -> Result<String, CommandError> {
+        let text = said?;
+        self.journal.note(now(), EventType::Normal, &format!("Source/{name}"), reason, text.clone());
+        self.dirty_view = true;
+        Ok(format!("source {name}: {text}"))
+    }
+
+    /// A server was asked for its newest revision.
+    pub(super) fn fetched(&mut self, fetched: Fetched) {
+        let (name, kicks) = (fetched.source.clone(), fetched.kicks);
+        let (news, problem) = self.sources.fetched(fetched);
+        if let Some((kind, reason, text)) = news {
+            self.journal.note(now(), kind, &format!("Source/{name}"), reason, text);
         }
-        let text = "its directory is taken for what it is now".to_owned();
-        self.journal.note(now(), EventType::Normal, &format!("source {name}"), "Approved", text);
-        Ok(format!("source {name} is taken for what it is now"))
+        for asked in &mut self.asked {
+            if asked.servers.get(&name).is_some_and(|needed| kicks >= *needed) {
+                asked.servers.remove(&name);
+                asked.problems.extend(problem.as_ref().map(|problem| format!("source {name}: {problem}")));
+            }
+        }
+        self.wait_for_a_round();
+        self.dirty_view = true;
+    }
+
+    /// Whoever waits for servers that have all answered waits for the next whole round.
+    fn wait_for_a_round(&mut self) {
+        for asked in self.asked.extract_if(.., |asked| asked.servers.is_empty()) {
+            self.sources.touched(Instant::now());
+            self.next_resync = Instant::now();
+            self.reconciled.push(asked);
+        }
     }
 
     /// Goes by what the configuration says now.

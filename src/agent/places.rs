@@ -30,12 +30,7 @@ impl Places {
         if places == self.saved {
             return Ok(());
         }
-        let new = self.file.with_extension("new");
-        let text = serde_json::to_vec(&places)?;
-        let file = fs::File::create(&new)?;
-        io::Write::write_all(&mut &file, &text)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.file)?;
+        super::durable::write(&self.file, &serde_json::to_vec(&places)?)?;
         self.saved = places;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What the agent shows of itself: the stable, versioned shapes of `-o json` and of the API.
 
+use super::revisions::{Kept, Pin};
 use crate::host::Usage;
 use crate::plan::{Exit, Override};
 use crate::spec::{Container, ObjectId, Resources, Timestamp};
@@ -141,7 +142,7 @@ pub enum EventType {
     Warning,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceView {
     pub name: String,
@@ -152,6 +153,24 @@ pub struct SourceView {
     pub message: String,
     pub objects: usize,
     pub last_read: Option<Timestamp>,
+    /// Of a git source: the revision in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Kept>,
+    /// The newest one, where another one is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Kept>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pin>,
+    /// Nothing newer is read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
+    /// When the server last answered, was last asked, and is asked next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<Timestamp>,
     /// Names that were passed over, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ignored: BTreeMap<String, String>,

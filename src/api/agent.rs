@@ -1,7 +1,7 @@
 //! What the interface needs of the agent.
 
 use crate::agent::{
-    Command, CommandError, Event, ExecRequest, ExecSession, Handle, PlanReport, PlanRequest, Report, View, Which,
+    Command, CommandError, Event, ExecRequest, ExecSession, Handle, Kept, PlanReport, PlanRequest, Report, View, Which,
 };
 use crate::spec::ObjectId;
 use std::future::Future;
@@ -24,6 +24,8 @@ pub trait Agent: Clone + Send + Sync + 'static {
     fn why(&self, object: &ObjectId) -> impl Future<Output = Result<String, CommandError>> + Send;
     /// What was changed about an object, oldest first.
     fn history(&self, object: &ObjectId) -> impl Future<Output = Result<Vec<Report>, CommandError>> + Send;
+    /// The accepted revisions of a source, the oldest first.
+    fn revisions(&self, source: &str) -> impl Future<Output = Result<Vec<Kept>, CommandError>> + Send;
     /// The remembered events after `after`, and every later one.
     fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>);
     /// The log files of the present or the previous run, oldest first.
@@ -55,6 +57,10 @@ impl Agent for Handle {
 
     async fn why(&self, object: &ObjectId) -> Result<String, CommandError> {
         Self::why(self, object).await
+    }
+
+    async fn revisions(&self, source: &str) -> Result<Vec<Kept>, CommandError> {
+        Self::revisions(self, source).await
     }
 
     async fn history(&self, object: &ObjectId) -> Result<Vec<Report>, CommandError> {

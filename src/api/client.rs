@@ -4,7 +4,7 @@ use super::error::ErrorBody;
 use super::frame::PROTOCOL;
 use super::routes::Said;
 use super::socket;
-use crate::agent::{Command, Event, ExecRequest, Item, List, PlanReport, PlanRequest, Report, Summary};
+use crate::agent::{Command, Event, ExecRequest, Item, Kept, List, PlanReport, PlanRequest, Report, Summary};
 use crate::spec::{ObjectId, Timestamp};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -112,6 +112,12 @@ impl Client {
     /// What was changed about an object, oldest first.
     pub async fn history(&self, id: &ObjectId) -> Result<Vec<Report>, ClientError> {
         self.get(&path(id, "/history")).await
+    }
+
+    /// The accepted revisions of a source, the oldest first.
+    pub async fn revisions(&self, source: &str) -> Result<Vec<Kept>, ClientError> {
+        let escaped = Query::escaped(source);
+        self.get(&format!("/1.0/sources/{escaped}/revisions")).await
     }
 
     pub async fn why(&self, id: &ObjectId) -> Result<String, ClientError> {
@@ -261,15 +267,20 @@ impl Query {
 
     fn add(&mut self, name: &str, value: &str) -> &mut Self {
         let separator = if self.0.contains('?') { '&' } else { '?' };
-        let _infallible = write!(self.0, "{separator}{name}=");
+        let _infallible = write!(self.0, "{separator}{name}={}", Self::escaped(value));
+        self
+    }
+
+    fn escaped(value: &str) -> String {
+        let mut text = String::new();
         for byte in value.bytes() {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                self.0.push(char::from(byte));
+                text.push(char::from(byte));
             } else {
-                let _infallible = write!(self.0, "%{byte:02X}");
+                let _infallible = write!(text, "%{byte:02X}");
             }
         }
-        self
+        text
     }
 }
 

@@ -5,7 +5,9 @@ use super::error::ErrorBody;
 use super::peer::Peer;
 use super::selector::Selector;
 use super::{FEATURES, exec, logs, stream, watch as watching};
-use crate::agent::{Command, ExecRequest, Item, List, PlanReport, PlanRequest, Report, Summary, View, Which};
+use crate::agent::{
+    Command, ExecRequest, Item, Kept, List, PlanReport, PlanRequest, Report, SourceView, Summary, View, Which,
+};
 use crate::spec::{API_VERSION, Kind, ObjectId};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Path, Query, Request, State as Shared};
@@ -44,6 +46,8 @@ pub(super) fn router<A: Agent>(state: State<A>) -> Router {
         .route("/1.0/containers/{namespace}/{name}/history", get(history::<A>))
         .route("/1.0/containers/{namespace}/{name}/logs", get(log_lines::<A>))
         .route("/1.0/containers/{namespace}/{name}/exec", post(start_exec::<A>))
+        .route("/1.0/sources", get(sources::<A>))
+        .route("/1.0/sources/{name}/revisions", get(revisions::<A>))
         .route("/1.0/events", get(events::<A>))
         .route("/1.0/commands", post(command::<A>))
         .route("/1.0/plan", post(plan::<A>))
@@ -157,6 +161,14 @@ async fn history<A: Agent>(
     Path(path): Path<(String, String)>,
 ) -> Answer<Json<Vec<Report>>> {
     Ok(Json(state.agent.history(&object(path)?).await?))
+}
+
+async fn sources<A: Agent>(Shared(state): Shared<State<A>>) -> Json<List<SourceView>> {
+    Json(list(state.agent.view(Which::None, false).await.summary.sources.clone()))
+}
+
+async fn revisions<A: Agent>(Shared(state): Shared<State<A>>, Path(name): Path<String>) -> Answer<Json<Vec<Kept>>> {
+    Ok(Json(state.agent.revisions(&name).await?))
 }
 
 /// An answer in words.

@@ -44,7 +44,7 @@ impl Agent for Fake {
         self.orders.lock().unwrap().push((command.clone(), by));
         drop(self.orders_wait.read().await);
         match command {
-            Command::Reconcile => Ok("looked".to_owned()),
+            Command::Reconcile { source: _ } => Ok("looked".to_owned()),
             _ => Err(CommandError::Refused("not today".to_owned())),
         }
     }
@@ -59,6 +59,10 @@ impl Agent for Fake {
 
     async fn history(&self, object: &ObjectId) -> Result<Vec<crate::agent::Report>, CommandError> {
         Err(CommandError::NotFound(object.to_string()))
+    }
+
+    async fn revisions(&self, source: &str) -> Result<Vec<crate::agent::Kept>, CommandError> {
+        Err(CommandError::NotFound(format!("source {source}")))
     }
 
     fn events(&self, after: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
@@ -213,10 +217,12 @@ async fn what_goes_wrong_has_one_shape() {
 async fn an_order_carries_the_callers_user_id() {
     let served = served();
 
-    assert_eq!(served.client.command(&Command::Reconcile).await.unwrap(), "looked");
+    assert_eq!(served.client.command(&Command::Reconcile { source: None }).await.unwrap(), "looked");
 
     let orders = served.agent.orders.lock().unwrap();
-    assert!(matches!(orders.as_slice(), [(Command::Reconcile, by)] if *by == nix::unistd::getuid().as_raw()));
+    assert!(
+        matches!(orders.as_slice(), [(Command::Reconcile { source: None }, by)] if *by == nix::unistd::getuid().as_raw())
+    );
 }
 
 #[tokio::test]
@@ -239,7 +245,7 @@ async fn an_agent_that_takes_a_request_and_never_answers_is_not_waited_for() {
     client.patience = Duration::from_millis(50);
 
     let asked = client.status().await.unwrap_err();
-    let ordered = client.command(&Command::Reconcile).await.unwrap_err();
+    let ordered = client.command(&Command::Reconcile { source: None }).await.unwrap_err();
 
     assert!(matches!(asked, ClientError::Silent { .. }), "{asked:?}");
     assert!(matches!(ordered, ClientError::Silent { .. }), "{ordered:?}");
@@ -252,7 +258,7 @@ async fn an_answer_may_take_its_time_while_the_agent_answers_others() {
     let orders_wait = served.agent.orders_wait.clone();
     let waiting = orders_wait.write().await;
     let client = served.client.clone();
-    let order = tokio::spawn(async move { client.command(&Command::Reconcile).await });
+    let order = tokio::spawn(async move { client.command(&Command::Reconcile { source: None }).await });
 
     served.agent.looks.subscribe().wait_for(|looks| *looks >= 3).await.unwrap();
     drop(waiting);

@@ -7,5 +7,9 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "oci") {
         return plimsoll::oci::main(std::env::args_os().skip(2), Some(plimsoll::oci::from_manifest));
     }
+    // The agent calls this: the one process of it that talks to servers.
+    if std::env::args_os().nth(1).is_some_and(|word| word == plimsoll::fetch::VERB) {
+        return plimsoll::fetch::run();
+    }
     plimsoll::cli::run()
 }

@@ -71,7 +71,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
                 config = reload(&handle, config, read().map(|new| args.above_too(new)));
                 let handle = handle.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = handle.command(Command::Reconcile, 0).await {
+                    if let Err(error) = handle.command(Command::Reconcile { source: None }, 0).await {
                         tracing::warn!(error = %error, "reading everything again failed");
                     }
                 });

@@ -4,10 +4,11 @@ use super::Args;
 use clap::{Command, CommandFactory as _};
 use std::fmt::Write as _;
 
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("Run", &["up", "agent"]),
     ("Look", &["status", "get", "describe", "logs", "events", "why", "history"]),
     ("Change", &["validate", "plan", "approve", "reconcile", "stop", "start", "restart", "suspend", "resume", "set"]),
+    ("Sources", &["source"]),
     ("Inside", &["exec"]),
     ("Host", &["explain", "check", "schema", "completion", "man", "version"]),
 ];

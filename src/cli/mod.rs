@@ -28,6 +28,7 @@ mod schema;
 mod screen;
 mod service;
 mod set;
+mod source;
 mod status;
 mod suspend;
 mod terminal;
@@ -76,6 +77,7 @@ enum Verb {
     Plan(plan::Args),
     Approve(orders::ApproveArgs),
     Reconcile(orders::ReconcileArgs),
+    Source(source::Args),
     Stop(orders::StopArgs),
     Start(orders::StartArgs),
     Restart(orders::RestartArgs),
@@ -147,6 +149,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
             Verb::Plan(args) => plan::run(args, context).await,
             Verb::Approve(args) => orders::approve(args, context).await,
             Verb::Reconcile(args) => orders::reconcile(args, context).await,
+            Verb::Source(args) => source::run(args, context).await,
             Verb::Stop(args) => orders::stop(args, context).await,
             Verb::Suspend(args) => suspend::suspend(args, context).await,
             Verb::Resume(args) => suspend::resume(args, context).await,

@@ -80,8 +80,8 @@ pub struct ApproveArgs {
     /// Everything that is held
     #[arg(long, conflicts_with = "objects")]
     all: bool,
-    /// A source whose directory is on another mount or file system than before, as `plim status` names it:
-    /// it is right as it is now
+    /// A source whose directory is on another mount or file system than before, or whose history was rewritten,
+    /// as `plim source list` names it: it is right as it is now
     #[arg(long, conflicts_with_all = ["objects", "all"], value_name = "NAME")]
     source: Option<String>,
     /// The namespace, `default` when not given
@@ -89,12 +89,16 @@ pub struct ApproveArgs {
     namespace: Option<String>,
 }
 
-/// Read all manifests and look at the whole host now
+/// Read all manifests, ask the servers of all repositories, and look at the whole host now
 ///
 /// The agent does so by itself whenever something changes; this waits until it has been done.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  plim reconcile")]
-pub struct ReconcileArgs {}
+#[command(after_help = "Example:\n  plim reconcile\n  plim reconcile --source fleet")]
+pub struct ReconcileArgs {
+    /// Ask the server of this source alone, as `plim source list` names it
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+}
 
 pub(super) fn span(text: &str) -> Result<Span, String> {
     Span::try_from(text.to_owned()).map_err(|error| error.to_string())
@@ -198,8 +202,8 @@ pub async fn approve(args: ApproveArgs, context: &Context) -> Result<Exit, CliEr
     Ok(Exit::Ok)
 }
 
-pub async fn reconcile(ReconcileArgs {}: ReconcileArgs, context: &Context) -> Result<Exit, CliError> {
-    let answer = context.client().command(&Command::Reconcile).await?;
+pub async fn reconcile(args: ReconcileArgs, context: &Context) -> Result<Exit, CliError> {
+    let answer = context.client().command(&Command::Reconcile { source: args.source }).await?;
     context.screen.put(&format!("{answer}\n"))?;
     Ok(Exit::Ok)
 }

@@ -67,6 +67,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let options = Options {
         root: context.root.clone(),
         manifests: dirs,
+        sources: Vec::new(),
         foreground: true,
         retention: args.keep_removed,
         // Whoever looks on need not wait long.

@@ -73,6 +73,11 @@ enum Waits {
     Not,
 }
 
+/// Whether we are there until the container's end.
+fn stays(wish: &Create, waits: Waits) -> bool {
+    waits == Waits::Not && !wish.detach
+}
+
 /// A container on its way.
 struct Container {
     home: Home,
@@ -113,7 +118,16 @@ impl Scripted {
         let mut config = Config::read(&file)?;
         build::check(&config)?;
         resources::check(&config.linux.resources, Moment::Create)?;
-        service::pass_on(&mut config, listening);
+        let way = if stays(wish, waits) {
+            let notices = Home::of(&global.root, &wish.id).notices();
+            let absolute = std::path::absolute(&notices);
+            service::Way::Ours(
+                absolute.map_err(|source| OciError::Io { what: format!("finding {}", notices.display()), source })?,
+            )
+        } else {
+            service::Way::TheManagers
+        };
+        service::pass_on(&mut config, listening, &way);
         if let (Some(process), Some(place)) = (&mut config.process, &config.root) {
             passwd::give_home(process, &bundle.join(&place.path));
         }
@@ -191,7 +205,7 @@ impl Container {
         };
         record.put_place(&planned.place);
         let terminal = config.process.as_ref().is_some_and(|process| process.terminal);
-        let stay = if waits == Waits::ForStart || wish.detach { Stay::Detached } else { Stay::Foreground };
+        let stay = if stays(wish, waits) { Stay::Foreground } else { Stay::Detached };
         let console = Console::open(terminal, wish.console_socket.as_deref(), stay)?;
         let home = Home::make(root, &wish.id)?;
         let container = Self { home, planned, record, config, script, origins, filter, waits, console, common };
@@ -213,6 +227,9 @@ impl Container {
         }
         if let Some(rdt) = &linux.intel_rdt {
             self.record.rdt = Some(Group::make(&rdt::root(&mounts()?)?, rdt, &self.record.id)?);
+        }
+        if stays(wish, self.waits) {
+            watch.notify(service::Notices::open(&self.home)?);
         }
         let listener = match self.waits {
             Waits::ForStart => Some(self.listen()?),

@@ -3,6 +3,7 @@
 
 use super::OciError;
 use super::args::Events;
+use super::rdt::Group;
 use super::show::print;
 use super::state::{Home, Init, Status};
 use crate::cgroup::{Counter, IoEntry, Pressure, Statistics, Waiting};
@@ -27,7 +28,7 @@ pub(super) fn events(root: &Path, wish: &Events) -> Result<(), OciError> {
     };
     let place = record.place();
     let stats = || -> Result<(), OciError> {
-        let data = describe(&place.statistics()?, record.init.as_ref());
+        let data = describe(&place.statistics()?, record.init.as_ref(), record.rdt.as_ref());
         // In this order: callers look at the beginning of the line.
         print(&format!("{{\"type\":\"stats\",\"id\":{},\"data\":{data}}}\n", json!(wish.id)))
     };
@@ -69,7 +70,7 @@ pub(super) fn events(root: &Path, wish: &Events) -> Result<(), OciError> {
     }
 }
 
-fn describe(statistics: &Statistics, init: Option<&Init>) -> Value {
+fn describe(statistics: &Statistics, init: Option<&Init>, rdt: Option<&Group>) -> Value {
     let Statistics { cpu, cpuset, memory, pids, pids_limit, io, huge_pages } = statistics;
     let huge_pages: Map<String, Value> = huge_pages
         .iter()
@@ -109,7 +110,7 @@ fn describe(statistics: &Statistics, init: Option<&Init>) -> Value {
             "ioServicedRecursive": entries(&io.operations),
         })),
         "hugetlb": huge_pages,
-        "intel_rdt": {},
+        "intel_rdt": rdt.map_or_else(|| json!({}), Group::statistics),
         "network_interfaces": init.map_or_else(Vec::new, interfaces),
     })
 }
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_shape_is_the_one_that_is_known() {
-        let value = describe(&Statistics::default(), None);
+        let value = describe(&Statistics::default(), None, None);
 
         let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["blkio", "cpu", "cpuset", "hugetlb", "intel_rdt", "memory", "network_interfaces", "pids"]);

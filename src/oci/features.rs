@@ -230,7 +230,9 @@ fn knows(path: &[&str], value: Value) -> bool {
 }
 
 fn takes_seccomp(part: Value) -> bool {
-    let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+    // Some words are for who has a rule that asks somebody.
+    let asks = json!([{"names": ["sync"], "action": "SCMP_ACT_NOTIFY"}]);
+    let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/listener", "syscalls": asks});
     merge(&mut profile, part);
     takes(json!({"linux": {"seccomp": profile}}))
 }
@@ -297,6 +299,13 @@ mod tests {
         }
         for option in MOUNT_OPTIONS {
             assert!(has("/mountOptions", option), "{option}: {features:#}");
+        }
+        for (pointer, words) in
+            [("actions", &ACTIONS[..]), ("knownFlags", &SECCOMP_FLAGS), ("supportedFlags", &SECCOMP_FLAGS)]
+        {
+            for word in words {
+                assert!(has(&format!("/linux/seccomp/{pointer}"), word), "{word}: {features:#}");
+            }
         }
         assert!(
             has("/linux/seccomp/operators", "SCMP_CMP_MASKED_EQ") && has("/linux/seccomp/archs", "SCMP_ARCH_X86_64")

@@ -5,6 +5,7 @@ use super::OciError;
 use super::config::Invalid;
 use super::log;
 use super::relay::{self, Relay};
+use super::service::Notices;
 use crate::sandbox::{Io, Launched, Stdio};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -91,6 +92,7 @@ pub(super) struct Watch {
     /// Of those that are to end us.
     ending: SignalFd,
     terminal: Terminal,
+    notices: Option<Notices>,
 }
 
 enum Terminal {
@@ -117,7 +119,12 @@ impl Watch {
         let all = SigSet::all();
         all.thread_block().map_err(|errno| io("blocking signals", Errno::from_raw_os_error(errno as i32)))?;
         let ending = signals(&ENDING.into_iter().collect())?;
-        Ok(Self { all, ending, terminal: Terminal::None })
+        Ok(Self { all, ending, terminal: Terminal::None, notices: None })
+    }
+
+    /// What the container notifies us of is passed on from now on.
+    pub(super) fn notify(&mut self, notices: Option<Notices>) {
+        self.notices = notices;
     }
 
     /// Once the child has its own end of what the terminal comes over.
@@ -162,11 +169,19 @@ impl Watch {
             Terminal::Awaited(socket) => fds.push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)),
             Terminal::Joined(relay) => fds.extend(relay.wait()),
         }
+        // The last one, so that what was sent before the process ended is seen together with its end.
+        let notices = self.notices.as_ref().map(|notices| {
+            fds.push(PollFd::from_borrowed_fd(notices.as_fd(), PollFlags::IN));
+            (notices, fds.len() - 1)
+        });
         match rustix::event::poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(io("waiting for the process", errno)),
         }
         let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        if let Some((notices, _)) = notices.filter(|(_, index)| is_ready(*index)) {
+            notices.carry();
+        }
         let (ready, signalled, terminal, input) = (is_ready(0), is_ready(1), is_ready(2), is_ready(3));
         drop(fds);
         self.serve(terminal, input);

@@ -6,14 +6,18 @@ use super::config::{self, Invalid, Resources};
 use super::create::told;
 use super::driver;
 use super::hooks;
+use super::list;
+use super::log;
 use super::resources::{self, Moment};
 use super::state::{self, Home, Init, Record, Status};
 use crate::cgroup::place::{self, Freeze, Place};
 use crate::cgroup::table::Controller;
 use crate::sandbox::{self, StartError};
+use crate::sys::Pattern;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -143,6 +147,24 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
         hooks::after_end(&record, None);
     }
     Ok(())
+}
+
+/// `delete --regex`: one that can't be deleted keeps none of the others.
+pub(super) fn delete_matching(root: &Path, expression: &str, force: bool) -> Result<(), OciError> {
+    let unusable = |what: String| OciError::Start(format!("delete: --regex: {expression:?}: {what}"));
+    let text = CString::new(expression).map_err(|error| unusable(error.to_string()))?;
+    let pattern = Pattern::new(&text).map_err(unusable)?;
+    let mut first = None;
+    for id in list::ids(root)? {
+        let is_meant = CString::new(id.as_str()).is_ok_and(|name| pattern.matches(&name));
+        let deleted = if is_meant { delete(root, &id, force) } else { Ok(()) };
+        match (deleted, &first) {
+            (Ok(()) | Err(OciError::NoContainer(_)), _) => {}
+            (Err(error), None) => first = Some(error),
+            (Err(error), Some(_)) => log::say(&format!("{id}: {error}")),
+        }
+    }
+    first.map_or(Ok(()), Err)
 }
 
 pub(super) fn pause(root: &Path, id: &str) -> Result<(), OciError> {

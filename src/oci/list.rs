@@ -66,7 +66,8 @@ pub(super) fn state(root: &Path, id: &str) -> Result<(), OciError> {
     print(&format!("{}\n", serde_json::to_string_pretty(&describe(&home, &record)).map_err(unwritten)?))
 }
 
-pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError> {
+/// Those of all containers, in order.
+pub(super) fn ids(root: &Path) -> Result<Vec<String>, OciError> {
     let mut ids: Vec<String> = match std::fs::read_dir(root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(OciError::Io { what: format!("reading {}", root.display()), source }),
@@ -74,6 +75,11 @@ pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError>
     };
     ids.retain(|id| !id.starts_with('.'));
     ids.sort();
+    Ok(ids)
+}
+
+pub(super) fn list(root: &Path, quiet: bool, json: bool) -> Result<(), OciError> {
+    let ids = ids(root)?;
     if quiet && !json {
         return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
     }

@@ -47,8 +47,8 @@ mod state;
 
 use crate::sandbox::guard::{self, Guard};
 use crate::sandbox::program::{self, Hidden};
-use args::Command;
 pub use args::FromManifest;
+use args::{Chosen, Command};
 pub use manifest::from_manifest;
 use std::process::ExitCode;
 
@@ -181,7 +181,12 @@ fn run(
         Command::Run(wish) => create::run(global, &wish, hidden),
         Command::Start { id } => lifecycle::start(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Kill { id, signal, all } => lifecycle::kill(root, &id, signal, all).map(|()| ExitCode::SUCCESS),
-        Command::Delete { id, force } => lifecycle::delete(root, &id, force).map(|()| ExitCode::SUCCESS),
+        Command::Delete { of: Chosen::Id(id), force } => {
+            lifecycle::delete(root, &id, force).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Delete { of: Chosen::Matching(expression), force } => {
+            lifecycle::delete_matching(root, &expression, force).map(|()| ExitCode::SUCCESS)
+        }
         Command::Pause { id } => lifecycle::pause(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Resume { id } => lifecycle::resume(root, &id).map(|()| ExitCode::SUCCESS),
         Command::Update(wish) => lifecycle::update(root, &wish).map(|()| ExitCode::SUCCESS),

@@ -3,6 +3,7 @@
 
 use super::config::{IntelRdt, Invalid};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -131,6 +132,51 @@ impl Group {
         put(&file, &std::process::id().to_string()).map_err(failed("entering", &file))
     }
 
+    /// What the group has and uses, under the names that runc has for it. What the host does not know is
+    /// left out.
+    pub(super) fn statistics(&self) -> Value {
+        let text = |path: PathBuf| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+        let number = |path: PathBuf| text(path).and_then(|text| text.parse::<u64>().ok());
+        let line = |of: &Path, resource: &str| {
+            let text = text(of.join("schemata"))?;
+            text.lines().map(str::trim).find(|line| line.starts_with(resource)).map(str::to_owned)
+        };
+        let info = |resource: &str, strings: &[&str], numbers: &[&str]| {
+            let directory = self.root.join("info").join(resource);
+            let strings =
+                strings.iter().filter_map(|name| Some(((*name).to_owned(), text(directory.join(name))?.into())));
+            let numbers =
+                numbers.iter().filter_map(|name| Some(((*name).to_owned(), number(directory.join(name))?.into())));
+            let members: Map<String, Value> = strings.chain(numbers).collect();
+            (!members.is_empty()).then_some(Value::Object(members))
+        };
+        let counted = self.monitor.as_ref().unwrap_or(&self.path).join("mon_data");
+        let mut domains: Vec<PathBuf> =
+            std::fs::read_dir(counted).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        domains.sort();
+        let counters = |names: &[&str]| {
+            let of = |domain: &PathBuf| {
+                let numbers =
+                    names.iter().filter_map(|name| Some(((*name).to_owned(), number(domain.join(name))?.into())));
+                let members: Map<String, Value> = numbers.collect();
+                (!members.is_empty()).then_some(Value::Object(members))
+            };
+            let found: Vec<Value> = domains.iter().filter_map(of).collect();
+            (!found.is_empty()).then_some(Value::Array(found))
+        };
+        let members = [
+            ("l3_cache_info", info("L3", &["cbm_mask"], &["min_cbm_bits", "num_closids"])),
+            ("l3_cache_schema_root", line(&self.root, "L3:").map(Value::from)),
+            ("l3_cache_schema", line(&self.path, "L3:").map(Value::from)),
+            ("mem_bw_info", info("MB", &[], &["bandwidth_gran", "delay_linear", "min_bandwidth", "num_closids"])),
+            ("mem_bw_schema_root", line(&self.root, "MB:").map(Value::from)),
+            ("mem_bw_schema", line(&self.path, "MB:").map(Value::from)),
+            ("mbm_stats", counters(&["mbm_total_bytes", "mbm_local_bytes"])),
+            ("cmt_stats", counters(&["llc_occupancy"])),
+        ];
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+    }
+
     pub(super) fn remove(&self) -> Result<(), RdtError> {
         for path in self.made.iter().rev() {
             match std::fs::remove_dir(path) {
@@ -226,6 +272,33 @@ mod tests {
         assert!(host.path().join("gold/mon_groups/web").exists());
         group.remove().unwrap();
         assert!(!host.path().join("gold/mon_groups/web").exists());
+    }
+
+    #[test]
+    fn figures_are_those_of_the_containers_own_group() {
+        let host = host();
+        let wish = IntelRdt { enable_monitoring: true, ..rdt("gold", "") };
+        let group = Group::make(host.path(), &wish, "web").unwrap();
+        let domain = host.path().join("gold/mon_groups/web/mon_data/mon_L3_00");
+        let info = host.path().join("info/L3");
+        for (directory, file, text) in [
+            (&domain, "llc_occupancy", "4096\n"),
+            (&domain, "mbm_total_bytes", "7\n"),
+            (&domain, "mbm_local_bytes", "Unavailable\n"),
+            (&info, "cbm_mask", "ff\n"),
+            (&info, "num_closids", "16\n"),
+        ] {
+            std::fs::create_dir_all(directory).unwrap();
+            std::fs::write(directory.join(file), text).unwrap();
+        }
+
+        let expected = serde_json::json!({
+            "l3_cache_info": {"cbm_mask": "ff", "num_closids": 16},
+            "l3_cache_schema_root": "L3:0=ff;1=f0", "l3_cache_schema": "L3:0=ff;1=f0",
+            "mem_bw_schema_root": "MB:0=70", "mem_bw_schema": "MB:0=70",
+            "mbm_stats": [{"mbm_total_bytes": 7}], "cmt_stats": [{"llc_occupancy": 4096}],
+        });
+        assert_eq!(group.statistics(), expected);
     }
 
     #[test]

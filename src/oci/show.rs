@@ -60,5 +60,6 @@ fn of_these(table: &str, pids: &[u32]) -> Option<String> {
 /// The lines are in the order, and have the names, that other tools know.
 pub(super) fn version(name: &str) -> Result<(), OciError> {
     let version = env!("CARGO_PKG_VERSION");
-    print(&format!("{name} version {version}\ncommit: {version}\nspec: 1.3.0\n"))
+    let parts = "+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF";
+    print(&format!("{name} version {version}\ncommit: {version}\nspec: 1.3.0\n{parts}\n"))
 }

@@ -22,6 +22,7 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -206,6 +207,20 @@ impl Home {
 
     pub(super) fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
+    }
+
+    /// The socket that the container notifies us by.
+    pub(super) fn notices(&self) -> PathBuf {
+        self.path.join("notify")
+    }
+
+    /// Makes a socket in the directory, whatever the length of its path.
+    pub(super) fn bind(&self, path: &Path) -> std::io::Result<UnixDatagram> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let name = path.file_name().unwrap_or_default();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+        UnixDatagram::bind(Path::new(&format!("/proc/self/fd/{number}")).join(name))
     }
 
     /// A name of the socket that is short enough for the kernel, whatever `--root` is.

@@ -9,6 +9,7 @@ mod bytes;
 mod reading;
 
 use super::place::{Lasting, Place};
+use super::rights::Rights;
 use super::snapshot::{FileState, Files, Snapshot};
 use super::trust::{Judge, Trust};
 use super::way::Way;
@@ -35,6 +36,7 @@ pub struct Directory {
     name: String,
     path: PathBuf,
     trust: Trust,
+    rights: Rights,
     /// Where the first complete listing was: another mount later is another directory.
     place: Option<Place>,
     /// Where it was when an agent before this one listed it.
@@ -60,7 +62,14 @@ impl Directory {
     /// Nothing is read yet. A relative path is taken from the current directory.
     pub fn new(name: &str, path: &Path, trust: Trust) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { name: name.to_owned(), path, trust, place: None, before: None, known: HashMap::new(), files: None }
+        let name = name.to_owned();
+        let rights = Rights::default();
+        Self { name, path, trust, rights, place: None, before: None, known: HashMap::new(), files: None }
+    }
+
+    /// Its objects may have no more than this.
+    pub fn with_rights(self, rights: Rights) -> Self {
+        Self { rights, ..self }
     }
 
     pub fn name(&self) -> &str {
@@ -114,7 +123,7 @@ impl Directory {
         let mut judge = Judge::new(&self.trust);
         judge.check_way(&Way::to(&self.path))?;
 
-        let mut reading = Reading::new(&self.name, &self.path, &root, &self.known, judge);
+        let mut reading = Reading::new((&self.name, &self.path), &self.rights, &root, &self.known, judge);
         let mut listed = reading.walk(&root, "", 0);
         *parsed += reading.parsed;
         if !reading.links_stand() || !is_still(&self.path, place) {

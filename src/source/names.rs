@@ -1,7 +1,7 @@
 //! Which names in a source's directory are manifests.
 
 /// Why a file or link with this name is not read; `None` for one that is.
-pub(super) fn ignored(name: &str) -> Option<&'static str> {
+pub fn ignored(name: &str) -> Option<&'static str> {
     if name.starts_with('.') {
         return Some("its name begins with a dot");
     }
@@ -23,13 +23,26 @@ pub(super) fn ignored(name: &str) -> Option<&'static str> {
 }
 
 /// Why a directory with this name is not entered.
-pub(super) fn ignored_directory(name: &str) -> Option<&'static str> {
+pub fn ignored_directory(name: &str) -> Option<&'static str> {
     name.starts_with('.').then_some("its name begins with a dot")
 }
 
 /// The file beside a directory of this name whose drop-ins are in there.
 pub(super) fn changed_by(directory: &str) -> Option<&str> {
     directory.strip_suffix(".d").filter(|file| ignored(file).is_none())
+}
+
+/// The file that the one at `path` may be a drop-in of, and its name among them.
+pub(super) fn as_drop_in(path: &str) -> Option<(&str, &str)> {
+    let mut start = 0;
+    for part in path.split_inclusive('/') {
+        let end = start + part.len();
+        if let Some(file) = part.strip_suffix('/').and_then(changed_by) {
+            return Some((&path[..start + file.len()], &path[end..]));
+        }
+        start = end;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -78,6 +91,11 @@ mod tests {
         }
         for directory in ["conf.d", "web.d", "web.yaml", ".web.yaml.d", ".yaml.d", "web.yaml.dd"] {
             assert_eq!(changed_by(directory), None, "{directory}");
+        }
+        assert_eq!(as_drop_in("team/web.yaml.d/10.yaml"), Some(("team/web.yaml", "10.yaml")));
+        assert_eq!(as_drop_in("web.yaml.d/more/10.yaml"), Some(("web.yaml", "more/10.yaml")));
+        for path in ["web.yaml", "team/web.yaml", "conf.d/web.yaml"] {
+            assert_eq!(as_drop_in(path), None, "{path}");
         }
     }
 }

@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) const MAX_FILES: usize = 16_384;
+/// Of a source, directories likewise.
+pub const MAX_FILES: usize = 16_384;
 pub(super) const MAX_DOCUMENTS: usize = 16_384;
 /// Of all files together, in bytes.
-pub(super) const MAX_TOTAL: u64 = 64 << 20;
+pub const MAX_TOTAL: u64 = 64 << 20;
+/// Directories below directories.
+pub const MAX_DEPTH: usize = 32;
 
 /// By their path below the source's root.
 pub type Files = BTreeMap<String, Arc<FileState>>;

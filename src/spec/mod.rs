@@ -68,7 +68,7 @@ pub struct Provenance {
     pub document: u32,
     /// The document's first line, from 1.
     pub line: u32,
-    /// What the text was: `sha256:…` of the document, or the commit of a git source.
+    /// What the text was: `sha256:…` of the document.
     pub revision: String,
     /// What changes it, of the files in `FILE.d/`, in that order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -13,6 +13,7 @@ mod lease;
 mod mortal;
 mod mount;
 mod own;
+mod pattern;
 mod pidfd;
 mod process;
 mod program;
@@ -33,6 +34,7 @@ pub use lease::is_open_for_writing;
 pub use mortal::{may_die, mortality};
 pub use mount::{MountChange, mount_setattr};
 pub use own::{Masks, stat_field, stat_of};
+pub use pattern::Pattern;
 pub use pidfd::{pidfd_exit_status, pidfd_kill};
 pub use process::{
     CapabilitySets, Instruction, NEW_LISTENER, capset, clear_ambient, clear_securebits, close_between, close_copy,

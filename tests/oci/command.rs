@@ -124,7 +124,7 @@ fn the_version_is_told_under_the_name_that_was_called() {
     let text = String::from_utf8(output.stdout).unwrap();
     let begins: Vec<&str> = text.lines().map(|line| line.split_inclusive(' ').next().unwrap()).collect();
     assert!(text.starts_with(&format!("runc version {}\n", env!("CARGO_PKG_VERSION"))), "{text}");
-    assert_eq!(begins, ["runc ", "commit: ", "spec: "]);
+    assert_eq!(begins, ["runc ", "commit: ", "spec: ", "+SYSTEMD "]);
 }
 
 #[test]

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -124,38 +125,118 @@ fn sockets_of_a_service_manager_are_passed_on() {
     }
 }
 
+/// A program that says so, and where.
+const READY: &str = "use IO::Socket::UNIX; use Socket; \
+    IO::Socket::UNIX->new(Type => SOCK_DGRAM, Peer => $ENV{NOTIFY_SOCKET})->send(\"READY=1\\nMAINPID=1\\nSTATUS=up\") \
+    or die $!; print $ENV{NOTIFY_SOCKET}";
+
+/// What comes, and the process that it is from.
+fn notice(manager: &UnixDatagram) -> (String, u32) {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+    let (mut text, mut space) = ([0; 64], [std::mem::MaybeUninit::<u8>::uninit(); 64]);
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut data = [rustix::io::IoSliceMut::new(&mut text)];
+    let received = rustix::net::recvmsg(manager, &mut data, &mut control, RecvFlags::empty()).unwrap();
+    let sender = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(who) => Some(who.pid.as_raw_nonzero().get()),
+        _ => None,
+    });
+    let text = String::from_utf8_lossy(&text[..received.bytes]).into_owned();
+    (text, u32::try_from(sender.unwrap()).unwrap())
+}
+
+fn managers(socket: UnixDatagram) -> UnixDatagram {
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    rustix::net::sockopt::set_socket_passcred(&socket, true).unwrap();
+    socket
+}
+
+/// The answer of `run`, and its own number.
+fn run_notified(bundle: &Bundle, socket: &Path) -> (Answer, u32) {
+    bundle.write();
+    let mut command = bundle.command(&["run", "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()]);
+    let child = command.env("NOTIFY_SOCKET", socket).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let number = child.id();
+    (child.wait_with_output().unwrap().into(), number)
+}
+
 #[test]
 #[ignore = "needs root"]
-fn ready_is_told_to_the_service_manager() {
-    let ready = "use IO::Socket::UNIX; use Socket; \
-        IO::Socket::UNIX->new(Type => SOCK_DGRAM, Peer => $ENV{NOTIFY_SOCKET})->send('READY=1') or die $!; print $ENV{NOTIFY_SOCKET}";
+fn a_service_manager_is_told_by_the_process_that_it_has_started() {
     let mut bundle = Bundle::new("");
-    bundle.config["process"]["args"] = json!(["/usr/bin/perl", "-e", ready]);
-    let manager = UnixDatagram::bind(bundle.path("notify")).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    bundle.config["process"]["args"] = json!(["/usr/bin/perl", "-e", READY]);
+    let path = bundle.path("manager");
+    let manager = managers(UnixDatagram::bind(&path).unwrap());
+    let abstract_one = SocketAddr::from_abstract_name(bundle.id()).unwrap();
+    let by_name = managers(UnixDatagram::bind_addr(&abstract_one).unwrap());
+    let told = "READY=1\nSTATUS=up".to_owned();
+
+    let (answer, number) = run_notified(&bundle, &path);
+
+    assert_eq!((answer.out, answer.code), (format!("{}/notify", path.display()), Some(0)), "{}", answer.err);
+    assert_eq!(notice(&manager), (told.clone(), number));
+
+    // Whoever its programs run as.
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    bundle.config["linux"]["uidMappings"] = mapping.clone();
+    bundle.config["linux"]["gidMappings"] = mapping;
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    for made in ["tmp", "run"] {
+        fs::create_dir_all(bundle.path("rootfs").join(made)).unwrap();
+        fs::set_permissions(bundle.path("rootfs").join(made), fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    fs::remove_dir_all(bundle.path("rootfs/tmp/").join(bundle.id())).unwrap();
+    fs::set_permissions(bundle.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+
+    let (answer, number) = run_notified(&bundle, &path);
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    assert_eq!(notice(&manager), (told.clone(), number));
+
+    let (answer, number) = run_notified(&bundle, Path::new(&format!("@{}", bundle.id())));
+    assert_eq!((answer.out.as_str(), answer.code), ("/run/notify/notify.sock", Some(0)), "{answer:?}");
+    assert_eq!(notice(&by_name), (told, number));
+
+    // One that has gone.
+    let gone = bundle.path("gone");
+    let (answer, _) = run_notified(&bundle, &gone);
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    assert!(answer.err.contains(&format!("NOTIFY_SOCKET: sending to {}: No such", gone.display())), "{answer:?}");
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn where_nobody_stays_a_container_tells_the_service_manager_itself() {
+    let mut bundle = Bundle::new("");
+    bundle.config["process"]["args"] = json!(["/usr/bin/perl", "-e", format!("{READY}; sleep 1000")]);
+    let path = bundle.path("manager");
+    let manager = managers(UnixDatagram::bind(&path).unwrap());
     bundle.write();
-    let run = |bundle: &Bundle, socket: &Path| -> Answer {
-        let mut command = bundle.command(&["run", "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()]);
-        command.env("NOTIFY_SOCKET", socket).output().unwrap().into()
+    let detached = |socket: &Path, script: &str| {
+        let words = ["run", "--detach", "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()].map(str::to_owned);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (out, err) = (bundle.path("out"), bundle.path("err"));
+        let mut command = bundle.command(&words);
+        command.env("NOTIFY_SOCKET", socket);
+        let files = (fs::File::create(&out).unwrap(), fs::File::create(&err).unwrap());
+        let status = command.stdout(files.0).stderr(files.1).status().unwrap();
+        assert!(status.success(), "{script}");
+        fs::read_to_string(err).unwrap()
     };
 
-    let answer = run(&bundle, &bundle.path("notify"));
+    detached(&path, "ready");
 
-    assert_eq!((answer.out.as_str(), answer.code), ("/run/notify/notify.sock", Some(0)), "{answer:?}");
-    let mut text = [0; 64];
-    let length = manager.recv(&mut text).unwrap();
-    assert_eq!(&text[..length], b"READY=1");
-    assert!(fs::metadata(bundle.path("notify")).unwrap().file_type().is_socket());
+    let state: Value = serde_json::from_str(&bundle.on(&["state"]).out).unwrap();
+    let (text, sender) = notice(&manager);
+    assert_eq!((text.as_str(), json!(sender)), ("READY=1\nMAINPID=1\nSTATUS=up", state["pid"].clone()));
+    bundle.on(&["delete", "--force"]);
 
     // An abstract one has no file that a container could have, and one may have been left behind.
-    bundle.config["process"]["args"] = json!(["/bin/sh", "-c", "echo ${NOTIFY_SOCKET-none}"]);
-    bundle.write();
     for socket in ["@plimsoll-nobody".into(), bundle.path("nobody")] {
-        let answer = run(&bundle, &socket);
-        assert_eq!((answer.out.as_str(), answer.code), ("none", Some(0)), "{answer:?}");
-        assert!(answer.err.contains(&format!("NOTIFY_SOCKET: {}", socket.display())), "{answer:?}");
+        let said = detached(&socket, "nobody");
+        assert!(said.contains(&format!("NOTIFY_SOCKET: {}", socket.display())), "{said}");
+        bundle.on(&["delete", "--force"]);
     }
-    assert!(bundle.is_gone());
 }
 
 #[test]

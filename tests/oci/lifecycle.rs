@@ -3,6 +3,7 @@
 use crate::fixture::{Bundle, cgroup_directories, in_mounts_of_its_own};
 use serde_json::{Value, json};
 use std::fs;
+use std::process::Stdio;
 
 #[test]
 #[ignore = "needs root"]
@@ -367,4 +368,33 @@ fn descriptors_end_at_the_program_unless_they_are_preserved() {
 
     // The last one is the listing's own.
     assert_eq!(answer.out.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{answer:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_expression_deletes_every_container_whose_id_it_matches() {
+    let bundle = Bundle::new("exec sleep 1000");
+    bundle.write();
+    let ids = ["web-1", "web-22", "db-1"].map(|name| format!("{}-{name}", bundle.id()));
+    for id in &ids {
+        let create = ["create", "--bundle", bundle.path("").to_str().unwrap(), id.as_str()].map(str::to_owned);
+        let create: Vec<&str> = create.iter().map(String::as_str).collect();
+        let status = bundle.command(&create).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{id}");
+    }
+
+    let refused = bundle.call(&["delete", "--regex", "web-[0-9]+$"]);
+    let wrong = bundle.call(&["delete", "--regex", "web-[", "--force"]);
+    let deleted = bundle.call(&["delete", "--force", "--regex", "web-[0-9]+$"]);
+    let nothing = bundle.call(&["delete", "--regex", "web-[0-9]+$"]);
+
+    let left = bundle.call(&["list", "-q"]).out;
+    for id in &ids {
+        bundle.call(&["delete", "--force", id]);
+    }
+    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.err.matches("is created: only a stopped one can be deleted").count(), 2, "{refused:?}");
+    assert!(wrong.code == Some(1) && wrong.err.contains(r#"delete: --regex: "web-[": "#), "{wrong:?}");
+    assert_eq!((deleted.code, deleted.err.as_str(), nothing.code), (Some(0), "", Some(0)), "{deleted:?} {nothing:?}");
+    assert_eq!(left, ids[2]);
 }

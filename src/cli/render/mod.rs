@@ -4,6 +4,7 @@ pub mod containers;
 pub mod describe;
 pub mod events;
 pub mod plan;
+pub mod sources;
 pub mod status;
 mod table;
 mod units;

@@ -135,11 +135,10 @@ pub fn summary() -> Summary {
             name: "manifests".to_owned(),
             path: "/etc/plimsoll/manifests".to_owned(),
             complete: true,
-            message: String::new(),
             objects: 2,
             last_read: Some(Timestamp(NOW.0 - 5000)),
             ignored: BTreeMap::from([("a.bak".to_owned(), "its name ends in .bak".to_owned())]),
-            problems: Vec::new(),
+            ..crate::agent::SourceView::default()
         }],
         warnings: vec!["CAP_SYS_RESOURCE is missing".to_owned()],
     }

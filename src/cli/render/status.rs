@@ -53,16 +53,10 @@ pub fn summary(summary: &Summary, now: Timestamp, paint: Paint) -> String {
 }
 
 fn source_row(source: &SourceView, now: Timestamp) -> Vec<Cell> {
-    let state = match (source.complete, source.message.as_str()) {
-        (true, "") => Cell::toned(Tone::Good, "complete"),
-        (true, message) => Cell::toned(Tone::Warning, message),
-        (false, "") => Cell::toned(Tone::Bad, "incomplete"),
-        (false, message) => Cell::toned(Tone::Bad, message),
-    };
     vec![
         Cell::from(&source.name),
         Cell::from(&source.path),
-        state,
+        super::sources::state(source),
         Cell::from(source.objects.to_string()),
         Cell::from(source.last_read.map_or_else(|| "never".to_owned(), |at| format!("{} ago", age(at, now)))),
     ]

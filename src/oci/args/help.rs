@@ -85,7 +85,10 @@ const TOPICS: [Topic; 17] = [
         command: "delete",
         summary: "removes what is left of a container that has ended",
         words: "ID",
-        options: &["--force, -f              kill it first; one that does not exist is no error"],
+        options: &[
+            "--force, -f              kill it first; one that does not exist is no error",
+            "--regex                  each whose id an extended regular expression, in place of ID, matches",
+        ],
     },
     Topic {
         command: "list",

@@ -47,7 +47,7 @@ pub enum Command {
     Start { id: String },
     State { id: String },
     Kill { id: String, signal: i32, all: bool },
-    Delete { id: String, force: bool },
+    Delete { of: Chosen, force: bool },
     List { quiet: bool, json: bool },
     Ps(Ps),
     Exec(Exec),
@@ -60,6 +60,14 @@ pub enum Command {
     Features,
     Version { name: String },
     Help { text: String },
+}
+
+/// Which containers a command is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chosen {
+    Id(String),
+    /// An extended regular expression, for any part of an id.
+    Matching(String),
 }
 
 /// `spec --from-manifest`.
@@ -198,12 +206,21 @@ fn command(name: &str, command: &str, words: &mut Words) -> Result<Command, Usag
         "resume" => Ok(Command::Resume { id: id_alone(words)? }),
         "kill" => kill(words),
         "delete" => {
-            let mut force = false;
-            let plain = words.options(|words, name, inline| match name {
+            let (mut force, mut regex) = (false, false);
+            let mut plain = words.options(|words, name, inline| match name {
                 "--force" | "-f" => words.flag(name, inline.as_deref()).map(|value| force = value),
+                "--regex" => words.flag(name, inline.as_deref()).map(|value| regex = value),
                 _ => words.unknown(name),
             })?;
-            Ok(Command::Delete { id: words.one(plain)?, force })
+            if !regex {
+                return Ok(Command::Delete { of: Chosen::Id(words.one(plain)?), force });
+            }
+            if plain.is_empty() {
+                return words.fail("the expression is missing");
+            }
+            let expression = plain.remove(0);
+            words.none(&plain)?;
+            Ok(Command::Delete { of: Chosen::Matching(expression), force })
         }
         "list" => {
             let (mut quiet, mut json) = (false, false);

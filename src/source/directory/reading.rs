@@ -4,12 +4,12 @@ use super::Known;
 use super::bytes::{FileBytes, LOOK, Stamp, cannot_open, stamp, time};
 use crate::image::tree;
 use crate::source::names;
-use crate::source::snapshot::{FileState, Files, MAX_DOCUMENTS, MAX_FILES, MAX_TOTAL};
-use crate::source::text::Text;
+use crate::source::rights::Rights;
+use crate::source::snapshot::{FileState, Files, MAX_DEPTH, MAX_DOCUMENTS, MAX_FILES, MAX_TOTAL};
+use crate::source::text::{self, Text, bad_drop_in};
 use crate::source::trust::Judge;
 use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-const MAX_DEPTH: usize = 32;
 /// A drop-in that was there has this long to come back before it is gone.
 pub(super) const GONE_WINDOW: Duration = Duration::from_secs(1);
 const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
@@ -25,6 +24,7 @@ const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLI
 /// One listing while it is made.
 pub(super) struct Reading<'a> {
     source: &'a str,
+    rights: &'a Rights,
     path: &'a Path,
     root: &'a OwnedFd,
     known: &'a HashMap<String, Known>,
@@ -60,14 +60,15 @@ struct Found {
 
 impl<'a> Reading<'a> {
     pub(super) fn new(
-        source: &'a str,
-        path: &'a Path,
+        (source, path): (&'a str, &'a Path),
+        rights: &'a Rights,
         root: &'a OwnedFd,
         known: &'a HashMap<String, Known>,
         judge: Judge<'a>,
     ) -> Self {
         Self {
             source,
+            rights,
             path,
             root,
             known,
@@ -397,15 +398,16 @@ impl<'a> Reading<'a> {
         if let Some(reason) = empty {
             return Some(self.keep_unreadable(file, &reason));
         }
-        let hash = hash(&content.bytes, &changes);
+        let changes: Vec<(&str, &[u8])> =
+            changes.iter().map(|(name, content)| (name.as_str(), content.bytes.as_slice())).collect();
+        let hash = text::hash(&content.bytes, &changes);
         let state = match before.filter(|known| known.hash == Some(hash)) {
             Some(known) => Arc::clone(&known.state),
             None => {
                 self.parsed += 1;
                 let shown = self.path.join(file).display().to_string();
-                let changes: Vec<(&str, &[u8])> =
-                    changes.iter().map(|(name, content)| (name.as_str(), content.bytes.as_slice())).collect();
-                Arc::new(FileState::Read(Text::read(self.source, file, &shown, &content.bytes, &changes)))
+                let text = Text::read((self.source, file), &shown, &content.bytes, &changes, self.rights);
+                Arc::new(FileState::Read(text))
             }
         };
         let stamp = content.stamp;
@@ -446,21 +448,4 @@ impl<'a> Reading<'a> {
 
 fn stat(parent: &OwnedFd, name: &str) -> Result<Stat, Errno> {
     rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// As the end of a sentence about the file that it changes.
-fn bad_drop_in(path: &str, reason: &str) -> String {
-    format!("cannot be told without its drop-in {path}, which {reason}")
-}
-
-fn hash(bytes: &[u8], changes: &[(String, FileBytes)]) -> [u8; 32] {
-    let mut hash = Sha256::new_with_prefix(bytes);
-    for (name, content) in changes {
-        // Where the one ends and the next begins is a part of it.
-        for part in [name.as_bytes(), &content.bytes] {
-            hash.update(part.len().to_le_bytes());
-            hash.update(part);
-        }
-    }
-    hash.finalize().into()
 }
