@@ -111,7 +111,8 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
 /// `PATH`s below the container's cgroup, each for all hierarchies or, as `CONTROLLER[,CONTROLLER]:PATH`,
 /// for those of v1 that are named.
 fn within(place: &Place, wishes: &[String]) -> Result<Place, OciError> {
-    let wrong = |wish: &str, what: &str| UsageError(format!("exec: --cgroup: {wish:?} {what}"));
+    // In the words that callers may look for.
+    let wrong = |what: String| Err(UsageError(format!("exec: --cgroup: {what}")).into());
     let mut directories = place.directories().to_vec();
     for wish in wishes {
         let (names, path) = match wish.split_once(':') {
@@ -119,22 +120,25 @@ fn within(place: &Place, wishes: &[String]) -> Result<Place, OciError> {
             None => (None, wish.as_str()),
         };
         if path.split('/').any(|part| part == "." || part == "..") {
-            return Err(wrong(wish, "leads elsewhere").into());
+            return wrong(format!("{path} is not a sub cgroup path"));
         }
         let path = path.trim_matches('/');
         if names.is_none() && wishes.len() > 1 {
-            return Err(wrong(wish, "names no controller, and is not the only one").into());
+            return wrong(format!("{wish:?} names no controller, and is not the only one"));
         }
         for name in names.iter().flatten() {
             if !directories.iter().any(|directory| has(directory, name)) {
-                return Err(wrong(wish, "names a controller that the container has no v1 hierarchy of").into());
+                return wrong(format!("unknown controller {name:?}: the container has no v1 hierarchy of it"));
             }
         }
         for directory in &mut directories {
             if names.as_ref().is_none_or(|names| names.iter().any(|name| has(directory, name))) && !path.is_empty() {
                 directory.path = format!("{}/{path}", directory.path.trim_end_matches('/'));
                 if !Path::new(&directory.full()).is_dir() {
-                    return Err(wrong(wish, &format!("is not there: {}", directory.full())).into());
+                    return wrong(format!(
+                        "adding pid to {}/cgroup.procs: no such file or directory",
+                        directory.full()
+                    ));
                 }
             }
         }

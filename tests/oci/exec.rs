@@ -152,7 +152,11 @@ fn a_program_of_exec_is_in_the_group_that_was_named() {
     } else {
         assert!(v1.code == Some(255) && v1.err.contains("no v1 hierarchy"), "{v1:?}");
     }
-    for (wrong, words) in [("nobody", "is not there"), ("../..", "leads elsewhere"), ("frob:one", "no v1 hierarchy")] {
+    for (wrong, words) in [
+        ("nobody", "/nobody/cgroup.procs: no such file or directory"),
+        ("../..", "../.. is not a sub cgroup path"),
+        ("frob:one", "unknown controller \"frob\""),
+    ] {
         let answer = exec(&[wrong]);
         assert!(answer.code == Some(255) && answer.err.contains(words), "{wrong} {answer:?}");
     }
