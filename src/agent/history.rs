@@ -91,8 +91,9 @@ fn line(report: &Report) -> Vec<u8> {
 
 /// Where a text stood, as it is told of a change.
 pub(super) fn source(provenance: &Provenance) -> String {
-    let Provenance { source: _, file, path: _, document: _, line, revision } = provenance;
-    format!("{file}:{line} {revision}")
+    let Provenance { source: _, file, path: _, document: _, line, revision, drop_ins: _ } = provenance;
+    let drop_ins: String = provenance.drop_in_files().iter().map(|file| format!(" with {file}")).collect();
+    format!("{file}:{line} {revision}{drop_ins}")
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ fn status(
             document: provenance.document,
             line: provenance.line,
             revision: provenance.revision.clone(),
+            drop_ins: provenance.drop_in_files(),
         }),
         instance: instance.map(|instance| instance.id.to_string()),
         host: BTreeMap::new(),

@@ -114,6 +114,9 @@ pub struct StatusSource {
     pub document: u32,
     pub line: u32,
     pub revision: String,
+    /// The files beside it that change it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_ins: Vec<String>,
 }
 
 /// Something that happened, for `plim events` and `plim describe`.

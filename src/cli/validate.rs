@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::host::Missing;
-use crate::manifest::{self, Content, Diagnostic, MAX_FILE_BYTES};
+use crate::manifest::{self, Content, Diagnostic, DropIn, MAX_FILE_BYTES};
 use crate::spec::ObjectId;
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Check manifests without an agent
 ///
 /// Prints what is wrong as a compiler does, with the line and a suggestion. In directories every
-/// *.yaml, *.yml and *.json is read; `-` is standard input. Images, programs and directories that a
+/// *.yaml, *.yml and *.json is read, each with its drop-ins in NAME.yaml.d/; `-` is standard input. Images, programs and directories that a
 /// manifest names are looked for on this host, unless --portable. Exit code 4 when something is
 /// wrong.
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,12 @@ pub struct Args {
     /// The manifests are for another host: do not look for what they name
     #[arg(long)]
     portable: bool,
+}
+
+/// A file, and what stands beside it to change it.
+struct File {
+    path: PathBuf,
+    drop_ins: Vec<PathBuf>,
 }
 
 /// What was found, over all files.
@@ -38,13 +44,15 @@ struct Findings {
 pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let mut files = Vec::new();
     for path in &args.paths {
-        collect(path, &mut files)?;
+        collect(path, &mut files, context)?;
     }
     let mut findings = Findings::default();
-    for path in &files {
+    for File { path, drop_ins } in &files {
         let bytes = read(path)?;
         let name = if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() };
-        findings.file(&name, &bytes, args, context);
+        let read = |path: &PathBuf| Ok((path.display().to_string(), read(path)?));
+        let drop_ins: Vec<(String, Vec<u8>)> = drop_ins.iter().map(read).collect::<Result<_, CliError>>()?;
+        findings.file(&name, &bytes, &drop_ins, args, context);
     }
     let Findings { files, errors, objects } = findings;
     let counted = format!("{}, {}", count(files, "file"), count(objects.len(), "object"));
@@ -61,9 +69,10 @@ fn count(number: usize, word: &str) -> String {
 }
 
 impl Findings {
-    fn file(&mut self, name: &str, bytes: &[u8], args: &Args, context: &Context) {
-        self.files += 1;
-        let content = manifest::read(name, bytes);
+    fn file(&mut self, name: &str, bytes: &[u8], drop_ins: &[(String, Vec<u8>)], args: &Args, context: &Context) {
+        self.files += 1 + drop_ins.len();
+        let drop_ins: Vec<DropIn<'_>> = drop_ins.iter().map(|(file, bytes)| DropIn { file, bytes }).collect();
+        let content = manifest::read(name, bytes, &drop_ins);
         let mut said: Vec<Diagnostic> = Vec::new();
         // A broken file has one reason, which all of its documents repeat.
         let mut error = |diagnostic: Diagnostic| {
@@ -80,7 +89,7 @@ impl Findings {
                     if let Some(Missing { field, message }) =
                         crate::host::missing(&object.spec, None).filter(|_| !args.portable)
                     {
-                        manifest::point(name, bytes, &document.revision, &field, &message)
+                        manifest::point((name, bytes), &drop_ins, &document.revision, &field, &message)
                             .into_iter()
                             .for_each(&mut error);
                     }
@@ -106,40 +115,72 @@ fn show(diagnostic: &Diagnostic, context: &Context) {
 }
 
 /// The files to read, in order.
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
+fn collect(path: &Path, files: &mut Vec<File>, context: &Context) -> Result<(), CliError> {
     if path.as_os_str() == "-" {
-        files.push(path.to_path_buf());
+        files.push(File { path: path.to_path_buf(), drop_ins: Vec::new() });
         return Ok(());
     }
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => CliError::NotFound(format!("{}: {error}", path.display())),
-        _ => CliError::io(format!("reading {}", path.display()), error),
-    };
-    let metadata = std::fs::metadata(path).map_err(failed)?;
+    let metadata = std::fs::metadata(path).map_err(|error| failed(path, error))?;
     if !metadata.is_dir() {
         if !metadata.is_file() {
             return Err(CliError::Usage(format!("{} is neither a file nor a directory", path.display())));
         }
-        files.push(path.to_path_buf());
+        let beside = beside(path);
+        let listed = if beside.is_dir() { list(&beside)? } else { Vec::new() };
+        let drop_ins = listed.into_iter().filter(|path| is_manifest(path) && path.is_file()).collect();
+        files.push(File { path: path.to_path_buf(), drop_ins });
         return Ok(());
     }
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        entries.push(entry.map_err(failed)?);
-    }
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let kind = entry.file_type().map_err(failed)?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        let manifest =
-            path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
+    for path in list(path)? {
+        let found = std::fs::symlink_metadata(&path).map_err(|error| failed(&path, error))?;
         // As a source reads it: links to directories are not followed.
-        if !hidden && (kind.is_dir() || (manifest && path.is_file())) {
-            collect(&path, files)?;
+        if found.is_dir() {
+            let changed = path.extension().is_some_and(|ending| ending == "d").then(|| path.with_extension(""));
+            match changed.filter(|changed| is_manifest(changed)) {
+                // Read with that file.
+                Some(changed) if changed.is_file() => {}
+                Some(changed) => {
+                    let text = format!("{}: ignored: no {} beside it", path.display(), changed.display());
+                    context.screen.complain(&text);
+                }
+                None => collect(&path, files, context)?,
+            }
+        } else if is_manifest(&path) && path.is_file() {
+            collect(&path, files, context)?;
         }
     }
     Ok(())
+}
+
+/// Where the drop-ins of a file are, if it has any.
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".d");
+    beside.into()
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known))
+}
+
+/// What a directory holds, by name and without what is hidden.
+fn list(directory: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(|error| failed(directory, error))? {
+        let entry = entry.map_err(|error| failed(directory, error))?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn failed(path: &Path, error: std::io::Error) -> CliError {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => CliError::NotFound(format!("{}: {error}", path.display())),
+        _ => CliError::io(format!("reading {}", path.display()), error),
+    }
 }
 
 /// The bytes of a file, and one more than allowed of a file that is too large.

@@ -11,7 +11,7 @@ const FULL: &str = include_str!("../../tests/manifest/full.yaml");
 
 /// As the agent does it, up to where the host would be changed.
 fn build(text: &[u8]) {
-    let content = manifest::read("full.yaml", text);
+    let content = manifest::read("full.yaml", text, &[]);
     for document in content.documents {
         let object = match document.content {
             Content::Valid(object) => object,

@@ -6,7 +6,7 @@
 
 use super::blueprint::PATH;
 use crate::image::tree;
-use crate::manifest::{self, Diagnostic, MAX_FILE_BYTES};
+use crate::manifest::{self, Diagnostic, DropIn, MAX_FILE_BYTES};
 use crate::spec::{Container, ImageRef, Provenance, Seccomp};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -53,12 +53,23 @@ pub fn missing_beside(spec: &Container, pid: Option<u32>) -> Option<Missing> {
 
 /// Where the author of a manifest reads about it. `None` when the file has changed since.
 pub fn pointed(provenance: &Provenance, missing: &Missing) -> Option<Diagnostic> {
+    let read = |path: String| text(&path).map(|bytes| (path, bytes));
+    let (path, bytes) = read(provenance.path.clone())?;
+    let drop_ins = provenance.drop_ins.iter().map(|name| read(format!("{path}.d/{name}")));
+    let drop_ins: Vec<(String, Vec<u8>)> = drop_ins.collect::<Option<_>>()?;
+    let drop_ins: Vec<DropIn<'_>> = drop_ins.iter().map(|(file, bytes)| DropIn { file, bytes }).collect();
+    manifest::point((&path, &bytes), &drop_ins, &provenance.revision, &missing.field, &missing.message)
+}
+
+fn text(path: &str) -> Option<Vec<u8>> {
     // A name in a watched directory may have become a FIFO meanwhile, which would hang.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&provenance.path, flags, rustix::fs::Mode::empty()).ok()?;
+    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?;
     let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
-    let tree::Regular::Read(bytes) = tree::read_regular(file, limit).ok()? else { return None };
-    manifest::point(&provenance.path, &bytes, &provenance.revision, &missing.field, &missing.message)
+    match tree::read_regular(file, limit).ok()? {
+        tree::Regular::Read(bytes) => Some(bytes),
+        _ => None,
+    }
 }
 
 fn image(image: &ImageRef) -> Option<Missing> {

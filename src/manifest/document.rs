@@ -1,9 +1,11 @@
 //! One document: from its text to an object or to everything that is wrong with it.
 
+use super::drop_in::{DropIns, Texts};
 use super::envelope::{DEFAULT_NAMESPACE, KINDS, Manifest};
 use super::source::Source;
 use super::tree::{self, Node, Problem, Value};
-use super::{Content, Diagnostic, Severity, check, fields, habits, typed};
+use super::typed::{self, Written};
+use super::{Content, Diagnostic, Severity, check, fields, habits};
 use crate::spec::{API_VERSION, Kind, Name, Object, ObjectId};
 use std::ops::Range;
 
@@ -47,7 +49,8 @@ impl From<Problem> for Finding {
 }
 
 /// `None` for a document that holds nothing.
-pub(super) fn read(source: &Source<'_>, range: Range<usize>) -> Option<Read> {
+pub(super) fn read(texts: &Texts<'_>, range: Range<usize>, drop_ins: &DropIns) -> Option<Read> {
+    let source = &texts.file;
     let text = &source.text()[range.clone()];
     let mut tree = tree::parse(text, range.start);
     let root = tree.root.take();
@@ -58,28 +61,37 @@ pub(super) fn read(source: &Source<'_>, range: Range<usize>) -> Option<Read> {
         let content = Content::Invalid { id, diagnostics: vec![diagnostic.clone()] };
         return Some(Read { line: source.line(line), content, broken: Some(diagnostic), notes: Vec::new() });
     }
-    let root = root.filter(|root| !(root.is_null() && root.span.is_empty()))?;
+    let mut root = root.filter(|root| !(root.is_null() && root.span.is_empty()))?;
 
     let mut findings: Vec<Finding> = tree.refused.into_iter().map(Finding::from).collect();
     let mut object = None;
+    let mut written = Written::Here { text, base: range.start };
+    if findings.is_empty() && tree.duplicates.is_empty() && drop_ins.change(range.start) {
+        root = drop_ins.laid_over(range.start, root);
+        written = Written::Apart;
+    }
     if findings.is_empty() && is_ours(&root, &mut findings) {
-        object = parse(text, range.start, &root, tree.duplicates, &mut findings);
+        object = parse(written, &root, tree.duplicates, &mut findings);
     }
     findings.sort_by_key(|finding| finding.span.start);
     // What an alias repeats is wrong only once.
     findings.dedup_by(|a, b| a.span == b.span && a.message == b.message);
     findings.truncate(MAX_DIAGNOSTICS);
-    let diagnostics: Vec<Diagnostic> = findings.iter().map(|finding| finding.diagnostic(source)).collect();
+    let diagnostics: Vec<Diagnostic> = drop_ins
+        .problems(range.start)
+        .cloned()
+        .chain(findings.iter().map(|finding| texts.diagnostic(finding)))
+        .take(MAX_DIAGNOSTICS)
+        .collect();
     let content = match object {
         Some(object) if diagnostics.is_empty() => Content::Valid(Box::new(object)),
         _ => Content::Invalid { id, diagnostics },
     };
-    Some(Read { line: source.line(line), content, broken: None, notes: notes(source, &root) })
+    Some(Read { line: source.line(line), content, broken: None, notes: notes(texts, &root) })
 }
 
 fn parse(
-    text: &str,
-    base: usize,
+    written: Written<'_>,
     root: &Node,
     duplicates: Vec<(Problem, Range<usize>)>,
     findings: &mut Vec<Finding>,
@@ -90,7 +102,7 @@ fn parse(
         unusable.push(range);
     }
     fields::check(root, findings, &mut unusable);
-    let Manifest { metadata, spec, .. } = typed::parse(text, base, root, &mut unusable, findings)?;
+    let Manifest { metadata, spec, .. } = typed::parse(written, root, &mut unusable, findings)?;
     let id = ObjectId { kind: Kind::Container, namespace: metadata.namespace, name: metadata.name };
     let object = Object { id, labels: metadata.labels, annotations: metadata.annotations, spec };
     check::object(&object, root, &unusable, findings);
@@ -101,7 +113,7 @@ fn parse(
 ///
 /// A kind that is misspelt gives no identity: better to know nothing than to take the text for
 /// another object's.
-fn identity(root: &Node) -> Option<ObjectId> {
+pub(super) fn identity(root: &Node) -> Option<ObjectId> {
     let kind = match root.get("kind")?.text()? {
         "Container" => Kind::Container,
         _ => return None,
@@ -159,12 +171,11 @@ fn has(root: &Node, key: &str) -> bool {
     }
 }
 
-fn notes(source: &Source<'_>, root: &Node) -> Vec<Diagnostic> {
+fn notes(texts: &Texts<'_>, root: &Node) -> Vec<Diagnostic> {
     let status = root.entry("status").map(|entry| {
-        source
-            .diagnostic(entry.key.span.clone(), "`status` is what the agent reports, and is ignored here")
-            .with_help("leave it out")
-            .with_severity(Severity::Warning)
+        let message = "`status` is what the agent reports, and is ignored here";
+        let finding = Finding::new(entry.key.span.clone(), message, Some("leave it out"));
+        texts.diagnostic(&finding).with_severity(Severity::Warning)
     });
     status.into_iter().collect()
 }

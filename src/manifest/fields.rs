@@ -88,9 +88,11 @@ impl Walk<'_> {
             }
             self.path.pop();
         }
+        self.removed(node, properties, rest);
         for name in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
             if !entries.iter().any(|entry| entry.key.text() == Some(name)) {
-                let span = match entry {
+                let taken = node.removed.iter().find(|gone| gone.key.text() == Some(name));
+                let span = match taken.or(entry) {
                     Some(entry) => entry.key.span.clone(),
                     None => node.span.start..node.span.start + 1,
                 };
@@ -101,6 +103,21 @@ impl Walk<'_> {
                 };
                 let of = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.field()) };
                 self.findings.push(Finding::new(span, format!("missing field `{name}`{of}"), help));
+            }
+        }
+    }
+
+    /// What was to be taken away has to be something that could have been there.
+    fn removed(&mut self, node: &Node, properties: Option<&serde_json::Map<String, Json>>, rest: Option<&Json>) {
+        if !matches!(rest, Some(Json::Bool(false))) {
+            return;
+        }
+        for gone in &node.removed {
+            let Some(key) = gone.key.text() else { continue };
+            if properties.is_none_or(|properties| !properties.contains_key(key)) {
+                self.path.push(key.to_owned());
+                self.unknown(gone, key, properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect());
+                self.path.pop();
             }
         }
     }

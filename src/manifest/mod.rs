@@ -12,10 +12,12 @@
 mod check;
 mod diagnostic;
 mod document;
+mod drop_in;
 mod emit;
 mod envelope;
 mod fields;
 mod habits;
+mod merge;
 mod reference;
 mod settings;
 mod source;
@@ -24,14 +26,18 @@ mod tree;
 mod typed;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use drop_in::DropIn;
 pub use emit::{EmitError, to_yaml};
 pub use envelope::schema;
 pub use reference::{Field, UnknownField, field};
 pub use settings::settings;
 
 use crate::spec::{Object, ObjectId};
+use document::Finding;
+use drop_in::DropIns;
 use sha2::{Digest, Sha256};
 use source::Source;
+use std::ops::Range;
 
 /// A file larger than this is not read.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -57,8 +63,10 @@ pub struct Document {
     pub number: u32,
     /// Its first line with content, from 1.
     pub line: u32,
-    /// `sha256:…` of its text.
+    /// `sha256:…` of its text and of what changes it.
     pub revision: String,
+    /// Which of the drop-ins change it, by their places among those given.
+    pub drop_ins: Vec<usize>,
     pub content: Content,
     /// What was ignored, and said so: a `status` that came with `plim get -o yaml`.
     pub notes: Vec<Diagnostic>,
@@ -75,18 +83,22 @@ pub enum Content {
     },
 }
 
-/// Reads the text of `file`, which is only a name for messages.
-pub fn read(file: &str, bytes: &[u8]) -> FileContent {
+/// Reads the text of `file`, which is only a name for messages, with what `drop_ins` change in it, the
+/// first one first.
+pub fn read(file: &str, bytes: &[u8], drop_ins: &[DropIn<'_>]) -> FileContent {
     let source = match Source::new(file, bytes) {
         Ok(source) => source,
         Err(diagnostic) => return FileContent { documents: Vec::new(), broken: Some(*diagnostic) },
     };
     let mut documents = Vec::new();
     let mut broken = None;
-    for range in split::documents(source.text(), source.start()) {
-        let Some(read) = document::read(&source, range.clone()) else { continue };
+    let ranges = split::documents(source.text(), source.start());
+    let (texts, drop_ins) = DropIns::read(source, &ranges, drop_ins);
+    for range in ranges {
+        let Some(read) = document::read(&texts, range.clone(), &drop_ins) else { continue };
         if documents.len() == MAX_DOCUMENTS {
-            broken = Some(source.diagnostic(range, format!("more than the {MAX_DOCUMENTS} documents that are read")));
+            broken =
+                Some(texts.file.diagnostic(range, format!("more than the {MAX_DOCUMENTS} documents that are read")));
             break;
         }
         let number = u32::try_from(documents.len() + 1).unwrap_or(u32::MAX);
@@ -96,10 +108,14 @@ pub fn read(file: &str, bytes: &[u8]) -> FileContent {
         documents.push(Document {
             number,
             line: read.line,
-            revision: revision(&source.text()[range]),
+            revision: revision(&texts.file.text()[range.clone()], drop_ins.texts(range.start)),
+            drop_ins: drop_ins.of(range.start),
             content: read.content,
             notes: read.notes,
         });
+    }
+    if documents.is_empty() {
+        broken = drop_ins.in_vain(&texts);
     }
     if let Some(reason) = &broken {
         documents.iter_mut().for_each(|document| invalidate(document, reason));
@@ -118,14 +134,23 @@ fn invalidate(document: &mut Document, reason: &Diagnostic) {
 /// Says something about one field of a document that is sound in itself: `spec.mounts.0.host`.
 ///
 /// `None` when the file no longer holds the document that had this revision.
-pub fn point(file: &str, bytes: &[u8], revision: &str, field: &str, message: &str) -> Option<Diagnostic> {
+pub fn point(
+    (file, bytes): (&str, &[u8]),
+    drop_ins: &[DropIn<'_>],
+    revision: &str,
+    field: &str,
+    message: &str,
+) -> Option<Diagnostic> {
     let source = Source::new(file, bytes).ok()?;
-    let mut documents = split::documents(source.text(), source.start()).into_iter();
-    let range = documents.find(|range| self::revision(&source.text()[range.clone()]) == revision)?;
-    let root = tree::parse(&source.text()[range.clone()], range.start).root?;
+    let ranges = split::documents(source.text(), source.start());
+    let (texts, drop_ins) = DropIns::read(source, &ranges, drop_ins);
+    let text = |range: &Range<usize>| &texts.file.text()[range.clone()];
+    let is_it = |range: &&Range<usize>| self::revision(text(range), drop_ins.texts(range.start)) == revision;
+    let range = ranges.iter().find(is_it)?;
+    let root = drop_ins.laid_over(range.start, tree::parse(text(range), range.start).root?);
     let step = |step: &str| step.parse().map_or_else(|_| tree::Step::Key(step.to_owned()), tree::Step::Index);
     let path: Vec<tree::Step> = field.split('.').map(step).collect();
-    Some(source.diagnostic(root.find(&path).span(), message))
+    Some(texts.diagnostic(&Finding::new(root.find(&path).span(), message, None::<&str>)))
 }
 
 /// The YAML of an answer, as `plim get -o yaml` prints it: [`read`] takes it back.
@@ -134,8 +159,14 @@ pub fn write(value: &serde_json::Value) -> String {
     serde_yaml::to_string(value).expect("a JSON value is a YAML value")
 }
 
-fn revision(text: &str) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())))
+fn revision<'a>(text: &str, drop_ins: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new_with_prefix(text.as_bytes());
+    for text in drop_ins {
+        // Where the one ends and the next begins is a part of it; no text has this byte.
+        hash.update([0xff]);
+        hash.update(text.as_bytes());
+    }
+    format!("sha256:{}", hex::encode(hash.finalize()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use super::document::Finding;
 use super::source::Source;
-use super::{Diagnostic, tree, typed};
+use super::typed::{self, Written};
+use super::{Diagnostic, tree};
 use serde::de::DeserializeOwned;
 
 /// Reads the text of `file`, which is only a name for messages. A file that holds nothing, or only comments,
@@ -20,7 +21,9 @@ pub fn settings<T: DeserializeOwned + Default>(file: &str, bytes: &[u8]) -> Resu
     if findings.is_empty() {
         match tree.root.filter(|root| !root.is_null()) {
             None => return Ok(T::default()),
-            Some(root) => found = typed::parse(text, start, &root, &mut Vec::new(), &mut findings),
+            Some(root) => {
+                found = typed::parse(Written::Here { text, base: start }, &root, &mut Vec::new(), &mut findings)
+            }
         }
     }
     match found {

@@ -9,6 +9,8 @@ pub(super) struct Source<'a> {
     text: &'a str,
     /// Offset of the first byte of each line.
     lines: Vec<usize>,
+    /// What is added to each offset in it, so that offsets of several texts keep apart.
+    base: usize,
 }
 
 /// A longer line is not repeated below a message: it is no line that a person wrote.
@@ -19,7 +21,7 @@ impl<'a> Source<'a> {
     pub(super) fn new(file: &'a str, bytes: &'a [u8]) -> Result<Self, Box<Diagnostic>> {
         if bytes.len() > MAX_FILE_BYTES {
             let message = format!("the file has {} bytes, more than the {MAX_FILE_BYTES} that are read", bytes.len());
-            let source = Self { file, text: "", lines: vec![0] };
+            let source = Self { file, text: "", lines: vec![0], base: 0 };
             return Err(Box::new(source.diagnostic(0..0, message)));
         }
         match std::str::from_utf8(bytes) {
@@ -40,7 +42,27 @@ impl<'a> Source<'a> {
 
     fn of(file: &'a str, text: &'a str) -> Self {
         let after_break = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        Self { file, text, lines: std::iter::once(0).chain(after_break).collect() }
+        Self { file, text, lines: std::iter::once(0).chain(after_break).collect(), base: 0 }
+    }
+
+    /// The same text behind others.
+    pub(super) fn at(self, base: usize) -> Self {
+        Self { base, ..self }
+    }
+
+    /// Where offsets of the next text may begin.
+    pub(super) fn end(&self) -> usize {
+        // An offset behind the last byte is still of this text.
+        self.base + self.text.len() + 1
+    }
+
+    /// For messages.
+    pub(super) fn name(&self) -> &'a str {
+        self.file
+    }
+
+    pub(super) fn base(&self) -> usize {
+        self.base
     }
 
     pub(super) fn text(&self) -> &'a str {
@@ -59,13 +81,13 @@ impl<'a> Source<'a> {
 
     /// The line of `offset`, from 1.
     pub(super) fn line(&self, offset: usize) -> u32 {
-        u32::try_from(self.line_index(offset) + 1).unwrap_or(u32::MAX)
+        u32::try_from(self.line_index(offset.saturating_sub(self.base)) + 1).unwrap_or(u32::MAX)
     }
 
     /// An error about the text in `range`.
     pub(super) fn diagnostic(&self, range: Range<usize>, message: impl Into<String>) -> Diagnostic {
-        let floor = |mut at: usize| {
-            at = at.min(self.text.len());
+        let floor = |at: usize| {
+            let mut at = at.saturating_sub(self.base).min(self.text.len());
             while !self.text.is_char_boundary(at) {
                 at -= 1;
             }
@@ -83,7 +105,7 @@ impl<'a> Source<'a> {
         Diagnostic::new(
             Severity::Error,
             self.file,
-            (self.line(at), u32::try_from(column).unwrap_or(u32::MAX)),
+            (self.line(self.base + at), u32::try_from(column).unwrap_or(u32::MAX)),
             message.into(),
             (line.len() <= MAX_EXCERPT_BYTES).then(|| (line.to_owned(), start..end)),
         )

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const HEAD: &str = "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {name: web}\n";
 
 fn only(text: &str) -> Content {
-    let mut content = read("web.yaml", text.as_bytes());
+    let mut content = read("web.yaml", text.as_bytes(), &[]);
     assert_eq!(content.broken, None);
     assert_eq!(content.documents.len(), 1, "{content:?}");
     content.documents.remove(0).content
@@ -91,7 +91,7 @@ fn the_same_text_in_other_clothes_is_the_same_object() {
 #[test]
 fn nothing_is_no_document() {
     for text in ["", "\n\n", "# comment\n", "---\n", "---\n---\n...\n", "\u{feff}", "  \n# a\n", "%YAML 1.2\n"] {
-        let content = read("web.yaml", text.as_bytes());
+        let content = read("web.yaml", text.as_bytes(), &[]);
 
         assert_eq!(content, FileContent { documents: Vec::new(), broken: None }, "{text:?}");
     }
@@ -107,7 +107,7 @@ fn what_is_no_text_breaks_the_file() {
         (b"a: b\0c\n", "web.yaml:1:5: not YAML: "),
     ];
     for (bytes, expected) in cases {
-        let broken = read("web.yaml", bytes).broken.unwrap().to_string();
+        let broken = read("web.yaml", bytes, &[]).broken.unwrap().to_string();
 
         assert!(broken.starts_with(expected), "{broken}");
     }
@@ -117,7 +117,7 @@ fn what_is_no_text_breaks_the_file() {
 fn a_document_that_is_not_yaml_breaks_its_file() {
     let text = format!("{HEAD}spec: {{image: host:/, command: [sleep]}}\n---\n{HEAD}spec: {{image: host:/\n");
 
-    let content = read("web.yaml", text.as_bytes());
+    let content = read("web.yaml", text.as_bytes(), &[]);
 
     let broken = content.broken.unwrap();
     assert_eq!(content.documents.len(), 2);
@@ -192,7 +192,7 @@ fn what_is_printed_can_be_saved_as_a_file() {
 
     let printed = write(&value);
 
-    let content = read("printed.yaml", printed.as_bytes());
+    let content = read("printed.yaml", printed.as_bytes(), &[]);
     assert_eq!(content.documents[0].content, Content::Valid(Box::new(object)), "{printed}");
     assert_eq!(content.documents[0].notes.len(), 1);
     assert_eq!(valid(&serde_json::to_string(&value).unwrap()).spec, valid(&text).spec, "as JSON");
@@ -201,7 +201,7 @@ fn what_is_printed_can_be_saved_as_a_file() {
 #[test]
 fn a_document_is_bounded() {
     let nested = |levels: usize| format!("{HEAD}spec: {}{}\n", "[".repeat(levels), "]".repeat(levels));
-    let broken = |text: &str| read("web.yaml", text.as_bytes()).broken.map(|broken| broken.message);
+    let broken = |text: &str| read("web.yaml", text.as_bytes(), &[]).broken.map(|broken| broken.message);
 
     assert_eq!(broken(&nested(63)), None);
     assert_eq!(broken(&nested(64)).unwrap(), "more than 64 levels inside of each other");
@@ -236,7 +236,7 @@ fn the_full_example_has_every_field_of_the_schema() {
 
 /// All that a person is shown about a file.
 fn shown(file: &str, bytes: &[u8]) -> String {
-    let content = read(file, bytes);
+    let content = read(file, bytes, &[]);
     let mut shown = String::new();
     for document in &content.documents {
         let Document { number, line, content, notes, .. } = document;
@@ -314,7 +314,7 @@ fn every_field_of_the_schema_says_what_it_is_for() {
 fn every_example_is_valid_and_says_what_it_shows() {
     for path in yaml_files("manifests") {
         let text = std::fs::read_to_string(&path).unwrap();
-        let content = read(&path.display().to_string(), text.as_bytes());
+        let content = read(&path.display().to_string(), text.as_bytes(), &[]);
 
         assert!(text.starts_with("# "), "{}: the first line says what it shows", path.display());
         assert!(text.contains("\n# yaml-language-server: $schema=../schemas/v1.json\n"), "{}", path.display());
@@ -331,7 +331,7 @@ fn every_example_is_valid_and_says_what_it_shows() {
 
 /// What must be true of any answer.
 fn is_sound(bytes: &[u8]) {
-    let content = read("any.yaml", bytes);
+    let content = read("any.yaml", bytes, &[]);
     let all = content.documents.iter().flat_map(|document| match &document.content {
         Content::Valid(_) => &document.notes,
         Content::Invalid { diagnostics, .. } => diagnostics,
@@ -464,7 +464,7 @@ fn what_is_made_to_take_long_does_not() {
     ];
     for text in texts {
         let start = std::time::Instant::now();
-        read("long.yaml", text.as_bytes());
+        read("long.yaml", text.as_bytes(), &[]);
 
         assert!(start.elapsed().as_secs() < 60, "{}", &text[..text.len().min(200)]);
     }

@@ -11,14 +11,18 @@ const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 100_000;
 /// Nodes that all aliases of a document may stand for together.
 const MAX_ALIASED_NODES: usize = 10_000;
+/// So much of a text weighs as much as a node.
+const TEXT_BYTES: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Node {
     /// In bytes of the file. Of an alias' target it is where the target stands.
     pub(super) span: Range<usize>,
     pub(super) value: Value,
+    /// Keys that were taken away from it, by what was laid over it.
+    pub(super) removed: Vec<Entry>,
     /// How many nodes it is with everything below, aliases followed.
-    size: usize,
+    pub(super) size: usize,
 }
 
 #[derive(Debug)]
@@ -32,7 +36,7 @@ pub(super) enum Value {
     Mapping(Vec<Entry>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: Rc<Node>,
     pub(super) value: Rc<Node>,
@@ -48,6 +52,10 @@ pub(super) enum Step {
 }
 
 impl Node {
+    fn new(span: Range<usize>, value: Value, size: usize) -> Self {
+        Self { span, value, removed: Vec::new(), size }
+    }
+
     /// The text of a scalar.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
@@ -62,6 +70,11 @@ impl Node {
             Value::Scalar { text, plain } => *plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"),
             Value::Sequence(_) | Value::Mapping(_) => false,
         }
+    }
+
+    /// One of its spellings, and not merely nothing.
+    pub(super) fn is_written_null(&self) -> bool {
+        self.is_null() && self.text() != Some("")
     }
 
     /// The entry of `key`, if there is exactly one.
@@ -247,10 +260,14 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor, tag) => {
                 let range = self.without_rest(range, style, text.is_empty());
                 self.check_tag(tag.as_deref(), &range);
-                let plain = style == ScalarStyle::Plain;
-                let node =
-                    Node { span: range.clone(), value: Value::Scalar { text: text.into_owned(), plain }, size: 1 };
-                self.complete(anchor, node, range);
+                // What says that it is a text is one, as with quotes.
+                let is_text = tag.as_deref().is_some_and(|tag| tag.suffix == "str");
+                let plain = style == ScalarStyle::Plain && !is_text;
+                let text_bytes = text.len();
+                let value = Value::Scalar { text: text.into_owned(), plain };
+                // An alias to a long text is as much as one to many short ones.
+                let size = 1 + text_bytes / TEXT_BYTES;
+                self.complete(anchor, Node::new(range.clone(), value, size), range);
             }
             Event::SequenceStart(anchor, tag) => {
                 self.check_tag(tag.as_deref(), &range);
@@ -310,7 +327,7 @@ impl<'a> Builder<'a> {
             OpenValue::Sequence(items) => Value::Sequence(items),
             OpenValue::Mapping(entries, _) => Value::Mapping(entries),
         };
-        self.complete(open.anchor, Node { span: range.clone(), value, size: open.size }, range);
+        self.complete(open.anchor, Node::new(range.clone(), value, open.size), range);
     }
 
     fn complete(&mut self, anchor: usize, node: Node, range: Range<usize>) {
@@ -377,7 +394,7 @@ impl<'a> Builder<'a> {
             let problem = Problem { span: range.clone(), message: refused.to_owned(), help: Some("write it out") };
             self.tree.refused.push(problem);
         }
-        Rc::new(Node { span: range.clone(), value: Value::Scalar { text: String::new(), plain: true }, size: 1 })
+        Rc::new(Node::new(range.clone(), Value::Scalar { text: String::new(), plain: true }, 1))
     }
 
     fn check_tag(&mut self, tag: Option<&Tag>, range: &Range<usize>) {

@@ -1,6 +1,7 @@
 //! The typed object, by `serde_yaml`, and where its complaints belong.
 
 use super::document::Finding;
+use super::merge;
 use super::tree::{Node, Step};
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
@@ -11,23 +12,42 @@ const MAX_ERRORS: usize = 20;
 /// A document that no person wrote is not parsed again for more than one complaint.
 const MAX_PATIENT_BYTES: usize = 64 << 10;
 
-/// Deserialises the document that `text` is, whose first byte is byte `base` of the file.
+/// Where the text of a document stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Written<'a> {
+    /// Here, and its first byte is byte `base` of the file.
+    Here { text: &'a str, base: usize },
+    /// Parts of it in several files.
+    Apart,
+}
+
+impl Written<'_> {
+    /// The text of `root` without what stands in `gaps`.
+    fn without(&self, root: &Node, gaps: &[Range<usize>]) -> Vec<u8> {
+        match self {
+            Self::Here { text, base } => {
+                let mut text = text.as_bytes().to_vec();
+                gaps.iter().for_each(|range| blank(&mut text, *base, range));
+                text
+            }
+            Self::Apart => merge::text(root, gaps).into_bytes(),
+        }
+    }
+}
+
+/// Deserialises the document whose tree is `root`.
 ///
-/// A typed parser stops at its first error. So what is known to be `unusable` is blanked in a copy
+/// A typed parser stops at its first error. So what is known to be `unusable` is left out of a copy
 /// of the text, and likewise each value that it complains about, until it is content or cannot be
 /// helped. An object that comes out after complaints is for further checks alone: it lacks what was
-/// blanked.
+/// left out.
 pub(super) fn parse<T: DeserializeOwned>(
-    text: &str,
-    base: usize,
+    written: Written<'_>,
     root: &Node,
     unusable: &mut Vec<Range<usize>>,
     findings: &mut Vec<Finding>,
 ) -> Option<T> {
-    let mut text = text.as_bytes().to_vec();
-    for range in unusable.iter() {
-        blank(&mut text, base, range);
-    }
+    let mut text = written.without(root, unusable);
     let mut left = if text.len() <= MAX_PATIENT_BYTES { MAX_ERRORS } else { 1 };
     loop {
         let deserializer = serde_yaml::Deserializer::from_slice(&text);
@@ -51,8 +71,8 @@ pub(super) fn parse<T: DeserializeOwned>(
         match range.filter(|range| !known(range)) {
             Some(range) if left > 0 => {
                 left -= 1;
-                blank(&mut text, base, &range);
                 unusable.push(range);
+                text = written.without(root, unusable);
             }
             _ => return None,
         }

@@ -1,6 +1,5 @@
 //! `exec`: another program in a running container.
 
-use super::OciError;
 use super::args::{Exec, Global, UsageError};
 use super::attributes::{Modules, Moment};
 use super::build::{self, Given};
@@ -13,18 +12,34 @@ use super::passwd;
 use super::relay;
 use super::service;
 use super::state::{Home, Status};
+use super::{OciError, SUCCESS};
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
 use crate::sandbox::program::Hidden;
-use crate::sandbox::{CgroupJoin, ExecPlan, LaunchError, Namespace, Report, exec_script, launch_exec};
+use crate::sandbox::{CgroupJoin, ExecPlan, LaunchError, Launched, Namespace, Report, exec_script, launch_exec};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::ExitCode;
 
-pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitCode, OciError> {
+pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<u8, OciError> {
+    let mut watch = Watch::begin()?;
+    // What it took to start it is let go here, while the program runs, rather than when it has ended.
+    let Begun { launched, place } = begin(global, wish, &mut watch)?;
+    if wish.detach {
+        return Ok(SUCCESS);
+    }
+    drop(hidden);
+    supervise(&launched, &mut watch).inspect_err(|_| give_up(&launched, &place))
+}
+
+/// A program that runs, and the cgroup that it is in.
+struct Begun {
+    launched: Launched,
+    place: Place,
+}
+
+fn begin(global: &Global, wish: &Exec, watch: &mut Watch) -> Result<Begun, OciError> {
     let root = &global.root;
     let keep_descriptors = descriptors(wish.preserve_fds, 0);
-    let mut watch = Watch::begin()?;
     let home = Home::of(root, &wish.id);
     let record = home.load(&wish.id)?;
     let (status, target) = home.look(&record);
@@ -70,6 +85,14 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
             script = exec_script(&plan)?;
             launch_exec(&script, target.as_fd(), console.io(), seccomp)?
         }
+        Err(LaunchError::Operation { failure, words }) if failure.errno == libc::EBUSY && words.contains("cgroup") => {
+            let group = plan.cgroup.unified.unwrap_or_default();
+            let what = format!(
+                "exec: --cgroup: adding pid of the program to cgroups: {group}/cgroup.procs: device or resource busy: \
+                 its controllers are for the groups below, one of which can be named"
+            );
+            return Err(OciError::Start(what));
+        }
         result => result?,
     };
     watch.join(console);
@@ -92,26 +115,24 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
             Report::Waiting | Report::Listener(_) => Err(OciError::Start("the process waits for nobody".to_owned())),
         }
     };
-    let end = |_: &OciError| {
-        if place.is_frozen() {
-            // It ends when it goes on, and nobody knows when that is.
-            let _ = crate::sys::pidfd_kill(launched.pidfd.as_fd(), libc::SIGKILL);
-        } else {
-            end(&launched);
-        }
-    };
-    finish(&mut watch).inspect_err(end).inspect_err(|_| watch.drain())?;
-    if wish.detach {
-        return Ok(ExitCode::SUCCESS);
+    finish(watch).inspect_err(|_| give_up(&launched, &place)).inspect_err(|_| watch.drain())?;
+    Ok(Begun { launched, place })
+}
+
+fn give_up(launched: &Launched, place: &Place) {
+    if place.is_frozen() {
+        // It ends when it goes on, and nobody knows when that is.
+        let _ = crate::sys::pidfd_kill(launched.pidfd.as_fd(), libc::SIGKILL);
+    } else {
+        end(launched);
     }
-    drop(hidden);
-    Ok(ExitCode::from(supervise(&launched, &mut watch).inspect_err(end)?))
 }
 
 /// `PATH`s below the container's cgroup, each for all hierarchies or, as `CONTROLLER[,CONTROLLER]:PATH`,
 /// for those of v1 that are named.
 fn within(place: &Place, wishes: &[String]) -> Result<Place, OciError> {
-    let wrong = |wish: &str, what: &str| UsageError(format!("exec: --cgroup: {wish:?} {what}"));
+    // In the words that callers may look for.
+    let wrong = |what: String| Err(UsageError(format!("exec: --cgroup: {what}")).into());
     let mut directories = place.directories().to_vec();
     for wish in wishes {
         let (names, path) = match wish.split_once(':') {
@@ -119,22 +140,25 @@ fn within(place: &Place, wishes: &[String]) -> Result<Place, OciError> {
             None => (None, wish.as_str()),
         };
         if path.split('/').any(|part| part == "." || part == "..") {
-            return Err(wrong(wish, "leads elsewhere").into());
+            return wrong(format!("{path} is not a sub cgroup path"));
         }
         let path = path.trim_matches('/');
         if names.is_none() && wishes.len() > 1 {
-            return Err(wrong(wish, "names no controller, and is not the only one").into());
+            return wrong(format!("{wish:?} names no controller, and is not the only one"));
         }
         for name in names.iter().flatten() {
             if !directories.iter().any(|directory| has(directory, name)) {
-                return Err(wrong(wish, "names a controller that the container has no v1 hierarchy of").into());
+                return wrong(format!("unknown controller {name:?}: the container has no v1 hierarchy of it"));
             }
         }
         for directory in &mut directories {
             if names.as_ref().is_none_or(|names| names.iter().any(|name| has(directory, name))) && !path.is_empty() {
                 directory.path = format!("{}/{path}", directory.path.trim_end_matches('/'));
                 if !Path::new(&directory.full()).is_dir() {
-                    return Err(wrong(wish, &format!("is not there: {}", directory.full())).into());
+                    return wrong(format!(
+                        "adding pid to {}/cgroup.procs: no such file or directory",
+                        directory.full()
+                    ));
                 }
             }
         }

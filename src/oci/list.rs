@@ -21,12 +21,15 @@ pub(super) struct State<'a> {
     bundle: &'a str,
     rootfs: &'a str,
     created: String,
+    /// The unit that its cgroup is, as crun has it.
+    #[serde(rename = "systemd-scope", skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
     annotations: &'a BTreeMap<String, String>,
     owner: String,
 }
 
 pub(super) fn describe<'a>(home: &Home, record: &'a Record) -> State<'a> {
-    let Record { id, oci_version, bundle, rootfs, annotations, created, init, .. } = record;
+    let Record { id, oci_version, bundle, rootfs, annotations, created, scope, init, .. } = record;
     let created = SystemTime::UNIX_EPOCH + Duration::from_secs(*created);
     State {
         oci_version,
@@ -36,6 +39,7 @@ pub(super) fn describe<'a>(home: &Home, record: &'a Record) -> State<'a> {
         bundle,
         rootfs,
         created: humantime::format_rfc3339_seconds(created).to_string(),
+        scope: scope.as_deref(),
         annotations,
         owner: owner(home),
     }

@@ -35,7 +35,7 @@ pub fn from_manifest(wish: &FromManifest) -> Result<String, OciError> {
 fn object(file: &Path, name: Option<&str>) -> Result<Object, OciError> {
     let shown = file.display().to_string();
     let text = std::fs::read(file).map_err(|source| OciError::Io { what: format!("reading {shown}"), source })?;
-    let FileContent { documents, broken } = manifest::read(&shown, &text);
+    let FileContent { documents, broken } = manifest::read(&shown, &text, &[]);
     if let Some(reason) = broken {
         return Err(OciError::Start(reason.render()));
     }

@@ -92,7 +92,7 @@ mod tests {
 
     fn wanted(name: &str) -> Wanted {
         let (source, file, path, revision) = Default::default();
-        let provenance = Provenance { source, file, path, document: 1, line: 1, revision };
+        let provenance = Provenance { source, file, path, document: 1, line: 1, revision, drop_ins: Vec::new() };
         Wanted { object: Arc::new(object(name, "{image: 'host:/', command: [c]}")), provenance }
     }
 

@@ -201,6 +201,7 @@ pub(crate) fn provenance(id: &ObjectId) -> Provenance {
         document: 1,
         line: 1,
         revision: "r".into(),
+        drop_ins: Vec::new(),
     }
 }
 

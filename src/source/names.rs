@@ -24,11 +24,25 @@ pub fn ignored(name: &str) -> Option<&'static str> {
 
 /// Why a directory with this name is not entered.
 pub fn ignored_directory(name: &str) -> Option<&'static str> {
-    if name.starts_with('.') {
-        return Some("its name begins with a dot");
+    name.starts_with('.').then_some("its name begins with a dot")
+}
+
+/// The file beside a directory of this name whose drop-ins are in there.
+pub(super) fn changed_by(directory: &str) -> Option<&str> {
+    directory.strip_suffix(".d").filter(|file| ignored(file).is_none())
+}
+
+/// The file that the one at `path` may be a drop-in of, and its name among them.
+pub(super) fn as_drop_in(path: &str) -> Option<(&str, &str)> {
+    let mut start = 0;
+    for part in path.split_inclusive('/') {
+        let end = start + part.len();
+        if let Some(file) = part.strip_suffix('/').and_then(changed_by) {
+            return Some((&path[..start + file.len()], &path[end..]));
+        }
+        start = end;
     }
-    let drop_ins = [".yaml.d", ".yml.d", ".json.d"].iter().any(|end| name.ends_with(end));
-    drop_ins.then_some("drop-in directories are not read yet")
+    None
 }
 
 #[cfg(test)]
@@ -64,9 +78,24 @@ mod tests {
         ] {
             assert!(ignored(name).is_some(), "{name}");
         }
-        for name in ["..data", "..2026_11_24", ".git", "web.yaml.d"] {
+        for name in ["..data", "..2026_11_24", ".git"] {
             assert!(ignored_directory(name).is_some(), "{name}");
         }
         assert_eq!(ignored_directory("team-a"), None);
+    }
+
+    #[test]
+    fn a_directory_of_drop_ins_is_named_after_its_file() {
+        for (directory, file) in [("web.yaml.d", "web.yaml"), ("a.yml.d", "a.yml"), ("x.json.d", "x.json")] {
+            assert_eq!(changed_by(directory), Some(file));
+        }
+        for directory in ["conf.d", "web.d", "web.yaml", ".web.yaml.d", ".yaml.d", "web.yaml.dd"] {
+            assert_eq!(changed_by(directory), None, "{directory}");
+        }
+        assert_eq!(as_drop_in("team/web.yaml.d/10.yaml"), Some(("team/web.yaml", "10.yaml")));
+        assert_eq!(as_drop_in("web.yaml.d/more/10.yaml"), Some(("web.yaml", "more/10.yaml")));
+        for path in ["web.yaml", "team/web.yaml", "conf.d/web.yaml"] {
+            assert_eq!(as_drop_in(path), None, "{path}");
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! A source whose manifests come from a repository, one revision at a time.
 
+use super::names;
 use super::revision::{Commit, Found, Revision};
 use super::rights::Rights;
 use super::snapshot::{FileState, Files, MAX_DOCUMENTS, Snapshot};
-use super::text::Text;
+use super::text::{self, Text, bad_drop_in};
 use crate::plan::SourceState;
-use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -47,19 +47,35 @@ impl Repository {
         let mut files = Files::new();
         let mut known = HashMap::new();
         let (mut parsed, mut documents) = (0, 0);
-        for (file, found) in &revision.files {
-            let state = match found {
-                Found::Unusable(reason) => Arc::new(FileState::Unreadable(reason.as_str().into())),
-                Found::Text(bytes) if bytes.is_empty() => Arc::new(FileState::Unreadable("is empty".into())),
-                Found::Text(bytes) => {
-                    let hash: [u8; 32] = Sha256::digest(bytes).into();
+        let mut ignored = revision.ignored.clone();
+        let mut drop_ins: BTreeMap<&str, Vec<(&str, &Found)>> = BTreeMap::new();
+        let mut own: Vec<(&String, &Found)> = Vec::new();
+        for (path, found) in &revision.files {
+            match names::as_drop_in(path) {
+                None => own.push((path, found)),
+                Some((_, name)) if name.contains('/') => {
+                    ignored.insert(path.clone(), "in a directory among drop-ins".to_owned());
+                }
+                Some((file, _)) if !revision.files.contains_key(file) => {
+                    ignored.insert(path.clone(), format!("a drop-in of {file}, which is not beside it"));
+                }
+                Some((file, name)) => drop_ins.entry(file).or_default().push((name, found)),
+            }
+        }
+        for (file, found) in own {
+            let drop_ins = drop_ins.remove(file.as_str()).unwrap_or_default();
+            let state = match texts(file, found, &drop_ins) {
+                Err(reason) => Arc::new(FileState::Unreadable(reason.into())),
+                Ok((bytes, drop_ins)) => {
+                    let hash = text::hash(bytes, &drop_ins);
                     let state = match self.known.get(file).filter(|(before, _)| *before == hash) {
                         Some((_, state)) => Arc::clone(state),
                         None => {
                             parsed += 1;
                             // As `git show` takes it after a commit.
                             let shown = format!("{}:{file}", self.name);
-                            Arc::new(FileState::Read(Text::read(&self.name, file, &shown, bytes, &self.rights)))
+                            let text = Text::read((&self.name, file), &shown, bytes, &drop_ins, &self.rights);
+                            Arc::new(FileState::Read(text))
                         }
                     };
                     known.insert(file.clone(), (hash, Arc::clone(&state)));
@@ -76,11 +92,8 @@ impl Repository {
         }
         let same = self.current.take().map(|current| current.files).filter(|before| **before == files);
         self.known = known;
-        self.current = Some(Current {
-            about: revision.about.clone(),
-            files: same.unwrap_or_else(|| Arc::new(files)),
-            ignored: revision.ignored.clone(),
-        });
+        self.current =
+            Some(Current { about: revision.about.clone(), files: same.unwrap_or_else(|| Arc::new(files)), ignored });
         Ok(parsed)
     }
 
@@ -107,6 +120,25 @@ impl Repository {
             },
         }
     }
+}
+
+/// What a file and its drop-ins hold, or why that cannot be told.
+#[allow(clippy::type_complexity, reason = "as it is passed on")]
+fn texts<'a>(
+    file: &str,
+    found: &'a Found,
+    drop_ins: &[(&'a str, &'a Found)],
+) -> Result<(&'a [u8], Vec<(&'a str, &'a [u8])>), String> {
+    let text = |found: &'a Found| match found {
+        Found::Unusable(reason) => Err(reason.clone()),
+        Found::Text(bytes) if bytes.is_empty() => Err("is empty".to_owned()),
+        Found::Text(bytes) => Ok(bytes.as_slice()),
+    };
+    let changed_by = drop_ins.iter().map(|(name, found)| match text(found) {
+        Ok(bytes) => Ok((*name, bytes)),
+        Err(reason) => Err(bad_drop_in(&format!("{file}.d/{name}"), &reason)),
+    });
+    Ok((text(found)?, changed_by.collect::<Result<_, String>>()?))
 }
 
 #[cfg(test)]
@@ -161,6 +193,31 @@ mod tests {
         assert!(Arc::ptr_eq(&a1, &a3) && b1 != b3);
         assert_eq!((a3.provenance.source.as_str(), a3.provenance.path.as_str()), ("fleet", "fleet:a.yaml"));
         assert_eq!(source.commit().map(|commit| commit.id.as_str()), Some("3"));
+    }
+
+    #[test]
+    fn drop_ins_of_a_revision_change_the_file_beside_them() {
+        let mut source = Repository::new("fleet", Rights::default());
+        let limit = |memory: &str| format!("spec: {{resources: {{memory: {{limit: {memory}}}}}}}\n");
+        let a = manifest("a", "");
+        let files = [
+            ("t/a.yaml", a.as_str()),
+            ("t/a.yaml.d/10.yaml", &limit("64Mi")),
+            ("t/a.yaml.d/20.yaml", &limit("32Mi")),
+            ("t/b.yaml.d/10.yaml", &limit("1Mi")),
+        ];
+        assert_eq!(source.take(&revision("1", &files)), Ok(1));
+
+        let Wish::Present(wanted) = wish(&source, "a") else { panic!() };
+        assert_eq!(wanted.object.spec.resources.memory.limit.map(|limit| limit.0), Some(32 << 20));
+        assert_eq!(wanted.provenance.drop_in_files(), ["t/a.yaml.d/10.yaml", "t/a.yaml.d/20.yaml"]);
+        assert_eq!(source.snapshot().ignored.keys().collect::<Vec<_>>(), ["t/b.yaml.d/10.yaml"]);
+        assert_eq!(source.take(&revision("2", &files)), Ok(0));
+        assert_eq!(source.take(&revision("3", &files[..2])), Ok(1));
+
+        source.take(&revision("4", &[files[0], ("t/a.yaml.d/10.yaml", "spec: {memroy: 1}")])).unwrap();
+        let Wish::Invalid { message, .. } = wish(&source, "a") else { panic!() };
+        assert!(message.starts_with("fleet:t/a.yaml.d/10.yaml:1:8"), "{message}");
     }
 
     #[test]

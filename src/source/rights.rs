@@ -94,7 +94,7 @@ mod tests {
         let text = format!(
             "apiVersion: plimsoll/v1\nkind: Container\nmetadata: {{name: web, namespace: team}}\nspec: {{image: 'host:/', command: [c]{spec}}}\n"
         );
-        match manifest::read("a.yaml", text.as_bytes()).documents.remove(0).content {
+        match manifest::read("a.yaml", text.as_bytes(), &[]).documents.remove(0).content {
             Content::Valid(object) => *object,
             Content::Invalid { diagnostics, .. } => panic!("{diagnostics:?}"),
         }

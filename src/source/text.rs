@@ -1,9 +1,10 @@
 //! What the text of one file asks for.
 
 use super::rights::{Denied, Rights};
-use crate::manifest::{self, Content, Document};
+use crate::manifest::{self, Content, Document, DropIn};
 use crate::plan::{Wanted, Wish};
 use crate::spec::{ObjectId, Provenance};
+use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 
 /// What the text of a file asks for.
@@ -20,13 +21,23 @@ pub struct Text {
 }
 
 impl Text {
-    /// Reads the text of `file` of the source of that name. `path` is the file as a person finds it. What the
-    /// source has no right to is invalid.
-    pub(super) fn read(source: &str, file: &str, path: &str, bytes: &[u8], rights: &Rights) -> Self {
-        let content = manifest::read(path, bytes);
+    /// Reads the text of `file` of the source of that name. `path` is the file as a person finds it;
+    /// `drop_ins` are the names and texts of what changes it, in their order. What the source has no right to
+    /// is invalid.
+    pub(super) fn read(
+        (source, file): (&str, &str),
+        path: &str,
+        bytes: &[u8],
+        drop_ins: &[(&str, &[u8])],
+        rights: &Rights,
+    ) -> Self {
+        let shown: Vec<String> = drop_ins.iter().map(|(name, _)| format!("{path}.d/{name}")).collect();
+        let given = shown.iter().zip(drop_ins).map(|(file, (_, bytes))| DropIn { file, bytes });
+        let given: Vec<DropIn<'_>> = given.collect();
+        let content = manifest::read(path, bytes, &given);
         let mut asked = Self { wishes: Vec::new(), held: None, notes: Vec::new(), documents: content.documents.len() };
         let mut held: Vec<manifest::Diagnostic> = content.broken.into_iter().collect();
-        for Document { number, line, revision, content, notes } in content.documents {
+        for Document { number, line, revision, drop_ins: changed_by, content, notes } in content.documents {
             asked.notes.extend(notes.iter().map(ToString::to_string));
             let provenance = Provenance {
                 source: source.to_owned(),
@@ -35,13 +46,14 @@ impl Text {
                 document: number,
                 line,
                 revision,
+                drop_ins: changed_by.into_iter().map(|at| drop_ins[at].0.to_owned()).collect(),
             };
             match content {
                 Content::Valid(object) => {
                     let id = object.id.clone();
                     if let Some(Denied { field, what }) = rights.denied(&object) {
                         let text = format!("the source {source} may not {what}");
-                        let place = manifest::point(path, bytes, &provenance.revision, &field, &text);
+                        let place = manifest::point((path, bytes), &given, &provenance.revision, &field, &text);
                         let message = place.map_or_else(|| text.into(), |place| describe(&[place]));
                         asked.wishes.push((id, WishOf::Invalid { message, provenance }));
                         continue;
@@ -62,6 +74,24 @@ impl Text {
         asked.held = (!held.is_empty()).then(|| describe(&held));
         asked
     }
+}
+
+/// Tells a file with its drop-ins from any other.
+pub(super) fn hash(bytes: &[u8], drop_ins: &[(&str, &[u8])]) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(bytes);
+    for (name, text) in drop_ins {
+        // Where the one ends and the next begins is a part of it.
+        for part in [name.as_bytes(), text] {
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().into()
+}
+
+/// As the end of a sentence about the file that it changes.
+pub(super) fn bad_drop_in(path: &str, reason: &str) -> String {
+    format!("cannot be told without its drop-in {path}, which {reason}")
 }
 
 /// One line for a table, then every problem with its place in the text.

@@ -70,4 +70,14 @@ pub struct Provenance {
     pub line: u32,
     /// What the text was: `sha256:…` of the document.
     pub revision: String,
+    /// What changes it, of the files in `FILE.d/`, in that order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop_ins: Vec<String>,
+}
+
+impl Provenance {
+    /// What changes it, relative to the source's root.
+    pub fn drop_in_files(&self) -> Vec<String> {
+        self.drop_ins.iter().map(|name| format!("{}.d/{name}", self.file)).collect()
+    }
 }

@@ -176,7 +176,7 @@ impl Host {
 
     /// Writes a manifest as an editor does: a new file, renamed into place.
     pub fn write(&self, file: &str, text: &str) {
-        let new = self.dir.join(format!("new-{file}"));
+        let new = self.dir.join(format!("new-{}", file.replace('/', "-")));
         fs::write(&new, text).unwrap();
         fs::rename(&new, self.manifests.join(file)).unwrap();
     }

@@ -53,6 +53,38 @@ fn one_touch_is_two_rounds_at_most() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_drop_in_changes_a_limit_in_place_stops_nothing_when_it_is_broken_and_is_taken_back() {
+    let host = Host::up();
+    host.write("web.yaml", &limited("web", 64));
+    let before = host.pid("web");
+    let drop_ins = host.manifests.join("web.yaml.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let limit = |memory: u32| {
+        host.until(&format!("limited to {memory} MiB"), || host.control("default_web", LIMIT) == bytes(memory));
+        assert_eq!(pid(&host.item("web").unwrap()), before);
+    };
+
+    host.write("web.yaml.d/10-host.yaml", "spec:\n  resources: {memory: {limit: 96Mi}}\n");
+    limit(96);
+    let item = host.running("web");
+    assert_eq!(item["status"]["source"]["dropIns"][0], "web.yaml.d/10-host.yaml");
+    assert!(host.ok(["describe", "container", "web"]).contains("web.yaml.d/10-host.yaml"));
+
+    host.write("web.yaml.d/10-host.yaml", "spec:\n  resources: {memroy: {limit: 128Mi}}\n");
+    let place = format!("{}:2:15: unknown field \"memroy\"", drop_ins.join("10-host.yaml").display());
+    host.wait("web", "invalid, and where", |item| {
+        item["status"]["sync"] == "invalid"
+            && item["status"]["message"].as_str().is_some_and(|text| text.contains(&place))
+    });
+    limit(96);
+
+    fs::remove_file(drop_ins.join("10-host.yaml")).unwrap();
+    limit(64);
+    assert!(host.running("web")["status"]["source"]["dropIns"].is_null());
+}
+
+#[test]
+#[ignore = "needs root"]
 fn what_no_event_tells_of_is_found_by_the_next_listing() {
     let mut host = Host::prepare();
     host.start_with(&["--resync", "1s"]);

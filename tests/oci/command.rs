@@ -202,3 +202,92 @@ fn capabilities_that_cannot_be_given_are_told_and_left_out() {
     assert!(answer.err.contains("process.capabilities.bounding[1]: \"CAP_FLY\" is not a capability"), "{answer:?}");
     assert!(answer.err.contains("CAP_KILL: it is not both permitted and inheritable"), "{answer:?}");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_container_that_is_kept_is_there_after_its_end() {
+    let bundle = Bundle::new("exit 3");
+
+    let answer = bundle.run_with(&["--keep"]);
+
+    assert_eq!((answer.code, bundle.status()), (Some(3), "stopped".to_owned()), "{answer:?}");
+    let groups = crate::fixture::cgroup_directories().into_iter().map(|mount| mount.join("plim-oci").join(bundle.id()));
+    assert!(groups.filter(|path| path.exists()).count() > 0);
+    let again = bundle.run();
+    assert!(again.code == Some(1) && again.err.contains("exists"), "{again:?}");
+    assert_eq!(bundle.on(&["delete"]).code, Some(0));
+    assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn another_configuration_than_the_bundles_is_read_from_where_the_caller_is() {
+    let mut bundle = Bundle::new("echo other");
+    fs::create_dir(bundle.path("away")).unwrap();
+    fs::write(bundle.path("away/other.json"), bundle.config.to_string()).unwrap();
+    bundle.config["process"]["args"] = json!(["/bin/echo", "usual"]);
+    bundle.write();
+    for (option, from) in [("--config", "away"), ("-f", "away"), ("--config", "")] {
+        let file = if from.is_empty() { "away/other.json" } else { "other.json" };
+        let mut command =
+            bundle.command(&["run", option, file, "--bundle", bundle.path("").to_str().unwrap(), &bundle.id()]);
+
+        let answer: crate::fixture::Answer = command.current_dir(bundle.path(from)).output().unwrap().into();
+
+        assert_eq!((answer.code, answer.out.as_str()), (Some(0), "other"), "{answer:?}");
+    }
+    assert_eq!(bundle.run().out, "usual");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn who_listens_for_it_gets_a_pidfd_of_the_process() {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+    let bundle = Bundle::new("exec sleep 1000");
+    bundle.write();
+    let path = bundle.path("pidfd");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    // What is sent is there when the command has ended, or never will be.
+    listener.set_nonblocking(true).unwrap();
+    let received = || {
+        let (socket, _) = listener.accept().unwrap();
+        let (mut text, mut space) = ([0; 8], [std::mem::MaybeUninit::<u8>::uninit(); 64]);
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut data = [rustix::io::IoSliceMut::new(&mut text)];
+        rustix::net::recvmsg(&socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let fd = std::os::fd::AsRawFd::as_raw_fd(fd.as_ref().unwrap());
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap().trim().to_owned();
+        pid.parse::<i32>().unwrap()
+    };
+    let (dir, socket, id) = (bundle.path(""), path.to_str().unwrap(), bundle.id());
+    let call = |words: &[&str]| {
+        let mut command = bundle.command(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    };
+
+    assert!(call(&["create", "--pidfd-socket", socket, "--bundle", dir.to_str().unwrap(), &id]));
+
+    let state: Value = serde_json::from_str(&bundle.on(&["state"]).out).unwrap();
+    assert_eq!(json!(received()), state["pid"]);
+    bundle.on(&["start"]);
+    let pid_file = bundle.path("pid");
+    let pid = pid_file.to_str().unwrap();
+    assert!(call(&["exec", "-d", "--pidfd-socket", socket, "--pid-file", pid, &id, "/bin/sleep", "1000"]));
+    assert_eq!(received().to_string(), fs::read_to_string(pid_file).unwrap());
+}
+
+#[test]
+fn what_is_supported_is_told_as_json() {
+    let output = Command::new(crate::fixture::runtime()).arg("features").output().unwrap();
+
+    let features: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&features["ociVersionMin"], &features["ociVersionMax"]), (&json!("1.0.0"), &json!("1.3.0")));
+    for pointer in ["/linux/mountExtensions/idmap/enabled", "/linux/netDevices/enabled", "/linux/seccomp/enabled"] {
+        assert_eq!(features.pointer(pointer), Some(&json!(true)), "{pointer}");
+    }
+}

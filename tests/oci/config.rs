@@ -219,4 +219,13 @@ fn labels_are_refused_by_name_where_the_kernel_has_no_module_for_them() {
         assert_eq!((answer.code, answer.err.contains(expected)), (Some(1), !is_there), "{pointer}: {answer:?}");
         assert!(bundle.is_gone(), "{pointer}");
     }
+    let bundle = crate::cgroups::running("exec sleep 1000", &json!({}));
+    for (option, is_there, expected) in [
+        ("--apparmor", apparmor, "process.apparmorProfile: the kernel of this host has no AppArmor"),
+        ("--process-label", selinux, "process.selinuxLabel: the kernel of this host has no SELinux"),
+    ] {
+        let answer = bundle.call(&["exec", option, "none-of-these", &bundle.id(), "/bin/true"]);
+
+        assert_eq!((answer.code, answer.err.contains(expected)), (Some(255), !is_there), "{option}: {answer:?}");
+    }
 }

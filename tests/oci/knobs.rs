@@ -167,3 +167,39 @@ fn packets_have_a_class_and_a_priority_where_v1_has_the_controllers() {
         assert!(status.success() && text.contains("1048577") && text.contains("lo 5"), "{text}");
     }
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_weight_for_disks_is_set_where_a_scheduler_knows_it_and_refused_elsewhere() {
+    let files = ["blkio.bfq.weight", "blkio.weight", "io.bfq.weight", "io.weight"];
+    let mut bundle = Bundle::new("exec sleep 1000");
+    bundle.config["linux"]["resources"]["blockIO"] = json!({"weight": 300});
+
+    let created = bundle.create();
+
+    if created.code != Some(0) {
+        assert!(created.err.contains("linux.resources.blockIO.weight: "), "{created:?}");
+        let devices = json!({"blockIO": {"weightDevice": [{"major": 7, "minor": 0, "weight": 300}]}});
+        let answer = run(&devices);
+        assert!(answer.code == Some(1) && answer.err.contains("blockIO.weightDevice[0].weight: "), "{answer:?}");
+        assert!(bundle.is_gone());
+        return;
+    }
+    let set = says(&bundle, &files);
+    assert!(set.starts_with("300") || set.starts_with("default "), "{set}");
+    let updated = bundle.on(&["update", "--blkio-weight", "600"]);
+    assert_eq!(updated.code, Some(0), "{updated:?}");
+    assert_ne!(says(&bundle, &files), set);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn shares_of_caches_are_refused_for_a_container_without_a_group_of_its_own() {
+    let bundle = running("exec sleep 1000", &json!({}));
+    for option in ["--l3-cache-schema", "--mem-bw-schema"] {
+        let answer = bundle.on(&["update", option, "L3:0=f"]);
+
+        let what = "linux.intelRdt: the container has no group of its own";
+        assert!(answer.code == Some(1) && answer.err.contains(what), "{answer:?}");
+    }
+}

@@ -51,6 +51,8 @@ fn systemd_makes_a_scope_where_it_runs_and_else_that_is_refused() {
     let path = PathBuf::from(format!("/sys/fs/cgroup/plimtest.slice/plimtest-a.slice/{unit}"));
     let file = |name: &str| fs::read_to_string(path.join(name)).unwrap().trim().to_owned();
     assert_eq!(property(&unit, "ActiveState"), "active");
+    let state: serde_json::Value = serde_json::from_str(&bundle.on(&["state"]).out).unwrap();
+    assert_eq!(state["systemd-scope"], json!(unit));
     assert_eq!((property(&unit, "Delegate"), property(&unit, "MemoryMax")), ("yes".to_owned(), "67108864".to_owned()));
     assert_eq!((property(&unit, "TasksMax"), file("pids.max")), ("77".to_owned(), "77".to_owned()));
     assert_eq!(

@@ -73,6 +73,8 @@ fn facts(item: &Item, now: Timestamp) -> Table {
             )
         }),
     );
+    let drop_ins = status.source.as_ref().map(|source| source.drop_ins.join(", ")).unwrap_or_default();
+    fact("Changed by", (!drop_ins.is_empty()).then_some(drop_ins));
     table
 }
 

@@ -87,6 +87,7 @@ fn running(name: &str, days: u64) -> Item {
                 document: 1,
                 line: 1,
                 revision: "sha256:00".to_owned(),
+                drop_ins: vec![format!("{name}.yaml.d/10-host.yaml")],
             }),
             instance: Some(format!("default_{name}.3")),
             ..status()

@@ -138,6 +138,7 @@ impl Simulation {
                             document: 1,
                             line: 1,
                             revision: String::new(),
+                            drop_ins: Vec::new(),
                         };
                         desired.objects.insert(id.clone(), Wish::Invalid { message: "broken".into(), provenance });
                     }

@@ -65,6 +65,7 @@ impl Simulation {
             document: 1,
             line: 1,
             revision: "r".to_owned(),
+            drop_ins: Vec::new(),
         };
         self.say(|| {
             format!(

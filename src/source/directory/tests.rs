@@ -1,13 +1,14 @@
 use super::super::{Fold, desired};
+use super::bytes::EMPTY_WINDOW;
 use super::*;
 use crate::plan::Desired;
 use crate::plan::Wish;
 use crate::spec::ObjectId;
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 fn manifest(name: &str, memory: &str) -> String {
     format!(
@@ -111,7 +112,7 @@ fn objects_come_with_their_place() {
     place.write("README.md", "text");
     place.write(".hidden.yaml", "broken: [");
     place.write("old.yaml.bak", "broken: [");
-    place.write("web.yaml.d/drop.yaml", "broken: [");
+    place.write("gone.yaml.d/drop.yaml", "broken: [");
 
     let snapshot = place.settled();
     let desired = desired(&[("main", &snapshot)]);
@@ -126,8 +127,125 @@ fn objects_come_with_their_place() {
     let Some(Wish::Present(wanted)) = desired.objects.get(&object("api")) else { panic!("{desired:?}") };
     assert_eq!(wanted.provenance.file, "team/api.yml");
     let ignored: Vec<&str> = snapshot.ignored.keys().map(String::as_str).collect();
-    assert_eq!(ignored, [".hidden.yaml", "README.md", "old.yaml.bak", "web.yaml.d"]);
+    assert_eq!(ignored, [".hidden.yaml", "README.md", "gone.yaml.d", "old.yaml.bak"]);
+    assert_eq!(snapshot.ignored["gone.yaml.d"], "drop-ins of gone.yaml, which is not beside it");
     assert!(desired.held_files.is_empty());
+}
+
+fn limit(memory: &str) -> String {
+    format!("spec: {{resources: {{memory: {{limit: {memory}}}}}}}\n")
+}
+
+/// Why the only object of the place cannot be used, or is held.
+fn refused(desired: &Desired) -> String {
+    match (desired.objects.get(&object("web")), desired.held_files.values().next()) {
+        (Some(Wish::Invalid { message, .. }), _) => message.to_string(),
+        (None, Some(reason)) => reason.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn drop_ins_change_their_file_by_name_and_are_read_again_only_when_something_changed() {
+    let mut place = Place::new();
+    place.write("web.yaml", manifest("web", "64Mi"));
+    place.write("web.yaml.d/20.yaml", limit("128Mi"));
+    place.write("web.yaml.d/10.yaml", limit("256Mi"));
+    place.write("web.yaml.d/README", "not one");
+    place.write("web.yaml.d/more/30.yaml", limit("512Mi"));
+
+    let snapshot = place.settled();
+    let found = desired(&[("main", &snapshot)]);
+
+    assert_eq!((memory(&found, "web").as_str(), snapshot.parsed, snapshot.files.len()), ("\"128Mi\"", 1, 1));
+    let ignored: Vec<&str> = snapshot.ignored.keys().map(String::as_str).collect();
+    assert_eq!(ignored, ["web.yaml.d/README", "web.yaml.d/more"]);
+    let Some(Wish::Present(wanted)) = found.objects.get(&object("web")) else { panic!("{found:?}") };
+    assert_eq!(wanted.provenance.drop_in_files(), ["web.yaml.d/10.yaml", "web.yaml.d/20.yaml"]);
+    let again = place.settled();
+    assert!(again.parsed == 0 && Arc::ptr_eq(&snapshot.files, &again.files));
+
+    place.write("web.yaml.d/30.yaml", limit("1Gi"));
+    assert_eq!(memory(&place.desired(), "web"), "\"1Gi\"");
+    place.write("web.yaml", manifest("web", "64Mi").replace("true", "false"));
+    let found = place.desired();
+    let Some(Wish::Present(wanted)) = found.objects.get(&object("web")) else { panic!("{found:?}") };
+    assert_eq!((wanted.object.spec.command[0].as_str(), memory(&found, "web").as_str()), ("/bin/false", "\"1Gi\""));
+}
+
+#[test]
+fn a_drop_in_that_is_gone_for_a_moment_is_waited_for() {
+    let mut place = Place::new();
+    place.write("web.yaml", manifest("web", "64Mi"));
+    place.write("web.yaml.d/10.yaml", limit("128Mi"));
+    assert_eq!(memory(&place.desired(), "web"), "\"128Mi\"");
+
+    for gone in ["web.yaml.d/10.yaml", "web.yaml.d"] {
+        let aside = place.root.parent().unwrap().join("aside");
+        fs::rename(place.at(gone), &aside).unwrap();
+        let waits = place.source.snapshot();
+        assert!(waits.settle.is_some_and(|wait| wait <= reading::GONE_WINDOW));
+        assert_eq!(memory(&desired(&[("main", &waits)]), "web"), "\"128Mi\"", "{gone}");
+        fs::rename(&aside, place.at(gone)).unwrap();
+        assert_eq!(memory(&place.desired(), "web"), "\"128Mi\"", "{gone}");
+    }
+    fs::remove_file(place.at("web.yaml.d/10.yaml")).unwrap();
+
+    assert_eq!(memory(&place.desired(), "web"), "\"64Mi\"");
+}
+
+#[test]
+fn a_drop_in_that_cannot_be_used_holds_its_object_and_names_its_own_place() {
+    let mut place = Place::new();
+    place.write("web.yaml", manifest("web", "64Mi"));
+    place.write("db.yaml", manifest("db", "64Mi"));
+    place.write("web.yaml.d/10.yaml", "spec:\n  memroy: 1\n");
+
+    let found = place.desired();
+    let shown = place.at("web.yaml.d/10.yaml").display().to_string();
+    assert!(refused(&found).starts_with(&format!("{shown}:2:3: unknown field")), "{}", refused(&found));
+    assert_eq!(memory(&found, "db"), "\"64Mi\"");
+
+    fs::remove_file(place.at("web.yaml.d/10.yaml")).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    type Make<'a> = &'a dyn Fn(&Path);
+    let make: [(&str, Make<'_>); 5] = [
+        ("is a FIFO", &|path| rustix::fs::mknodat(rustix::fs::CWD, path, fifo, 0o600.into(), 0).unwrap()),
+        ("is empty", &|path| drop(File::create_new(path).unwrap())),
+        ("is a link that leads out of the directory", &|path| symlink("/etc/hostname", path).unwrap()),
+        ("can be written by everybody", &|path| {
+            fs::write(path, limit("1Gi")).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+        }),
+        ("is larger than", &|path| fs::write(path, vec![b' '; crate::manifest::MAX_FILE_BYTES + 1]).unwrap()),
+    ];
+    for (expected, make) in make {
+        make(&place.at("web.yaml.d/10.yaml"));
+        let found = place.desired();
+        let reason = refused(&found);
+        let begin = "web.yaml cannot be told without its drop-in web.yaml.d/10.yaml, which ";
+        assert!(reason.starts_with(&format!("{begin}{expected}")), "{expected}: {reason}");
+        assert_eq!(memory(&found, "db"), "\"64Mi\"");
+        fs::remove_file(place.at("web.yaml.d/10.yaml")).unwrap();
+        assert_eq!(memory(&place.desired(), "web"), "\"64Mi\"", "{expected}");
+    }
+}
+
+#[test]
+fn a_drop_in_that_is_being_written_changes_nothing_yet() {
+    let mut place = Place::new();
+    place.write("web.yaml", manifest("web", "64Mi"));
+    place.write("web.yaml.d/10.yaml", limit("128Mi"));
+    assert_eq!(memory(&place.desired(), "web"), "\"128Mi\"");
+
+    let mut file = File::options().write(true).truncate(true).open(place.at("web.yaml.d/10.yaml")).unwrap();
+    let half = place.source.snapshot();
+    assert!(half.settle.is_some());
+    assert_eq!(memory(&desired(&[("main", &half)]), "web"), "\"128Mi\"");
+    file.write_all(limit("256Mi").as_bytes()).unwrap();
+    drop(file);
+
+    assert_eq!(memory(&place.desired(), "web"), "\"256Mi\"");
 }
 
 #[test]
@@ -351,7 +469,7 @@ fn what_is_no_file_is_held_and_does_not_hang() {
     symlink("../manifests/../x.yaml", place.at("up.yaml")).unwrap();
     symlink("nothing.yaml", place.at("dangling.yaml")).unwrap();
     symlink("circle.yaml", place.at("circle.yaml")).unwrap();
-    place.write("large.yaml", vec![b' '; manifest::MAX_FILE_BYTES + 1]);
+    place.write("large.yaml", vec![b' '; crate::manifest::MAX_FILE_BYTES + 1]);
     place.write("web.yaml", manifest("web", "64Mi"));
 
     let snapshot = place.settled();
