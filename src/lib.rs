@@ -93,6 +93,8 @@
 //!   is linked statically, with packed relocations and without tables for unwinding, as a panic aborts
 //!   (`build.rs`). At fixed addresses it would start some 2 % sooner; but it runs as root and reads what others
 //!   wrote.
+//! - **`plim-oci` has a first function of its own** ([`entry`]): what the standard library does before `main` to
+//!   tell a full stack in words takes a tenth of an `exec`.
 //! - **Filters are shortened** to a search tree for each architecture: the kernel pays for every
 //!   instruction at every start.
 //! - **Under systemd there are three units**: the agent, the keeper, and one without a process of its own

@@ -1,6 +1,5 @@
 //! `create` and `run`.
 
-use super::OciError;
 use super::args::{Create, Global};
 use super::attributes::{Common, Modules};
 use super::build::{self, Built, Context};
@@ -19,6 +18,7 @@ use super::resources::{self, Moment};
 use super::seccomp;
 use super::service;
 use super::state::{self, Home, Init, Record, Status};
+use super::{OciError, SUCCESS};
 use crate::cgroup::place::{self, Place};
 use crate::cgroup::table::Version;
 use crate::sandbox::program::Hidden;
@@ -31,7 +31,6 @@ use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
     let mut watch = Watch::begin()?;
@@ -40,10 +39,10 @@ pub(super) fn create(global: &Global, wish: &Create) -> Result<(), OciError> {
     Ok(())
 }
 
-pub(super) fn run(global: &Global, wish: &Create, hidden: Hidden) -> Result<ExitCode, OciError> {
+pub(super) fn run(global: &Global, wish: &Create, hidden: Hidden) -> Result<u8, OciError> {
     if wish.print_script {
         super::show::print(&Scripted::of(global, wish, Waits::Not)?.script.to_string())?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(SUCCESS);
     }
     let mut watch = Watch::begin()?;
     // We end soon, and all memory at once: what is freed before costs a fault for every page, since the
@@ -60,11 +59,11 @@ pub(super) fn run(global: &Global, wish: &Create, hidden: Hidden) -> Result<Exit
         end(&launched);
         container.undo(&watch);
     })?;
-    let Some(code) = code else { return Ok(ExitCode::SUCCESS) };
+    let Some(code) = code else { return Ok(SUCCESS) };
     if !wish.keep {
         container.remove(&watch)?;
     }
-    Ok(ExitCode::from(code))
+    Ok(code)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! `exec`: another program in a running container.
 
-use super::OciError;
 use super::args::{Exec, Global, UsageError};
 use super::attributes::{Modules, Moment};
 use super::build::{self, Given};
@@ -13,18 +12,34 @@ use super::passwd;
 use super::relay;
 use super::service;
 use super::state::{Home, Status};
+use super::{OciError, SUCCESS};
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
 use crate::sandbox::program::Hidden;
-use crate::sandbox::{CgroupJoin, ExecPlan, LaunchError, Namespace, Report, exec_script, launch_exec};
+use crate::sandbox::{CgroupJoin, ExecPlan, LaunchError, Launched, Namespace, Report, exec_script, launch_exec};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::ExitCode;
 
-pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitCode, OciError> {
+pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<u8, OciError> {
+    let mut watch = Watch::begin()?;
+    // What it took to start it is let go here, while the program runs, rather than when it has ended.
+    let Begun { launched, place } = begin(global, wish, &mut watch)?;
+    if wish.detach {
+        return Ok(SUCCESS);
+    }
+    drop(hidden);
+    supervise(&launched, &mut watch).inspect_err(|_| give_up(&launched, &place))
+}
+
+/// A program that runs, and the cgroup that it is in.
+struct Begun {
+    launched: Launched,
+    place: Place,
+}
+
+fn begin(global: &Global, wish: &Exec, watch: &mut Watch) -> Result<Begun, OciError> {
     let root = &global.root;
     let keep_descriptors = descriptors(wish.preserve_fds, 0);
-    let mut watch = Watch::begin()?;
     let home = Home::of(root, &wish.id);
     let record = home.load(&wish.id)?;
     let (status, target) = home.look(&record);
@@ -70,6 +85,14 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
             script = exec_script(&plan)?;
             launch_exec(&script, target.as_fd(), console.io(), seccomp)?
         }
+        Err(LaunchError::Operation { failure, words }) if failure.errno == libc::EBUSY && words.contains("cgroup") => {
+            let group = plan.cgroup.unified.unwrap_or_default();
+            let what = format!(
+                "exec: --cgroup: adding pid of the program to cgroups: {group}/cgroup.procs: device or resource busy: \
+                 its controllers are for the groups below, one of which can be named"
+            );
+            return Err(OciError::Start(what));
+        }
         result => result?,
     };
     watch.join(console);
@@ -92,20 +115,17 @@ pub(super) fn exec(global: &Global, wish: &Exec, hidden: Hidden) -> Result<ExitC
             Report::Waiting | Report::Listener(_) => Err(OciError::Start("the process waits for nobody".to_owned())),
         }
     };
-    let end = |_: &OciError| {
-        if place.is_frozen() {
-            // It ends when it goes on, and nobody knows when that is.
-            let _ = crate::sys::pidfd_kill(launched.pidfd.as_fd(), libc::SIGKILL);
-        } else {
-            end(&launched);
-        }
-    };
-    finish(&mut watch).inspect_err(end).inspect_err(|_| watch.drain())?;
-    if wish.detach {
-        return Ok(ExitCode::SUCCESS);
+    finish(watch).inspect_err(|_| give_up(&launched, &place)).inspect_err(|_| watch.drain())?;
+    Ok(Begun { launched, place })
+}
+
+fn give_up(launched: &Launched, place: &Place) {
+    if place.is_frozen() {
+        // It ends when it goes on, and nobody knows when that is.
+        let _ = crate::sys::pidfd_kill(launched.pidfd.as_fd(), libc::SIGKILL);
+    } else {
+        end(launched);
     }
-    drop(hidden);
-    Ok(ExitCode::from(supervise(&launched, &mut watch).inspect_err(end)?))
 }
 
 /// `PATH`s below the container's cgroup, each for all hierarchies or, as `CONTROLLER[,CONTROLLER]:PATH`,

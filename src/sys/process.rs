@@ -87,6 +87,13 @@ pub fn drop_from_bounding_set(capability: u32) -> Result<(), Errno> {
     prctl(libc::PR_CAPBSET_DROP, capability.into(), 0)
 }
 
+/// Whether a capability is in the bounding set (`PR_CAPBSET_READ`); no for one that this kernel does not have.
+pub fn is_in_bounding_set(capability: u32) -> bool {
+    // SAFETY: integers alone, and nothing changes.
+    let result = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+    result == 1
+}
+
 /// Puts one capability that is permitted and inheritable into the ambient set.
 pub fn raise_ambient(capability: u32) -> Result<(), Errno> {
     let raise = libc::c_ulong::from(libc::PR_CAP_AMBIENT_RAISE.cast_unsigned());
@@ -160,6 +167,17 @@ pub fn reset_signals(mask: u64) {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), SIGSET_SIZE)
         };
     }
+}
+
+/// Whether a signal is ignored (`rt_sigaction(2)`); no for a number that is none.
+pub fn is_ignored(signal: u32) -> bool {
+    // The kernel's sigaction, which begins with the handler.
+    let mut action = [0u64; 4];
+    // SAFETY: no new action is given, and the kernel writes the old one, of at most 32 bytes, to `action`.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, std::ptr::null::<u64>(), action.as_mut_ptr(), SIGSET_SIZE)
+    };
+    result == 0 && action[0] == libc::SIG_IGN as u64
 }
 
 /// Waits for a blocked signal and takes it (`rt_sigtimedwait(2)` without a time).

@@ -103,42 +103,61 @@ pub fn heap_end() -> u64 {
     u64::try_from(end).unwrap_or(0)
 }
 
-/// Puts the same part of the same file, by another way to it, in a mapping's place; where it was
-/// written to, a copy of what is there.
+/// Puts the same parts of the same file, by another way to it, in the place of mappings; of what was written
+/// to, a copy of what is there.
 ///
-/// For a process with one thread. `file` has to be the file that is mapped.
-pub fn remap(mapping: Mapping, file: BorrowedFd<'_>) -> Result<(), Errno> {
+/// For a process with one thread. `file` has to be the file that is mapped, and `mappings` are those of
+/// [`mapped_program`].
+pub fn remap(mappings: &[Mapping], file: BorrowedFd<'_>) -> Result<(), Errno> {
+    // What is written to lies side by side, and moves as one.
+    for parts in mappings.chunk_by(|one, next| one.written && next.written && one.end == next.start) {
+        match parts {
+            [Mapping { written: false, .. }] => map_anew(parts[0], file)?,
+            parts => copy(parts)?,
+        }
+    }
+    Ok(())
+}
+
+fn map_anew(mapping: Mapping, file: BorrowedFd<'_>) -> Result<(), Errno> {
     let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(mapping.start);
     let offset = libc::off_t::try_from(mapping.offset).map_err(|_| Errno::INVAL)?;
-    if !mapping.written {
-        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
-        // SAFETY: what is at `at` is replaced, in one step, by the same bytes of the same file with the
-        // same protection: code that runs there and constants that are read there stay what they are.
-        let new = unsafe { libc::mmap(at, mapping.length(), mapping.protection, flags, file.as_raw_fd(), offset) };
-        return if new == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) };
-    }
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+    // SAFETY: what is at `at` is replaced, in one step, by the same bytes of the same file with the
+    // same protection: code that runs there and constants that are read there stay what they are.
+    let new = unsafe { libc::mmap(at, mapping.length(), mapping.protection, flags, file.as_raw_fd(), offset) };
+    if new == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
+}
+
+/// Of parts that lie side by side.
+fn copy(parts: &[Mapping]) -> Result<(), Errno> {
+    let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(()) };
+    let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(first.start);
+    let length = last.end - first.start;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
     // All of it is written to at once: no fault for each page.
-    let flags = flags | libc::MAP_POPULATE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
     // SAFETY: new memory at a place of the kernel's choice; nothing of ours is touched.
-    let copy = unsafe { libc::mmap(std::ptr::null_mut(), mapping.length(), protection, flags, -1, 0) };
+    let copy = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
     if copy == libc::MAP_FAILED {
         return Err(last_error());
     }
-    // SAFETY: both are mapped for this length, readable and writable, and do not overlap.
-    unsafe { std::ptr::copy_nonoverlapping(at.cast::<u8>(), copy.cast::<u8>(), mapping.length()) };
-    if mapping.protection != protection {
-        // SAFETY: `copy` is ours alone; its bytes stay.
-        let protected = unsafe { libc::mprotect(copy, mapping.length(), mapping.protection) };
-        if protected < 0 {
-            return Err(last_error());
-        }
-    }
+    // SAFETY: both are mapped for this length, the first one readable and the second one writable, and do
+    // not overlap.
+    unsafe { std::ptr::copy_nonoverlapping(at.cast::<u8>(), copy.cast::<u8>(), length) };
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: in one step the copy takes the place of what it was made from. Nothing was written there
     // since: there is one thread, and between the two calls it writes to its stack and its errno alone.
-    let moved = unsafe { libc::mremap(copy, mapping.length(), mapping.length(), flags, at) };
-    if moved == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
+    let moved = unsafe { libc::mremap(copy, length, length, flags, at) };
+    if moved == libc::MAP_FAILED {
+        return Err(last_error());
+    }
+    for part in parts.iter().filter(|part| part.protection != protection) {
+        let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(part.start);
+        // SAFETY: the part is ours, and nobody writes to it: it was protected before.
+        super::process::done(unsafe { libc::mprotect(at, part.length(), part.protection) }.into())?;
+    }
+    Ok(())
 }
 
 /// Gives the pages of a part of the program back that nobody has written to: they are read from the file
@@ -171,16 +190,26 @@ pub fn give_back_memory() {
     };
 }
 
-/// `/proc/self/exe` is `program` from here on (`PR_SET_MM_MAP`, proc(5)): in this process and in those
-/// that are cloned from it, until they execute another one. `BUSY` while the old one is mapped.
-pub fn set_program(layout: Layout, program: BorrowedFd<'_>) -> Result<(), Errno> {
-    const SET_MM: libc::c_int = 35;
+/// `/proc/self/exe` is `program` from here on (`PR_SET_MM_EXE_FILE`, proc(5)): in this process and in those
+/// that are cloned from it, until they execute another one. `BUSY` while the old one is mapped, `PERM` for
+/// who has no SYS_RESOURCE on the host.
+pub fn set_program(program: BorrowedFd<'_>) -> Result<(), Errno> {
+    let number = libc::c_long::from(program.as_raw_fd());
+    // SAFETY: integers alone; what the kernel notes down it only shows to others.
+    let result = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, number, 0, 0) };
+    super::process::done(result)
+}
+
+/// As [`set_program`], and all else that the kernel notes of a program's parts, for who has CHECKPOINT_RESTORE
+/// where he is (`PR_SET_MM_MAP`).
+pub fn set_program_and_layout(layout: Layout, program: BorrowedFd<'_>) -> Result<(), Errno> {
     const SET_MM_MAP: libc::c_int = 14;
     let exe_fd = u32::try_from(program.as_raw_fd()).map_err(|_| Errno::BADF)?;
     let map = MemoryMap { layout, auxv: 0, auxv_size: 0, exe_fd };
     // SAFETY: the kernel reads a prctl_mm_map of the size given, which outlives the call, and checks
     // every address in it; what it notes down it only shows to others.
-    let result =
-        unsafe { libc::syscall(libc::SYS_prctl, SET_MM, SET_MM_MAP, &raw const map, size_of::<MemoryMap>(), 0) };
-    if result < 0 { Err(last_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::syscall(libc::SYS_prctl, libc::PR_SET_MM, SET_MM_MAP, &raw const map, size_of::<MemoryMap>(), 0)
+    };
+    super::process::done(result)
 }

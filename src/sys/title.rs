@@ -12,7 +12,9 @@ impl Arguments {
     /// Those of the calling process. Allocates.
     pub fn find() -> Option<Self> {
         let address = |number| usize::try_from(super::stat_field(number)).ok();
-        match (address(48), address(49)) {
+        let known = super::entry::arguments()
+            .map_or_else(|| (address(48), address(49)), |(start, end)| (Some(start), Some(end)));
+        match known {
             (Some(start), Some(end)) if start != 0 && start < end => Some(Self { start, end }),
             // Zeroes for one that may not know.
             _ => None,

@@ -57,6 +57,32 @@ fn a_process_that_waits_for_its_start_has_only_what_it_needs() {
 
 #[test]
 #[ignore = "needs root"]
+fn what_the_caller_has_closed_of_the_standard_streams_is_nothing_of_ours_inside() {
+    let script = "for fd in 0 1 2; do all=\"$all $(stat -L -c %t:%T /proc/$$/fd/$fd)\"; done; echo $all > /tmp/seen";
+    let mut bundle = Bundle::new(script);
+    bundle.config["root"]["readonly"] = json!(false);
+
+    let run = "\"$0\" --root \"$ROOT\" run --bundle \"$1\" \"$2\" <&- >&- 2>&-";
+    let answer = by_shell(&bundle, run);
+
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    let seen = fs::read_to_string(bundle.path("rootfs/tmp/seen")).unwrap();
+    // The numbers of `/dev/null`.
+    assert_eq!(seen, "1:3 1:3 1:3\n");
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_an_error_and_not_the_end() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+
+    let output = Command::new(crate::fixture::runtime()).arg("features").stdout(writer).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn what_a_process_shows_as_its_program_is_an_empty_file_and_nothing_names_ours() {
     let bundle = Bundle::new("true");
     assert_eq!(bundle.create().code, Some(0));
