@@ -85,6 +85,14 @@ fn begin(global: &Global, wish: &Exec, watch: &mut Watch) -> Result<Begun, OciEr
             script = exec_script(&plan)?;
             launch_exec(&script, target.as_fd(), console.io(), seccomp)?
         }
+        Err(LaunchError::Operation { failure, words }) if failure.errno == libc::EBUSY && words.contains("cgroup") => {
+            let group = plan.cgroup.unified.unwrap_or_default();
+            let what = format!(
+                "exec: --cgroup: adding pid of the program to cgroups: {group}/cgroup.procs: device or resource busy: \
+                 its controllers are for the groups below, one of which can be named"
+            );
+            return Err(OciError::Start(what));
+        }
         result => result?,
     };
     watch.join(console);

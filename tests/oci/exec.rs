@@ -175,8 +175,15 @@ fn exec_finds_a_place_in_a_container_that_has_made_groups_of_its_own() {
 
     let answer = bundle.call(&["exec", &bundle.id(), "grep", "^0::", "/proc/self/cgroup"]);
 
+    let has_no_place = !expected.is_empty();
     let expected = format!("0::/plim-oci/{}{expected}", bundle.id());
     assert_eq!((answer.out, answer.code), (expected, Some(0)));
+    if has_no_place {
+        // Where it was told to go it does not go elsewhere.
+        let answer = bundle.call(&["exec", "--cgroup", "/", &bundle.id(), "true"]);
+        let what = format!("{}/cgroup.procs: device or resource busy", group.display());
+        assert!(answer.code == Some(255) && answer.err.contains(&what), "{answer:?}");
+    }
 }
 
 #[test]
