@@ -138,6 +138,8 @@
 //! - **Probes are asked by the agent, and judged by the planner**: the keeper only starts their commands and kills
 //!   them. What they say is a sighting like any other, kept nowhere: a new agent asks again, and a
 //!   container that is older than its startup may take has passed it.
+//! - **A wait is an instant of the wall clock with a length of its own.** It outlives the agent and the host's uptime
+//!   that way, and a clock that is set back makes none longer: what lies further ahead than its length begins anew.
 //! - **What a changed field costs** is one table, [`spec::change`], that the planner, `plim plan` and
 //!   the tests read.
 

@@ -66,6 +66,8 @@ pub(super) struct Driver {
     pub look: Option<BTreeSet<ObjectId>>,
     pub next_resync: Instant,
     pub wake_at: Option<Timestamp>,
+    /// The same by a clock that nobody sets.
+    pub wake_by: Option<Instant>,
     pub retry_at: Option<Instant>,
     /// The store could not be read yet: what was intended before this start is not known.
     pub unread: bool,
@@ -155,7 +157,9 @@ impl Driver {
         let mut wait = self.next_resync;
         let polling = self.sources.polling().then(|| Instant::now() + Duration::from_secs(1));
         let shown = self.dirty_view.then(|| self.last_shown + SHOW_EVERY);
+        // A clock that is set forward ends waits early, and one that is set back must not make them longer.
         let planned = self.wake_at.map(|at| Instant::now() + at.since(now()).duration().max(SHORTEST));
+        let planned = planned.into_iter().chain(self.wake_by).min();
         for at in [self.sources.due(), polling, shown, planned, self.retry_at].into_iter().flatten() {
             wait = wait.min(at);
         }
@@ -169,6 +173,7 @@ impl Driver {
         deadlines.into_iter().flatten().any(|at| at <= instant)
             || self.sources.polling()
             || self.wake_at.is_some_and(|at| at <= now())
+            || self.wake_by.is_some_and(|by| by <= instant)
     }
 
     /// Takes one message in. True: leave.
@@ -389,6 +394,7 @@ impl Driver {
     fn execute(&mut self, plan: Plan) -> bool {
         self.note_findings(plan.findings);
         self.wake_at = plan.wake_at;
+        self.wake_by = plan.wake_at.map(|at| Instant::now() + at.since(now()).duration().max(SHORTEST));
         if self.retry_at.is_some_and(|at| at > Instant::now()) && !self.settings.stop_all {
             return false;
         }

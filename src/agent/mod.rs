@@ -194,6 +194,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         look: None,
         next_resync: Instant::now(),
         wake_at: None,
+        wake_by: None,
         retry_at: None,
         unread: false,
         unsaved: false,

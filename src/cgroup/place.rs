@@ -293,7 +293,9 @@ impl Place {
         if !stood_still || kill {
             let thawed = self.freeze(Freeze::Thawed);
             if self.home(Controller::Freezer).is_some() || self.unified().is_some() {
-                return sent.and(thawed);
+                // systemd takes a scope away that has no processes any more, at any moment.
+                let is_gone = !std::path::Path::new(&directory.full()).exists();
+                return sent.and(if is_gone { Ok(()) } else { thawed });
             }
         }
         sent

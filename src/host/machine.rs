@@ -312,7 +312,7 @@ impl Machine {
                 uid: to_host(user.uid),
                 gid: to_host(user.gid),
             };
-            let mut note = InstanceNote {
+            let note = InstanceNote {
                 object: Object::clone(object),
                 ids,
                 root: root.clone(),
@@ -342,9 +342,7 @@ impl Machine {
             let started = client.start(&request)?;
             may_die("started");
             self.keeper.started(instance, started);
-            note.pid = Some(started.pid);
-            note.since = Some(started.since);
-            note.write(&run_dir)?;
+            InstanceNote::write_process(&run_dir, started.pid, started.since)?;
             Ok(Outcome::Started {
                 pid: started.pid,
                 at: started.since,

@@ -124,9 +124,12 @@ fn resized(record: &mut Record, id: &InstanceId, to: &Resources, outcome: Outcom
     succeeded_after_all(record);
 }
 
-/// The wait after the given number of deferrals: 1 s doubled up to 30 s.
+/// The longest wait between two tries of what is deferred.
+pub(super) const MAX_DEFERRAL: Span = Span::from_secs(30);
+
+/// The wait after the given number of deferrals: 1 s doubled up to the longest.
 fn deferral(tries: u32) -> Span {
-    Span::from_secs((1_u64 << tries.saturating_sub(1).min(5)).min(30))
+    Span::from_secs(1_u64 << tries.saturating_sub(1).min(5)).min(MAX_DEFERRAL)
 }
 
 fn failed(record: &mut Record, action: &Action, failure: Failure, now: Timestamp) {

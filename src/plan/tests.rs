@@ -1,4 +1,5 @@
 mod anew;
+mod clock;
 mod deletion;
 mod ending;
 mod health;

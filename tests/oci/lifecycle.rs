@@ -398,3 +398,23 @@ fn an_expression_deletes_every_container_whose_id_it_matches() {
     assert_eq!((deleted.code, deleted.err.as_str(), nothing.code), (Some(0), "", Some(0)), "{deleted:?} {nothing:?}");
     assert_eq!(left, ids[2]);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_stopped_container_whose_cgroups_somebody_took_away_is_no_mistake() {
+    let bundle = Bundle::new("true");
+    bundle.create();
+    bundle.on(&["start"]);
+    bundle.wait("its end", || bundle.status() == "stopped");
+    // As systemd does it with a scope in which nobody is.
+    for mount in cgroup_directories() {
+        let group = mount.join("plim-oci").join(bundle.id());
+        bundle.wait("an empty group", || !group.exists() || fs::remove_dir(&group).is_ok());
+    }
+
+    let killed = bundle.call(&["kill", "--all", &bundle.id(), "0"]);
+    let deleted = bundle.on(&["delete"]);
+
+    assert_eq!((killed.code, deleted.code), (Some(0), Some(0)), "{killed:?} {deleted:?}");
+    assert!(bundle.is_gone());
+}

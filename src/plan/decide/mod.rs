@@ -5,6 +5,7 @@
 //! now, so a change that takes several steps needs no memory of which one comes next. How objects
 //! stand to each other (too many deletions, the order of steps) is `plan`'s affair.
 
+mod clock;
 mod ending;
 mod making;
 mod running;
@@ -186,6 +187,7 @@ impl<'a> Case<'a> {
     }
 
     fn decide(mut self, ranges: &mut FreeRanges<'_>) -> Decision {
+        self.clip_waits();
         self.hear_the_wish();
         self.end_the_override();
         self.end_what_has_its_time();

@@ -103,13 +103,15 @@ impl<'a> Case<'a> {
 
     /// Its deletion had been allowed to begin, and has.
     pub(super) fn is_half_gone(&self) -> bool {
-        self.has_had_its_grace()
-            && match self.record.instance.as_ref().map(|instance| instance.phase) {
-                None | Some(Phase::Stopping { signalled: true, .. } | Phase::Stopped | Phase::Removing) => true,
-                Some(Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopping { signalled: false, .. }) => {
-                    false
-                }
-            }
+        self.has_had_its_grace() && self.is_ended_by_us()
+    }
+
+    /// It has no process, or is losing it, because we asked for that.
+    pub(super) fn is_ended_by_us(&self) -> bool {
+        match self.record.instance.as_ref().map(|instance| instance.phase) {
+            None | Some(Phase::Stopping { signalled: true, .. } | Phase::Stopped | Phase::Removing) => true,
+            Some(Phase::Starting | Phase::Running | Phase::Exited | Phase::Stopping { signalled: false, .. }) => false,
+        }
     }
 
     fn has_had_its_grace(&self) -> bool {
