@@ -202,6 +202,7 @@ Last exit   signal 9, out of memory, 5m ago
 Uses        cpu 0.31, memory 212Mi, pids 3, cpu time 1500ms
 Generation  running 2, last good 2
 Source      manifests web.yaml:1 (document 1, sha256:00)
+Changed by  web.yaml.d/10-host.yaml
 
 Conditions
   TYPE   STATUS  REASON   MESSAGE
