@@ -228,7 +228,7 @@ impl Container {
             self.record.rdt = Some(Group::make(&rdt::root(&mounts()?)?, rdt, &self.record.id)?);
         }
         if stays(wish, self.waits) {
-            watch.notify(service::Notices::open(&self.home)?);
+            watch.pass_on(service::Notices::open(&self.home)?);
         }
         let listener = match self.waits {
             Waits::ForStart => Some(self.listen()?),

@@ -123,7 +123,7 @@ impl Watch {
     }
 
     /// What the container notifies us of is passed on from now on.
-    pub(super) fn notify(&mut self, notices: Option<Notices>) {
+    pub(super) fn pass_on(&mut self, notices: Option<Notices>) {
         self.notices = notices;
     }
 
