@@ -361,7 +361,9 @@ fn what_another_needs_starts_before_it_and_stops_after_it() {
     host.write("app.yaml", &texts[0].1);
     host.wait("app", "waiting", |item| item["status"]["message"].as_str().unwrap_or_default().contains("waits for"));
     host.write("db.yaml", &texts[1].1);
-    host.pid("app");
+    let order = || fs::read_to_string(host.dir.join("said/order")).unwrap_or_default();
+    // From then on its shell hears what it is told.
+    host.until("app has begun", || order().contains("app starts"));
 
     host.interrupt();
 
