@@ -215,13 +215,10 @@ fn receive(
     changing: &Path,
 ) -> Result<Option<(ObjectId, ObjectId)>, Trouble> {
     let connect = || format!("talking to {}", order.url);
-    let remote = repository.remote_at(order.url.as_str()).map_err(failed("reading the URL"))?;
-    let spec = format!("+{source}:{OURS}");
-    let remote = remote.with_fetch_tags(Tags::None).with_refspecs([spec.as_str()], Direction::Fetch);
-    let remote = remote.map_err(failed("the reference"))?;
+    let remote = remote(repository, order, &format!("+{source}:{OURS}"))?;
     let connection = remote.connect(Direction::Fetch).map_err(failed(&connect()))?;
     let prepared =
-        with_login(connection, order).prepare_fetch(Discard, refmap_options()).map_err(failed(&connect()))?;
+        with_login(connection, order).prepare_fetch(Discard, Default::default()).map_err(failed(&connect()))?;
     let found = prepared.ref_map().mappings.iter().find_map(|mapping| {
         let target = mapping.remote.as_id()?.to_owned();
         Some((target, mapping.remote.peeled_id().map_or(target, ToOwned::to_owned)))
@@ -251,18 +248,19 @@ fn receive(
     Ok(Some((target, commit)))
 }
 
-fn refmap_options() -> gix::remote::ref_map::Options {
-    gix::remote::ref_map::Options::default()
+/// The server, asked for this refspec and nothing beside it.
+fn remote<'a>(repository: &'a Repository, order: &Order, spec: &str) -> Result<gix::Remote<'a>, String> {
+    let remote = repository.remote_at(order.url.as_str()).map_err(failed("reading the URL"))?;
+    let remote = remote.with_fetch_tags(Tags::None).with_refspecs([spec], Direction::Fetch);
+    remote.map_err(failed("the reference"))
 }
 
 /// The tag of the highest version in the range.
 fn highest_tag(repository: &Repository, order: &Order, range: &semver::VersionReq) -> Result<String, Trouble> {
     let connect = || format!("talking to {}", order.url);
-    let remote = repository.remote_at(order.url.as_str()).map_err(failed("reading the URL"))?;
-    let remote = remote.with_fetch_tags(Tags::None).with_refspecs(["+refs/tags/*:refs/tags/*"], Direction::Fetch);
-    let remote = remote.map_err(failed("the reference"))?;
+    let remote = remote(repository, order, "+refs/tags/*:refs/tags/*")?;
     let connection = remote.connect(Direction::Fetch).map_err(failed(&connect()))?;
-    let (map, _) = with_login(connection, order).ref_map(Discard, refmap_options()).map_err(failed(&connect()))?;
+    let (map, _) = with_login(connection, order).ref_map(Discard, Default::default()).map_err(failed(&connect()))?;
     let version = |source: &refmap::Source| {
         let name = source.as_name()?.strip_prefix(b"refs/tags/")?.to_str().ok()?.to_owned();
         let version = semver::Version::parse(name.strip_prefix('v').unwrap_or(&name)).ok()?;
