@@ -78,7 +78,6 @@ spec:
 
     for family in [
         "plimsoll_container_oom_kills",
-        "plimsoll_container_memory_limit_hits",
         "plimsoll_container_cpu_throttled_seconds",
         "plimsoll_container_cpu_throttled_periods",
     ] {

@@ -195,9 +195,6 @@ fn of_containers(metrics: &Metrics) -> Vec<Family> {
             limit(|all| Some(all.memory.usage.limit))
         })
         .bytes(),
-        counter("container_memory_limit_hits", "Times that the limit of memory, or of it with swap, was in the way", {
-            count(|all| all.memory.usage.failures.saturating_add(all.memory.swap.failures))
-        }),
         counter("container_oom_kills", "Processes that the kernel killed for want of memory", {
             each(&|figures| Some(Value::Whole(figures.oom_kills)))
         }),
