@@ -240,7 +240,7 @@ fn pressure(metrics: &Metrics) -> Vec<(Labels, Value)> {
             for (extent, waiting) in [("some", some), ("full", full)] {
                 let mut labels = named(namespace, name);
                 labels.extend([("resource", resource.to_owned()), ("extent", extent.to_owned())]);
-                samples.push((labels, seconds(waiting.total_usec, 1e9)));
+                samples.push((labels, seconds(waiting.total_usec, 1e6)));
             }
         }
     }
