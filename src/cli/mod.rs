@@ -174,3 +174,14 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
     runtime.shutdown_background();
     exit
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_newest_version_that_the_changelog_tells_of_is_this_one() {
+        let text = include_str!("../../CHANGELOG.md");
+        let newest = text.lines().find_map(|line| line.strip_prefix("## ")).unwrap();
+
+        assert_eq!(newest.split([',', ' ']).next(), Some(env!("CARGO_PKG_VERSION")), "{newest}");
+    }
+}
