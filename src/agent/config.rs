@@ -35,6 +35,16 @@ pub struct Config {
     /// The cgroup, from the hierarchies' roots, that all containers are below.
     pub cgroup_parent: Option<AbsolutePath>,
     pub keeper: Keeper,
+    /// A second socket, for who may only look.
+    pub read_only_socket: Option<ReadOnlySocket>,
+}
+
+/// Members of the group may ask there, and change nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReadOnlySocket {
+    pub path: AbsolutePath,
+    pub group: String,
 }
 
 /// The larger of both.
@@ -66,6 +76,7 @@ impl Default for Config {
             resync: Pace::RESYNC,
             cgroup_parent: None,
             keeper: Keeper::Start,
+            read_only_socket: None,
         }
     }
 }
@@ -121,6 +132,7 @@ impl Config {
             ("sources", self.sources != other.sources),
             ("cgroupParent", self.cgroup_parent != other.cgroup_parent),
             ("keeper", self.keeper != other.keeper),
+            ("readOnlySocket", self.read_only_socket != other.read_only_socket),
         ];
         differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }

@@ -27,7 +27,7 @@ mod status;
 mod view;
 
 pub use crate::host::{ExecRequest, ExecSession, Figures, KeeperBy, Usage};
-pub use config::{Config, ConfigError, Keeper, MaxDelete, SourceConfig};
+pub use config::{Config, ConfigError, Keeper, MaxDelete, ReadOnlySocket, SourceConfig};
 pub use counts::{Change, Counts};
 pub use handle::{Command, CommandError, Handle, Metrics, PlanReport, PlanRequest, PlannedChange};
 pub use history::Report;

@@ -225,7 +225,7 @@ impl Client {
         }
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         request: hyper::http::request::Builder,
         body: Vec<u8>,
@@ -263,7 +263,7 @@ async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, C
     serde_json::from_slice(&bytes(response).await?).map_err(|error| ClientError::Unexpected(error.to_string()))
 }
 
-async fn bytes(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
+pub(super) async fn bytes(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
     let mut body = response.into_body();
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {

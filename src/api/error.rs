@@ -44,6 +44,10 @@ impl ErrorBody {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
     }
 
+    pub(super) fn read_only(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "ReadOnly", message)
+    }
+
     pub(super) fn failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed", message)
     }

@@ -21,7 +21,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) async fn show<A: Agent>(Shared(state): Shared<State<A>>) -> Result<Response, ErrorBody> {
     let text = encode(&state.agent.metrics().await).map_err(|error| ErrorBody::failed(error.to_string()))?;

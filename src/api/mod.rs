@@ -11,12 +11,14 @@ mod exec;
 pub mod frame;
 mod logs;
 mod metrics;
+mod openapi;
 mod peer;
 mod routes;
 mod selector;
 mod server;
 mod socket;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -26,6 +28,7 @@ pub use client::{Client, ClientError};
 pub use error::{ErrorBody, NO_SUCH_PROGRAM, NOT_EXECUTABLE};
 pub use selector::{InvalidSelector, Selector};
 pub use server::{Access, ApiError, listen, serve};
+pub use table::Rights;
 
 /// What a server can do, so that a client need not guess from its version.
 pub const FEATURES: &[&str] =

@@ -11,7 +11,7 @@ use std::io;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 
-/// Members of this group may use the socket beside root, where it exists.
+/// Members of this group may use the socket beside root, where it exists and no other is named.
 pub(super) const GROUP: &str = "plimsoll";
 
 /// The caller, as it was when it connected (`SO_PEERCRED`, unix(7)).
@@ -65,16 +65,18 @@ pub(super) async fn check(
         return next.run(request).await;
     }
     // The databases of users and groups may be on a network.
-    let member = tokio::task::spawn_blocking(move || is_member(peer)).await;
+    let group = access.group().to_owned();
+    let member = tokio::task::spawn_blocking(move || is_member(peer, &group)).await;
     if member.unwrap_or(false) {
         return next.run(request).await;
     }
-    let message = format!("user {} may not talk to this agent: be root, or a member of the group {GROUP}", peer.uid);
+    let (uid, group) = (peer.uid, access.group());
+    let message = format!("user {uid} may not talk to this agent: be root, or a member of the group {group}");
     ErrorBody::forbidden(message).into_response()
 }
 
-fn is_member(peer: Peer) -> bool {
-    let Ok(Some(group)) = nix::unistd::Group::from_name(GROUP) else { return false };
+fn is_member(peer: Peer, group: &str) -> bool {
+    let Ok(Some(group)) = nix::unistd::Group::from_name(group) else { return false };
     if group.gid.as_raw() == peer.gid {
         return true;
     }

@@ -1,19 +1,18 @@
-//! The paths and what they answer.
+//! What each path answers.
 
 use super::agent::Agent;
 use super::error::ErrorBody;
 use super::peer::Peer;
 use super::selector::Selector;
-use super::{FEATURES, exec, logs, metrics, stream, watch as watching};
+use super::{FEATURES, exec, logs, stream, watch as watching};
 use crate::agent::{
     Command, ExecRequest, Item, Kept, List, PlanReport, PlanRequest, Report, SourceView, Summary, View, Which,
 };
 use crate::spec::{API_VERSION, Kind, ObjectId};
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Path, Query, Request, State as Shared};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,34 +32,8 @@ pub(super) async fn left(leaving: &mut watch::Receiver<bool>) {
     drop(leaving.wait_for(|leaving| *leaving).await);
 }
 
-type Answer<T> = Result<T, ErrorBody>;
-type Asked<T> = Result<Query<T>, QueryRejection>;
-
-pub(super) fn router<A: Agent>(state: State<A>) -> Router {
-    Router::new()
-        .route("/1.0", get(root))
-        .route("/1.0/status", get(status::<A>))
-        .route("/1.0/containers", get(containers::<A>))
-        .route("/1.0/containers/{namespace}/{name}", get(container::<A>))
-        .route("/1.0/containers/{namespace}/{name}/why", get(why::<A>))
-        .route("/1.0/containers/{namespace}/{name}/history", get(history::<A>))
-        .route("/1.0/containers/{namespace}/{name}/logs", get(log_lines::<A>))
-        .route("/1.0/containers/{namespace}/{name}/exec", post(start_exec::<A>))
-        .route("/1.0/sources", get(sources::<A>))
-        .route("/1.0/sources/{name}/revisions", get(revisions::<A>))
-        .route("/1.0/sources/{name}/diff", get(compare::<A>))
-        .route("/1.0/events", get(events::<A>))
-        .route("/1.0/commands", post(command::<A>))
-        .route("/1.0/plan", post(plan::<A>))
-        .route("/metrics", get(metrics::show::<A>))
-        .fallback(|request: Request| async move {
-            ErrorBody::not_found(format!("{} is not a path of this API", request.uri().path()))
-        })
-        .method_not_allowed_fallback(|request: Request| async move {
-            ErrorBody::method(format!("{} does not take {}", request.uri().path(), request.method()))
-        })
-        .with_state(state)
-}
+pub(super) type Answer<T> = Result<T, ErrorBody>;
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// The answer to `GET /1.0`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,7 +44,7 @@ pub struct Root {
     pub features: Vec<String>,
 }
 
-async fn root() -> Json<Root> {
+pub(super) async fn root() -> Json<Root> {
     Json(Root {
         api_version: API_VERSION.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -79,13 +52,13 @@ async fn root() -> Json<Root> {
     })
 }
 
-async fn status<A: Agent>(Shared(state): Shared<State<A>>) -> Json<Summary> {
+pub(super) async fn status<A: Agent>(Shared(state): Shared<State<A>>) -> Json<Summary> {
     Json(state.agent.view(Which::None, false).await.summary.clone())
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct ContainersQuery {
+pub(super) struct ContainersQuery {
     recursion: u8,
     usage: u8,
     watch: u8,
@@ -109,7 +82,10 @@ impl Filter {
     }
 }
 
-async fn containers<A: Agent>(Shared(state): Shared<State<A>>, query: Asked<ContainersQuery>) -> Answer<Response> {
+pub(super) async fn containers<A: Agent>(
+    Shared(state): Shared<State<A>>,
+    query: Asked<ContainersQuery>,
+) -> Answer<Response> {
     let query = asked(query)?;
     let label = query.label.parse().map_err(|error: super::InvalidSelector| ErrorBody::invalid(error.to_string()))?;
     let filter = Filter { namespace: query.namespace, label, name: None };
@@ -131,12 +107,12 @@ fn list<T>(items: Vec<T>) -> List<T> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct ContainerQuery {
+pub(super) struct ContainerQuery {
     watch: u8,
     usage: Option<u8>,
 }
 
-async fn container<A: Agent>(
+pub(super) async fn container<A: Agent>(
     Shared(state): Shared<State<A>>,
     Path(path): Path<(String, String)>,
     query: Asked<ContainerQuery>,
@@ -153,34 +129,40 @@ async fn container<A: Agent>(
     Ok(watching::items(state, Filter { namespace, name, label: Selector::default() }, usage))
 }
 
-async fn why<A: Agent>(Shared(state): Shared<State<A>>, Path(path): Path<(String, String)>) -> Answer<Json<Said>> {
+pub(super) async fn why<A: Agent>(
+    Shared(state): Shared<State<A>>,
+    Path(path): Path<(String, String)>,
+) -> Answer<Json<Said>> {
     let message = state.agent.why(&object(path)?).await?;
     Ok(Json(Said { message }))
 }
 
-async fn history<A: Agent>(
+pub(super) async fn history<A: Agent>(
     Shared(state): Shared<State<A>>,
     Path(path): Path<(String, String)>,
 ) -> Answer<Json<Vec<Report>>> {
     Ok(Json(state.agent.history(&object(path)?).await?))
 }
 
-async fn sources<A: Agent>(Shared(state): Shared<State<A>>) -> Json<List<SourceView>> {
+pub(super) async fn sources<A: Agent>(Shared(state): Shared<State<A>>) -> Json<List<SourceView>> {
     Json(list(state.agent.view(Which::None, false).await.summary.sources.clone()))
 }
 
-async fn revisions<A: Agent>(Shared(state): Shared<State<A>>, Path(name): Path<String>) -> Answer<Json<Vec<Kept>>> {
+pub(super) async fn revisions<A: Agent>(
+    Shared(state): Shared<State<A>>,
+    Path(name): Path<String>,
+) -> Answer<Json<Vec<Kept>>> {
     Ok(Json(state.agent.revisions(&name).await?))
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CompareQuery {
+pub(super) struct CompareQuery {
     from: String,
     to: Option<String>,
 }
 
-async fn compare<A: Agent>(
+pub(super) async fn compare<A: Agent>(
     Shared(state): Shared<State<A>>,
     Path(name): Path<String>,
     query: Asked<CompareQuery>,
@@ -197,7 +179,7 @@ pub struct Said {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct LogsQuery {
+pub(super) struct LogsQuery {
     follow: u8,
     previous: u8,
     /// An RFC 3339 instant.
@@ -205,7 +187,7 @@ struct LogsQuery {
     tail: Option<usize>,
 }
 
-async fn log_lines<A: Agent>(
+pub(super) async fn log_lines<A: Agent>(
     Shared(state): Shared<State<A>>,
     Path(path): Path<(String, String)>,
     query: Asked<LogsQuery>,
@@ -224,19 +206,19 @@ async fn log_lines<A: Agent>(
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct EventsQuery {
+pub(super) struct EventsQuery {
     after: u64,
     watch: u8,
 }
 
-async fn events<A: Agent>(Shared(state): Shared<State<A>>, query: Asked<EventsQuery>) -> Answer<Response> {
+pub(super) async fn events<A: Agent>(Shared(state): Shared<State<A>>, query: Asked<EventsQuery>) -> Answer<Response> {
     let query = asked(query)?;
     let (sink, response) = stream::response("application/x-ndjson");
     tokio::spawn(watching::events(state, sink, query.after, query.watch != 0));
     Ok(response)
 }
 
-async fn command<A: Agent>(
+pub(super) async fn command<A: Agent>(
     Shared(state): Shared<State<A>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     body: Bytes,
@@ -248,7 +230,7 @@ async fn command<A: Agent>(
     Ok(Json(Said { message }))
 }
 
-async fn plan<A: Agent>(Shared(state): Shared<State<A>>, body: Bytes) -> Answer<Json<PlanReport>> {
+pub(super) async fn plan<A: Agent>(Shared(state): Shared<State<A>>, body: Bytes) -> Answer<Json<PlanReport>> {
     let request: PlanRequest = if body.is_empty() { PlanRequest::default() } else { parsed(&body)? };
     // The agent's working directory is not the caller's.
     if let Some(path) = request.paths.iter().find(|path| path.is_relative()) {
@@ -257,7 +239,7 @@ async fn plan<A: Agent>(Shared(state): Shared<State<A>>, body: Bytes) -> Answer<
     Ok(Json(state.agent.plan(request).await?))
 }
 
-async fn start_exec<A: Agent>(
+pub(super) async fn start_exec<A: Agent>(
     Shared(state): Shared<State<A>>,
     Path(path): Path<(String, String)>,
     request: Request,

@@ -2,7 +2,7 @@
 
 use super::client::LogsRequest;
 use super::frame::{self, Frame};
-use super::{Access, Agent, Client, ClientError, REMOVED, listen, serve};
+use super::{Access, Agent, Client, ClientError, REMOVED, Rights, listen, serve, table};
 use crate::agent::{
     Command, CommandError, Counts, Event, EventType, ExecRequest, ExecSession, Item, Metrics, PlanReport, PlanRequest,
     Summary, View, Which,
@@ -162,6 +162,10 @@ fn event(id: u64) -> Event {
 }
 
 fn served() -> Served {
+    served_with(Rights::Everything)
+}
+
+fn served_with(rights: Rights) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let agent = Fake {
         view: Arc::new(Mutex::new(view(vec![item("web", "Running"), item("db", "Pending")]))),
@@ -174,9 +178,10 @@ fn served() -> Served {
         orders_wait: Arc::default(),
     };
     let socket = dir.path().join("plim.sock");
-    let listener = listen(&socket, Access::default()).unwrap();
+    let access = Access { rights, ..Access::default() };
+    let listener = listen(&socket, &access).unwrap();
     let (stop, stopped) = oneshot::channel();
-    let server = tokio::spawn(serve(agent.clone(), listener, Access::default(), async move { drop(stopped.await) }));
+    let server = tokio::spawn(serve(agent.clone(), listener, access, async move { drop(stopped.await) }));
     Served { agent, client: Client::new(&socket), dir, stop: Some(stop), server }
 }
 
@@ -443,4 +448,114 @@ async fn the_socket_is_for_root_and_its_group() {
     let mode = std::fs::metadata(served.client.socket()).unwrap().mode();
 
     assert_eq!(mode & 0o7777, 0o660);
+}
+
+/// Asks one path of the table, with names in it, and says the status and the reason.
+async fn ask(served: &Served, method: &str, path: &str) -> (u16, String) {
+    let path = path.replace("{namespace}", "default").replace("{name}", "web");
+    let request = hyper::Request::builder().method(method).uri(path);
+    match served.client.ask(request, Vec::new()).await {
+        Ok(response) => (response.status().as_u16(), String::new()),
+        Err(ClientError::Answer(body)) => (body.code, body.reason),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn document(served: &Served) -> serde_json::Value {
+    let request = hyper::Request::get("/1.0/openapi.json");
+    let answer = served.client.ask(request, Vec::new()).await.unwrap();
+    serde_json::from_slice(&super::client::bytes(answer).await.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn the_document_and_the_routes_are_the_same() {
+    let served = served();
+    let document = document(&served).await;
+    let paths = document["paths"].as_object().unwrap();
+
+    let mut described = Vec::new();
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().unwrap() {
+            described.push((path.clone(), method.to_uppercase()));
+            let (status, reason) = ask(&served, &method.to_uppercase(), path).await;
+            // Of these the agent of this test knows nothing: that they are asked is all.
+            let unknown = path.ends_with("/why") || path.ends_with("/history") || path.contains("/sources/");
+            assert!(status != 405 && (reason != "NotFound" || unknown), "{method} {path}: {status} {reason}");
+            let parameters = operation["parameters"].as_array().unwrap().iter();
+            let named = parameters.filter(|one| one["in"] == "path" && one["required"] == true).count();
+            assert_eq!(named, path.matches('{').count(), "{path}");
+        }
+        assert_eq!(ask(&served, "DELETE", path).await, (405, "MethodNotAllowed".to_owned()), "{path}");
+    }
+
+    let mut routes: Vec<(String, String)> = table::table::<Fake>()
+        .iter()
+        .map(|route| (route.about.path.to_owned(), format!("{:?}", route.about.method).to_uppercase()))
+        .collect();
+    routes.sort();
+    described.sort();
+    assert_eq!(described, routes);
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut ids: Vec<&str> = paths
+        .values()
+        .flat_map(|path| path.as_object().unwrap().values())
+        .map(|o| o["operationId"].as_str().unwrap())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), routes.len(), "each has an id of its own");
+}
+
+#[tokio::test]
+async fn a_socket_for_reading_changes_nothing_and_says_so() {
+    let served = served_with(Rights::Reading);
+
+    for route in table::table::<Fake>() {
+        let method = format!("{:?}", route.about.method).to_uppercase();
+        let (status, reason) = ask(&served, &method, route.about.path).await;
+        let refused = (status, reason.as_str()) == (403, "ReadOnly");
+        assert_eq!(refused, route.about.changes, "{method} {}: {status} {reason}", route.about.path);
+    }
+
+    let (code, reason, message) = refusal(served.client.command(&Command::Reconcile { source: None }).await);
+    assert_eq!((code, reason.as_str()), (403, "ReadOnly"));
+    assert!(message.contains("this socket is for reading"), "{message}");
+    assert!(served.agent.orders.lock().unwrap().is_empty());
+    assert!(served.client.plan(&PlanRequest::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_socket_for_a_group_that_is_not_there_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("read.sock");
+    let access = Access { group: Some("no-such-group-here".to_owned()), ..Access::default() };
+
+    let error = listen(&path, &access).unwrap_err();
+
+    assert!(error.to_string().contains("no-such-group-here"), "{error}");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn idle_and_slow_connections_hold_nobody_up() {
+    let served = served();
+    let mut held = Vec::new();
+    for number in 0..300 {
+        let mut stream = std::os::unix::net::UnixStream::connect(served.client.socket()).unwrap();
+        // Every other one has begun a request that it does not finish.
+        if number % 2 == 0 {
+            stream.write_all(b"GET /1.0/status HTTP/1.1\r\nHost: p").unwrap();
+        }
+        held.push(stream);
+    }
+    // And one who asks for much and does not read.
+    let _unread = served.client.events(0, true).await.unwrap();
+
+    let asked = async {
+        for _ in 0..100 {
+            assert_eq!(served.client.status().await.unwrap().version, "0");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), asked).await.expect("it answers as if they were not there");
+    drop(held);
 }

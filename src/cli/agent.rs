@@ -6,7 +6,7 @@ use super::launch::{Launched, launch};
 use super::logging::{self, LogFormat};
 use super::service;
 use crate::agent::{Command, Config, ConfigError, Handle, KeeperBy, Options};
-use crate::api::Access;
+use crate::api::{Access, Rights};
 use crate::spec::Span;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -58,7 +58,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let read = || Config::read(&path, args.config.is_some());
     let mut config = read().map_err(|error| CliError::Usage(crate::host::chain(&error)))?;
     let options = args.above(config.options(context.root.clone()));
-    let Launched { handle, socket, running, server } = launch(options, Access::default()).await?;
+    let reading = config.read_only_socket.as_ref().map(|socket| {
+        let access = Access { group: Some(socket.group.clone()), rights: Rights::Reading, ..Access::default() };
+        (PathBuf::from(socket.path.as_str()), access)
+    });
+    let Launched { handle, socket, running, server } = launch(options, Access::default(), reading).await?;
     tracing::info!(path = %socket.display(), "listening");
     let service = tokio::spawn(service::accompany(handle.clone()));
     let mut left = pin!(running.wait());
@@ -80,7 +84,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     }
     service.abort();
     service::leaving();
-    server.stop(&socket).await?;
+    server.stop().await?;
     tracing::info!("left; the containers {}", if args.halt { "are stopped" } else { "go on" });
     Ok(Exit::Ok)
 }

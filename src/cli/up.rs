@@ -63,7 +63,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         None
     };
     let signals = Signals::new().map_err(|error| CliError::io("handling signals", error))?;
-    let access = Access { also: caller() };
+    let access = Access { also: caller(), ..Access::default() };
     let options = Options {
         root: context.root.clone(),
         manifests: dirs,
@@ -78,13 +78,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         keeper: KeeperBy::Us,
         halt: false,
     };
-    let Launched { handle, socket, running, server } = launch(options, access).await?;
+    let Launched { handle, running, server, .. } = launch(options, access, None).await?;
     screen.put(&paste(context.root.as_deref()))?;
 
     let mut picture =
         Picture { context, live: live.then(Live::default), recent: Vec::new(), dirty: true, drawn: Instant::now() };
     let shown = show(&handle, &mut picture, log, signals, running.wait()).await;
-    server.stop(&socket).await?;
+    server.stop().await?;
     shown
 }
 
