@@ -22,6 +22,7 @@ pub struct Config {
     /// Directories with manifests.
     pub manifests: Vec<AbsolutePath>,
     /// Where else manifests come from.
+    #[serde(deserialize_with = "source::distinct")]
     pub sources: Vec<SourceConfig>,
     /// How long an object has to be absent before its removal begins.
     pub deletion_grace: Span,
@@ -114,17 +115,6 @@ impl Config {
         manifest::settings(&path.display().to_string(), &bytes).map_err(ConfigError::Invalid)
     }
 
-    /// What can't be changed in an agent that runs, of what differs.
-    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
-        let differs = [
-            ("manifests", self.manifests != other.manifests),
-            ("sources", self.sources != other.sources),
-            ("cgroupParent", self.cgroup_parent != other.cgroup_parent),
-            ("keeper", self.keeper != other.keeper),
-        ];
-        differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
-    }
-
     /// An agent that runs as this says.
     pub fn options(&self, root: Option<PathBuf>) -> Options {
         Options {
@@ -212,6 +202,7 @@ mod tests {
             ("- {name: a, git: {url: 'https://a/b', path: ../x}}", "agent.yaml:2:", "directory in the repository"),
             ("- {name: a, git: {url: 'https://a/b', semver: ~1 or so}}", "agent.yaml:2:", ""),
             ("- {name: a, git: {url: 'https://a/b', brnach: x}}", "agent.yaml:2:", "brnach"),
+            ("- {name: a, directory: /a}\n- {name: a, directory: /b}", "agent.yaml:2:", "two sources of the name a"),
         ] {
             let text = format!("sources:\n{text}\n");
             let said = manifest::settings::<Config>("agent.yaml", text.as_bytes()).unwrap_err();

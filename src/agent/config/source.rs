@@ -62,6 +62,16 @@ pub struct VerifyConfig {
     pub every: bool,
 }
 
+/// Sources that each have a name of their own.
+pub(super) fn distinct<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SourceConfig>, D::Error> {
+    let sources = Vec::<SourceConfig>::deserialize(deserializer)?;
+    let mut names = std::collections::BTreeSet::new();
+    match sources.iter().find(|source| !names.insert(&source.name)) {
+        Some(SourceConfig { name, .. }) => Err(serde::de::Error::custom(format!("two sources of the name {name}"))),
+        None => Ok(sources),
+    }
+}
+
 /// As it is written.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
