@@ -9,7 +9,7 @@ use crate::host::KeeperBy;
 use crate::manifest::{self, Diagnostic};
 use crate::source::Trust;
 use crate::spec::{AbsolutePath, Span};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -39,7 +39,7 @@ pub struct Config {
 }
 
 /// The larger of both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MaxDelete {
     pub count: usize,
@@ -202,7 +202,7 @@ mod tests {
             ("- {name: a, git: {url: 'https://a/b', path: ../x}}", "agent.yaml:2:", "directory in the repository"),
             ("- {name: a, git: {url: 'https://a/b', semver: ~1 or so}}", "agent.yaml:2:", ""),
             ("- {name: a, git: {url: 'https://a/b', brnach: x}}", "agent.yaml:2:", "brnach"),
-            ("- {name: a, directory: /a}\n- {name: a, directory: /b}", "agent.yaml:2:", "two sources of the name a"),
+            ("- {name: a, directory: /a}\n- {name: a, directory: /b}", "agent.yaml:1:1", "two sources of the name a"),
         ] {
             let text = format!("sources:\n{text}\n");
             let said = manifest::settings::<Config>("agent.yaml", text.as_bytes()).unwrap_err();

@@ -706,7 +706,7 @@ impl Driver {
     }
 
     fn view(&self, which: &Which) -> View {
-        let sources = self.sources.views(&self.desired);
+        let sources = self.sources.views(&self.desired, &self.settings.pruning);
         let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine, which);
         view.summary.warnings.extend(self.trouble.clone());
         view.summary.warnings.extend(self.machine.keeper_warning());

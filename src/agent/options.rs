@@ -108,6 +108,7 @@ impl Options {
             retention: self.retention,
             max_delete: self.max_delete.count,
             max_delete_percent: self.max_delete.percent,
+            pruning: self.sources.iter().map(|source| (source.name.to_string(), source.pruning())).collect(),
             stop_all: false,
             halt: self.halt,
         }

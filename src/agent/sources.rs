@@ -7,8 +7,8 @@ use super::options::Pace;
 use super::places::Places;
 use super::repositories::{GitSource, News};
 use super::revisions::Kept;
-use super::{CommandError, PlanReport, SourceView};
-use crate::plan::{Desired, SourceState};
+use super::{CommandError, MaxDelete, PlanReport, SourceView};
+use crate::plan::{self, Desired, Pruning, SourceState};
 use crate::source::{Directory, Fold, Snapshot, Trust, WatchError, WatchEvent, Watcher};
 use crate::spec::Timestamp;
 use std::collections::BTreeMap;
@@ -331,7 +331,7 @@ impl Sources {
         Ok(())
     }
 
-    pub fn views(&self, desired: &Desired) -> Vec<SourceView> {
+    pub fn views(&self, desired: &Desired, pruning: &BTreeMap<String, Pruning>) -> Vec<SourceView> {
         let view = |input: &Input| {
             let (complete, mut message) = match desired.sources.get(&input.given.name) {
                 Some(SourceState::Complete) => (true, String::new()),
@@ -354,6 +354,10 @@ impl Sources {
                 problems: held.map(|(_, reason)| reason.to_string()).collect(),
                 ..SourceView::default()
             };
+            if let Some(Pruning { prune, max_delete }) = pruning.get(&input.given.name) {
+                view.keeps = !prune;
+                view.max_delete = max_delete.map(|plan::MaxDelete { count, percent }| MaxDelete { count, percent });
+            }
             if let From::Git(source) = &input.origin {
                 source.describe(&mut view);
             }

@@ -1,6 +1,6 @@
 //! An agent whose configuration changes while it runs.
 
-use crate::fixture::{Host, alive, sleeper};
+use crate::fixture::{Host, alive, pid, sleeper};
 use crate::git::{Agent, file_source};
 use crate::servers::Repository;
 use std::fs;
@@ -70,7 +70,10 @@ fn much_that_came_from_a_source_that_was_taken_out_waits_for_consent() {
     }
     agent.kill();
     agent.start();
-    assert_eq!(names.map(|name| agent.host.pid(name)), before);
+    for (name, before) in names.into_iter().zip(before) {
+        let item = agent.host.wait(name, "held", |item| item["status"]["sync"] == "held");
+        assert_eq!(pid(&item), before);
+    }
 
     agent.host.ok(["approve", "--all"]);
     names.iter().for_each(|name| agent.host.gone(name));
