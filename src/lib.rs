@@ -144,6 +144,9 @@
 //!   container that is older than its startup may take has passed it.
 //! - **A wait is an instant of the wall clock with a length of its own.** It outlives the agent and the host's uptime
 //!   that way, and a clock that is set back makes none longer: what lies further ahead than its length begins anew.
+//!   None ends early either: how far the wall clock is ahead of the time since the boot is noted in the run
+//!   directory, and when it is set forward, also while no agent runs, every wait is carried along
+//!   ([`plan::carry`]). Across a boot the wall clock is believed.
 //! - **What a changed field costs** is one table, [`spec::change`], that the planner, `plim plan` and
 //!   the tests read.
 //!

@@ -1,5 +1,6 @@
 //! The loop: wait, read, look, plan, write down, act. It decides nothing.
 
+use super::clock::{Clock, Reading};
 use super::history::{History, Report};
 use super::inbox::{Done, Message, Sender};
 use super::journal::Journal;
@@ -42,6 +43,7 @@ pub(super) struct Driver {
     pub options: Options,
     /// Where they can be read again.
     pub reread: Option<super::reload::Reread>,
+    pub clock: Clock,
     pub pace: Pace,
     pub sources: Sources,
     pub journal: Journal,
@@ -182,6 +184,7 @@ impl Driver {
 
     /// Takes one message in. True: leave.
     fn take(&mut self, message: Message) -> bool {
+        self.carry_waits();
         match message {
             Message::SourceChanged(at) => self.sources.touched(at),
             Message::Fetched(fetched) => self.fetched(*fetched),
@@ -281,6 +284,7 @@ impl Driver {
         if self.unread && !self.remember() {
             return false;
         }
+        self.carry_waits();
         // Consent is for one absence: what has come back is asked for anew.
         self.approved.retain(|id| !self.desired.objects.contains_key(id));
         if let Err(error) = self.observe() {
@@ -297,6 +301,33 @@ impl Driver {
         let noted = self.execute(plan);
         self.watch_health();
         noted
+    }
+
+    /// Before anything is reckoned by a clock that was set forward: what waits goes on waiting as long as it
+    /// was to. What cannot be written down now is as if no agent had run since, and the next one sees to it.
+    fn carry_waits(&mut self) {
+        if self.unread {
+            return;
+        }
+        if let Some(by) = self.clock.set_forward(Reading::now()) {
+            let carried = self.records.values().filter_map(|record| crate::plan::carry(record, by));
+            let carried: Vec<Record> = carried.collect();
+            let span = humantime::format_duration(by.duration());
+            let text = format!("the clock was set forward by {span}; {} objects wait as long as before", carried.len());
+            self.journal.note(now(), EventType::Normal, "agent", "ClockSet", text);
+            self.records.extend(carried.iter().map(|record| (record.id.clone(), record.clone())));
+            if !carried.is_empty() && !self.unsaved {
+                let written = self.store.put(&carried);
+                self.keep(written);
+            }
+            self.again = true;
+        }
+        if !self.unsaved
+            && let Err(error) = self.clock.keep()
+        {
+            // Only for the next agent, which then believes the clock.
+            tracing::debug!(error = %error, "noting the clock failed");
+        }
     }
 
     /// Has the probes asked of whatever runs and has some.

@@ -4,6 +4,7 @@
 //! then makes rounds. A round is a function of what is there now, so a missed event costs a delay
 //! and never a state. [`Handle`] is how the rest of the program talks to it.
 
+mod clock;
 mod config;
 mod driver;
 mod durable;
@@ -172,6 +173,7 @@ pub async fn run(options: Options, reread: Option<Reread>) -> Result<(Handle, Ru
         settings: options.settings(paths.id_base(), ID_RANGES),
         options,
         reread,
+        clock: clock::Clock::open(&paths.run, clock::Reading::now()),
         pace,
         sources,
         journal,

@@ -33,6 +33,7 @@ mod detect;
 mod device;
 mod error;
 mod files;
+pub mod freezer;
 mod group;
 mod memory;
 mod oom;

@@ -7,7 +7,7 @@ use super::access::{self, DeviceRule, Exceptions};
 use super::detect::{Hierarchy, enable, parse_mounts, read_path, write_path};
 use super::files::{self, Entries};
 use super::table::{Controller, Version};
-use super::{CgroupError, CgroupJoinPaths};
+use super::{CgroupError, CgroupJoinPaths, freezer};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -548,6 +548,9 @@ fn remove_tree(path: &str, deadline: Instant) -> Result<(), CgroupError> {
             signal_below(path, Signal::KILL.as_raw())?;
             // A frozen process of v1 dies once it thaws.
             let _ = write_path(&format!("{path}/freezer.state"), Freeze::Thawed.v1());
+            let mut pids = Vec::new();
+            procs_below(path, &mut pids)?;
+            freezer::let_die(pids)?;
             if Instant::now() >= deadline {
                 return Err(CgroupError::StillPopulated { path: path.into(), waited_ms: waited() });
             }

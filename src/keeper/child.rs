@@ -35,7 +35,8 @@ pub(super) enum State {
     },
     /// It never will be started; its process has been killed and is not gone yet.
     Failing {
-        asker: Asker,
+        /// `None` when it has been answered, because the process does not go.
+        asker: Option<Asker>,
         fault: Fault,
         text: String,
     },

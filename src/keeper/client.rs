@@ -8,6 +8,8 @@ use super::protocol::{
 use super::wire::{Packet, Received};
 use crate::sandbox::{Script, Stdio};
 use crate::spec::InstanceId;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 use std::collections::BTreeMap;
 use std::io;
@@ -116,6 +118,8 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     socket: OwnedFd,
+    /// A pidfd: its end is the end of the connection, whoever else has a copy of the other end.
+    keeper: OwnedFd,
     /// Who waits for which answer; `None` when no answers come any more.
     waiting: Mutex<Option<BTreeMap<u64, SyncSender<Reply>>>>,
 }
@@ -126,8 +130,9 @@ impl Client {
     /// must return soon and never call the client.
     pub fn connect(socket: &Path, on_event: impl Fn(Event) + Send + 'static) -> Result<Self, KeeperError> {
         let failed = |source: io::Error| KeeperError::Connect { path: socket.to_owned(), source };
-        let connected = open(socket).map_err(failed)?;
-        let shared = Arc::new(Shared { socket: connected, waiting: Mutex::new(Some(BTreeMap::new())) });
+        let (connected, keeper) = open(socket).map_err(failed)?;
+        let waiting = Mutex::new(Some(BTreeMap::new()));
+        let shared = Arc::new(Shared { socket: connected, keeper, waiting });
         let reader = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("keeper-events".to_owned());
         thread.spawn(move || reader.read(&on_event)).map_err(failed)?;
@@ -268,8 +273,15 @@ impl Shared {
         waiting.as_mut().map(work)
     }
 
+    /// Waits until there is something to read; false when nothing comes any more.
+    fn has_more(&self) -> bool {
+        let mut either = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.keeper, PollFlags::IN)];
+        // What it said before it ended is read first.
+        rustix::io::retry_on_intr(|| poll(&mut either, None)).is_ok() && !either[0].revents().is_empty()
+    }
+
     fn read(&self, on_event: &impl Fn(Event)) {
-        loop {
+        while self.has_more() {
             let frame = Received::from(self.socket.as_fd());
             let Ok(Some(message)) = frame else { break };
             match message.parse() {
@@ -287,13 +299,16 @@ impl Shared {
                 Err(_) => {}
             }
         }
+        // What is sent from now on finds nobody, and the buffer would take it.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
         // Dropping the senders ends every call that waits.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         on_event(Event::Lost);
     }
 }
 
-fn open(path: &Path) -> io::Result<OwnedFd> {
+/// The socket, and a pidfd of the keeper.
+fn open(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     // A keeper that hangs must not hold up whoever wants to send.
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(ANSWER_WITHIN))?;
@@ -302,5 +317,9 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else listens there"));
     }
-    Ok(socket)
+    let keeper = match address::listener_of(socket.as_fd()) {
+        Err(Errno::SRCH) => return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the keeper there has ended")),
+        keeper => keeper?,
+    };
+    Ok((socket, keeper))
 }

@@ -15,6 +15,7 @@ use crate::sandbox::program;
 use crate::sys;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -62,6 +63,10 @@ impl Options {
 
 /// Starts the keeper as a daemon and returns when it listens.
 pub fn spawn(options: &Options) -> Result<(), KeeperError> {
+    spawn_within(options, READY_WITHIN)
+}
+
+pub(super) fn spawn_within(options: &Options, within: Duration) -> Result<(), KeeperError> {
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
         None => beside().map_err(|source| KeeperError::Spawn { path: PathBuf::from(NAME), source })?,
@@ -85,17 +90,50 @@ pub fn spawn(options: &Options) -> Result<(), KeeperError> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    let mut words = String::new();
-    let mut stdout = launcher.stdout.take().expect("asked for above");
-    stdout.read_to_string(&mut words).map_err(failed)?;
+    let stdout = launcher.stdout.take().expect("asked for above");
+    let words = said(stdout, within).map_err(failed)?;
+    if words.is_none() {
+        // It may have ended already; the copy that it has started is nobody's to kill.
+        launcher.kill().map_err(failed)?;
+    }
     launcher.wait().map_err(failed)?;
-    if words.starts_with(READY) { Ok(()) } else { Err(KeeperError::NotStarted(words.trim().to_owned())) }
+    match words {
+        Some(words) if words.starts_with(READY) => Ok(()),
+        Some(words) => Err(KeeperError::NotStarted(words.trim().to_owned())),
+        None => {
+            let text = format!("it did not say within {} that it is ready", humantime::format_duration(within));
+            Err(KeeperError::NotStarted(text))
+        }
+    }
+}
+
+/// All that is said until the last one who could say something has gone; nothing when that takes too long.
+fn said(mut stdout: impl Read + AsFd, within: Duration) -> io::Result<Option<String>> {
+    let begun = std::time::Instant::now();
+    let mut words = Vec::new();
+    loop {
+        let left = within.saturating_sub(begun.elapsed());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Ok(None),
+            Err(Errno::INTR) => continue,
+            result => drop(result?),
+        }
+        let mut chunk = [0; 1024];
+        match stdout.read(&mut chunk)? {
+            0 => return Ok(Some(String::from_utf8_lossy(&words).into_owned())),
+            count => words.extend_from_slice(&chunk[..count]),
+        }
+    }
 }
 
 const NAME: &str = "plim-keeper";
 const READY: &str = "ready";
+/// How long a keeper may take to begin, and to wait for the end of another.
+const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How long a keeper that is going may hold the lock.
 const LOCK_WITHIN: Duration = Duration::from_secs(2);
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Whether the keeper with this process number runs another program than the one that would be started
 /// now, and which that is. It is the whole content that is compared: a build has no other name.
@@ -354,17 +392,48 @@ fn listen(options: &Options) -> Result<(OwnedFd, OwnedFd), DaemonError> {
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let lock = lock.map_err(failed("opening"))?;
     let begun = std::time::Instant::now();
-    while let Err(errno) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        if errno != Errno::WOULDBLOCK {
-            return Err(failed("locking")(errno.into()));
+    loop {
+        match try_lock(lock.as_fd()) {
+            // One that is executing another program has let go of the lock for that moment, and listens.
+            Ok(true) if !address::is_listened_at(&options.socket()) => break,
+            Ok(_) => {}
+            Err(errno) => return Err(failed("locking")(errno.into())),
         }
-        // A killed keeper's lock goes with its last child that has not come to close it.
+        // A killed keeper needs its time to go.
         if begun.elapsed() > LOCK_WITHIN {
             return Err(DaemonError::Locked(path));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(LOCK_AGAIN);
     }
     Ok((bind(&options.socket())?, lock.into()))
+}
+
+/// Takes the lock for this process, and for nobody else that has a copy of the descriptor (`F_SETLK` of
+/// fcntl_locking(2)): a child that stands frozen in its set-up outlives its keeper, and would hold a lock
+/// of the open file (`flock(2)`) for as long.
+///
+/// False when another process has it.
+fn try_lock(lock: BorrowedFd<'_>) -> Result<bool, Errno> {
+    match rustix::fs::fcntl_lock(lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The lock of a process that has executed another program: it was lost when the former program's
+/// descriptor was closed. Whoever takes it meanwhile lets go of it, because we listen.
+pub(super) fn lock_again(lock: BorrowedFd<'_>) {
+    let begun = std::time::Instant::now();
+    loop {
+        match try_lock(lock) {
+            Ok(true) => return,
+            Ok(false) if begun.elapsed() < LOCK_WITHIN => std::thread::sleep(LOCK_AGAIN),
+            // Our containers count for more; that we listen is what keeps others away.
+            Ok(false) => return tell("goes on without its lock: another process has it"),
+            Err(errno) => return tell(&format!("goes on without its lock: {errno}")),
+        }
+    }
 }
 
 /// A listening socket in place of what another keeper has left there.

@@ -8,6 +8,12 @@
 //! When it dies, containers live on: they hold their FIFOs open themselves, and the next keeper finds
 //! them by their cgroup ([`Client::adopt`]).
 //!
+//! Nothing is waited for without an end in sight. A child between clone and execution has copies of the keeper's
+//! descriptors, and one that stands in a frozen cgroup keeps them when the keeper dies: so its lock is one of
+//! the process, its listening socket counts only while the process behind it lives, and a client watches that
+//! process beside the socket. A killed child that does not go, as in a frozen v1 cgroup, is answered for and
+//! collected when it does.
+//!
 //! A newer program is executed in its place ([`Client::upgrade`], or SIGHUP): the same process, with the
 //! same children and descriptors, so that nobody in between notices. The program is asked before
 //! whether it knows the [`state`] that it is to take over, and not while a child is on its way.

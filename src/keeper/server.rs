@@ -16,10 +16,9 @@ use super::candidate::Candidate;
 use super::child::{Child, Container, Exec};
 use super::connection::Connection;
 use super::daemon::Options;
-use super::exit;
 use super::fifo::Buffer;
 use super::protocol::Fault;
-use crate::sandbox::{self, LaunchError, Report, Script, Unfit};
+use crate::sandbox::{self, LaunchError, Lingering, Report, Script, Unfit};
 use crate::spec::InstanceId;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -38,11 +37,15 @@ const MOST_CONNECTIONS: usize = 64;
 const MESSAGES_PER_TURN: usize = 16;
 /// How long another process may take to collect a container that is not our child.
 const COLLECT_WITHIN: Duration = Duration::from_secs(2);
+/// How long a killed process may take to go before whoever asked for its start is answered without.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
 /// How long new connections wait when the keeper is out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// A stream that is read again within this time rests for as long: one read then moves many lines.
 const REST: Duration = Duration::from_millis(2);
 
+/// Of a killed child whose end does not come.
+const LINGERS: &str = "its process was killed and does not end: it stands in a frozen cgroup, or waits for a disk";
 /// Of a child that was killed on its way.
 const UNREPORTED: &str = "the process ended before it executed its program";
 
@@ -214,9 +217,10 @@ impl Server {
                     let text = format!("not started within {}", humantime::format_duration(self.options.start_timeout));
                     self.exec_failed(id, not_started(text));
                 }
-                Source::Process(id) => self.finish(id, exit::unknown()),
+                Source::Process(id) => self.process_is_late(id),
+                Source::ExecProcess(id) => self.exec_is_late(id),
                 Source::Candidate => self.candidate_is_late(),
-                Source::Reload | Source::Connection(_) | Source::ExecProcess(_) => {}
+                Source::Reload | Source::Connection(_) => {}
             }
         }
     }
@@ -343,13 +347,14 @@ fn not_started(text: impl Into<String>) -> Refused {
     Refused(Fault::StartFailed, text.into())
 }
 
-/// Of a launch that has not even come to a report.
-fn not_launched(script: &Script, error: &LaunchError) -> Refused {
-    let fault = match error {
-        LaunchError::Operation { failure, words: _ } => fault(script, failure),
-        LaunchError::Prepare { .. } | LaunchError::Script(_) => Fault::StartFailed,
-    };
-    Refused(fault, chain(error))
+/// Of a launch that has not even come to a report; and the child that is left of it.
+fn not_launched(script: &Script, error: LaunchError) -> (Refused, Option<Lingering>) {
+    let text = chain(&error);
+    match error {
+        LaunchError::Operation { failure, words: _ } => (Refused(fault(script, &failure), text), None),
+        LaunchError::Lingers { failure, words: _, child } => (Refused(fault(script, &failure), text), Some(child)),
+        LaunchError::Prepare { .. } | LaunchError::Script(_) => (not_started(text), None),
+    }
 }
 
 /// Four descriptors for every container are more than the usual 1024 allow. Returns the former limit.

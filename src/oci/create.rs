@@ -496,7 +496,8 @@ pub(super) fn hear(
 pub(super) fn end(launched: &Launched) {
     // It may have ended already. One that stands still where nothing ends it has nobody to wait for it.
     let _ = rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::KILL);
-    if state::wait_for_end(&launched.pidfd).is_ok() {
+    let alone = Place::of(Vec::new());
+    if state::wait_for_end(launched.pid.as_raw_nonzero().get(), &launched.pidfd, &alone).is_ok() {
         let _ = rustix::process::waitpid(Some(launched.pid), rustix::process::WaitOptions::NOHANG);
     }
 }

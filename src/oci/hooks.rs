@@ -106,7 +106,8 @@ pub(super) fn state(record: &Record, status: Status) -> Result<OwnedFd, OciError
 
 /// Before there is a container: the first one that fails ends it all.
 pub(super) fn before(hooks: &config::Hooks, record: &Record, watch: &Watch) -> Result<(), OciError> {
-    run("prestart", &hooks.prestart, record, Status::Creating, Some(watch))?;
+    // Older than the others: to them, what is run before it is started has been created.
+    run("prestart", &hooks.prestart, record, Status::Created, Some(watch))?;
     run("createRuntime", &hooks.create_runtime, record, Status::Creating, Some(watch))
 }
 

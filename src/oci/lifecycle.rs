@@ -69,7 +69,7 @@ pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
         Ok(()) => hooks::after_start(&record, None).inspect_err(|_| {
             // What is left of it is for who deletes it. It may have ended already.
             let _ = crate::sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL);
-            let _ = state::wait_for_end(&pidfd);
+            let _ = state::wait_for_end(init.pid, &pidfd, &record.place());
         }),
         Err(StartError::Failed(failure)) => {
             let position = init.after_start.iter().find(|(position, _)| *position == failure.operation);
@@ -127,7 +127,7 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
         return refuse(id, status, "only a stopped one can be deleted; --force kills it first");
     }
     let place = record.place();
-    if let Some(pidfd) = running(&record) {
+    if let (Some(init), Some(pidfd)) = (&record.init, running(&record)) {
         if status == Status::Paused {
             place.freeze(Freeze::Thawed)?;
         }
@@ -135,7 +135,7 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError>
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(io("killing the process".to_owned(), errno)),
         }
-        state::wait_for_end(&pidfd)?;
+        state::wait_for_end(init.pid, &pidfd, &place)?;
     }
     driver::remove(&place, record.scope.as_deref())?;
     place::remove_made(&record.made, &place);

@@ -13,9 +13,10 @@ use super::config::Process;
 use super::hooks;
 use super::rdt::Group;
 use super::seccomp::Listener;
+use crate::cgroup::freezer;
 use crate::cgroup::place::{Directory, Place};
 use crate::cgroup::table::{Controller, Version};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -302,24 +304,36 @@ pub(super) fn start_time(pid: i32) -> Option<u64> {
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Waits until the process of a pidfd, which has been killed, has ended.
+/// Waits until a process, which has been killed, has ended; `others` are those that it takes along.
 ///
-/// One that somebody froze, or that waits for a device, may never do so: then it is busy, and who waits
-/// gets an answer.
-pub(super) fn wait_for_end(pidfd: &OwnedFd) -> Result<(), OciError> {
-    let deadline = std::time::Instant::now() + ENDS_WITHIN;
-    let failed = || io("waiting for the end of the process".to_owned());
+/// One that waits for a device may never do so: then it is busy, and who waits gets an answer.
+pub(super) fn wait_for_end(pid: i32, pidfd: &OwnedFd, others: &Place) -> Result<(), OciError> {
+    if has_ended_within(pidfd, ENDS_AT_ONCE)? {
+        return Ok(());
+    }
+    let others = others.procs().unwrap_or_default();
+    freezer::let_die(others.into_iter().chain(u32::try_from(pid)))?;
+    if has_ended_within(pidfd, ENDS_WITHIN)? { Ok(()) } else { Err(waiting(Errno::BUSY)) }
+}
+
+fn has_ended_within(pidfd: &OwnedFd, within: Duration) -> Result<bool, OciError> {
+    let deadline = Instant::now() + within;
     loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let left = rustix::event::Timespec::try_from(left).map_err(|_| failed()(Errno::INVAL.into()))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| waiting(Errno::INVAL))?;
         let mut wait = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
         match rustix::event::poll(&mut wait, Some(&left)) {
-            Ok(0) => return Err(failed()(Errno::BUSY.into())),
-            Ok(_) => return Ok(()),
+            Ok(count) => return Ok(count > 0),
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed()(errno.into())),
+            Err(errno) => return Err(waiting(errno)),
         }
     }
 }
 
-const ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+fn waiting(errno: Errno) -> OciError {
+    io("waiting for the end of the process".to_owned())(errno.into())
+}
+
+/// More than a process needs that nothing holds.
+const ENDS_AT_ONCE: Duration = Duration::from_millis(100);
+const ENDS_WITHIN: Duration = Duration::from_secs(10);

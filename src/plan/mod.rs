@@ -3,6 +3,7 @@
 //! Pure and total: any combination has an answer, also the ones that "cannot happen", because after
 //! a crash they do. Nothing here reads a file, a clock or the environment.
 
+mod ahead;
 mod decide;
 mod desired;
 mod idrange;
@@ -15,6 +16,7 @@ mod settle;
 mod step;
 mod words;
 
+pub use ahead::carry;
 pub use desired::{Desired, SourceState, Wanted, Wish};
 pub use record::{
     Attempts, Deferred, Exit, GivenUp, InstanceRecord, Limits, Override, OverrideState, Phase, Record, Word,

@@ -7,6 +7,7 @@ use super::parent::Parent;
 use super::script::{Failure, Lane, Report, Script};
 use super::{Text, hooks};
 use crate::sys::{self, Errno, Instruction};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -47,12 +48,23 @@ pub struct Launched {
     pub report: OwnedFd,
 }
 
-/// Nothing is left of a launch that failed: the child, if there was one, is killed and reaped.
+/// A child that was killed and is not gone: it stands in a frozen v1 cgroup, or waits for a disk. Whoever
+/// goes on collects it when its pidfd tells.
+#[derive(Debug)]
+pub struct Lingering {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+}
+
+/// Nothing is left of a launch that failed: the child, if there was one, is killed and reaped, unless it lingers.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// An operation of either lane failed.
     #[error("{words}")]
     Operation { failure: Failure, words: String },
+    /// The same, and the child is not gone.
+    #[error("{words}")]
+    Lingers { failure: Failure, words: String, child: Lingering },
     /// Something failed before there was a child.
     #[error("{what}")]
     Prepare {
@@ -129,14 +141,19 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
         .map_err(prepare("making a socket pair"))?;
     let fail = |operation: usize, errno: Errno| {
         let operation = u32::try_from(operation).unwrap_or(u32::MAX);
-        explained(script, Failure { lane: Lane::Parent, operation, errno: errno.raw_os_error() })
+        Failure { lane: Lane::Parent, operation, errno: errno.raw_os_error() }
+    };
+    // There is no child yet.
+    let early_failure = |operation: usize, errno: Errno| {
+        let failure = fail(operation, errno);
+        LaunchError::Operation { failure, words: script.explain(&failure) }
     };
     let mut own = Vec::new();
     for (position, op) in before.iter().enumerate() {
-        own.extend(left(op).map_err(|errno| fail(position, errno))?.map(|namespace| (position, namespace)));
-        enter(op).map_err(|errno| fail(position, errno))?;
+        own.extend(left(op).map_err(|errno| early_failure(position, errno))?.map(|namespace| (position, namespace)));
+        enter(op).map_err(|errno| early_failure(position, errno))?;
     }
-    let cgroup = cgroup.as_ref().map(directory).transpose().map_err(|errno| fail(born, errno))?;
+    let cgroup = cgroup.as_ref().map(directory).transpose().map_err(|errno| early_failure(born, errno))?;
     let request = sys::Request { namespaces: namespaces.0, cgroup: cgroup.as_ref().map(AsFd::as_fd) };
     let cloned = {
         let (channel, parent_end) = (theirs.as_fd(), ours.as_fd());
@@ -167,33 +184,27 @@ pub(super) fn run(script: &Script, means: Means<'_>) -> Result<Launched, LaunchE
             }
             .run();
         })
-        .map_err(|errno| fail(born, errno))?
+        .map_err(|errno| early_failure(born, errno))?
     };
     drop(theirs);
     let mut parent = Parent::new(cloned, ours.as_fd(), way);
     for (position, own) in own {
         // What is done for the container from now on is done from the host.
         if let Err(errno) = sys::enter_namespaces(own.as_fd(), 0) {
-            abandon(&parent.pidfd, &ours);
-            return Err(fail(position, errno));
+            let failed = fail(position, errno);
+            let Parent { pid, pidfd, .. } = parent;
+            return Err(abandon(script, failed, Lingering { pid, pidfd }, &ours));
         }
     }
     for (position, op) in rest.iter().enumerate() {
         if let Err(errno) = parent.perform(op) {
-            let failure = abandon(&parent.pidfd, &ours);
-            return Err(match failure {
-                // The child failed first, and the parent only stumbled over that.
-                Some(failure) => explained(script, failure),
-                None => fail(born + 1 + position, errno),
-            });
+            let failed = fail(born + 1 + position, errno);
+            let Parent { pid, pidfd, .. } = parent;
+            return Err(abandon(script, failed, Lingering { pid, pidfd }, &ours));
         }
     }
     let Parent { pid, pidfd, .. } = parent;
     Ok(Launched { pid, pidfd, report: ours })
-}
-
-fn explained(script: &Script, failure: Failure) -> LaunchError {
-    LaunchError::Operation { failure, words: script.explain(&failure) }
 }
 
 /// Our own namespace that an operation before the clone leaves.
@@ -238,18 +249,36 @@ fn directory(path: &Text) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(CWD, path.as_c_str(), flags, Mode::empty())
 }
 
-/// Kills and reaps the child; what it reported before, if it did.
-fn abandon(pidfd: &OwnedFd, report: &OwnedFd) -> Option<Failure> {
+/// Kills the child and reaps it. What it reported before is what went wrong, if it did: the parent only
+/// stumbled over that.
+fn abandon(script: &Script, failure: Failure, child: Lingering, report: &OwnedFd) -> LaunchError {
     let mut record = [0; RECORD];
     let reported = match rustix::net::recv(report, &mut record, RecvFlags::DONTWAIT) {
         Ok((RECORD, _)) => Some(decode(record)),
         _ => None,
     };
-    let reported = reported.filter(|failure| failure.operation != EXECUTED);
+    let failure = reported.filter(|failure| failure.operation != EXECUTED).unwrap_or(failure);
     // It may have ended already; it is reaped in any case.
-    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
-    while let Err(Errno::INTR) = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
-    reported
+    let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
+    let words = script.explain(&failure);
+    if is_reaped(child.pidfd.as_fd(), ABANDON_WITHIN) {
+        LaunchError::Operation { failure, words }
+    } else {
+        LaunchError::Lingers { failure, words, child }
+    }
+}
+
+/// How long the end of a killed child is waited for here. It takes far less, or there is no saying.
+const ABANDON_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// Waits for the end of a child and collects it; false when it does not end.
+pub(super) fn is_reaped(child: BorrowedFd<'_>, within: Timespec) -> bool {
+    // What is cut short by a signal is not begun anew: it is a matter of milliseconds.
+    let _ended = poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&within));
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let collected = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(child), options));
+    // One that is nobody's to collect has nothing to be waited for either.
+    !matches!(collected, Ok(None))
 }
 
 fn read_filter(memory: BorrowedFd<'_>) -> Result<Vec<Instruction>, Errno> {

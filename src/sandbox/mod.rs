@@ -50,7 +50,7 @@ pub use blueprint::{
 pub use exec::launch_exec;
 pub use hooks::{Hook, HookError, Hooks, proceed, reason, run_hook};
 pub use lanes::{exec_script, script};
-pub use launch::{Io, LaunchError, Launched, Stdio, launch, read_report};
+pub use launch::{Io, LaunchError, Launched, Lingering, Stdio, launch, read_report};
 pub use namespace::{kind_of, maps_of};
 pub use probe::{Found, Probe, probe};
 pub use script::{Failure, Lane, Report, Script, ScriptError, Unfit};

@@ -1,11 +1,12 @@
 //! The parent's lane: what takes the host's privileges, done from outside of the child.
 
 use super::child::Table;
-use super::launch::{RECORD, SUCCESSOR, decode, lookup};
+use super::launch::{RECORD, SUCCESSOR, decode, is_reaped, lookup};
 use super::ops::{Idmap, IdmapBy, Namespaces, Node, ParentOp, Slot, TreeChange};
 use super::overlay::{self, Layers, Way, Writable};
 use super::{Text, copy, path};
 use crate::sys::{self, Errno, MountChange};
+use rustix::event::Timespec;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::IoSlice;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
@@ -14,6 +15,9 @@ use rustix::process::Pid;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A child that does not come to make its successor stands in a frozen cgroup.
+const SUCCEEDS_WITHIN: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub(super) struct Parent<'a> {
     /// Of the child, or of who has taken its place.
@@ -85,9 +89,11 @@ impl<'a> Parent<'a> {
     fn await_successor(&mut self) -> Result<(), Errno> {
         use rustix::event::{PollFd, PollFlags, poll};
         use rustix::net::RecvFlags;
-        use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+        use rustix::process::{PidfdFlags, pidfd_open};
         let mut either = [PollFd::new(&self.channel, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
-        rustix::io::retry_on_intr(|| poll(&mut either, None))?;
+        if rustix::io::retry_on_intr(|| poll(&mut either, Some(&SUCCEEDS_WITHIN)))? == 0 {
+            return Err(Errno::TIMEDOUT);
+        }
         let mut record = [0; RECORD];
         let number = match rustix::net::recv(self.channel, &mut record, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((RECORD, _)) => decode(record),
@@ -97,12 +103,11 @@ impl<'a> Parent<'a> {
             return Err(Errno::CHILD);
         }
         rustix::net::recv(self.channel, &mut record, RecvFlags::empty())?;
-        rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED))?;
         // Ours alone to reap, so the number means no other process.
         let number = i32::try_from(number.operation).map_err(|_| Errno::SRCH)?;
         self.pid = Pid::from_raw(number).ok_or(Errno::SRCH)?;
-        self.pidfd = pidfd_open(self.pid, PidfdFlags::empty())?;
-        Ok(())
+        let former = std::mem::replace(&mut self.pidfd, pidfd_open(self.pid, PidfdFlags::empty())?);
+        if is_reaped(former.as_fd(), SUCCEEDS_WITHIN) { Ok(()) } else { Err(Errno::TIMEDOUT) }
     }
 
     fn user_namespace(&mut self) -> Result<&OwnedFd, Errno> {

@@ -37,7 +37,7 @@ pub use mortal::{may_die, mortality};
 pub use mount::{MountChange, mount_setattr};
 pub use own::{Masks, stat_field, stat_of};
 pub use pattern::Pattern;
-pub use pidfd::{pidfd_exit_status, pidfd_kill};
+pub use pidfd::{peer_process, pidfd_exit_status, pidfd_kill};
 pub use process::{
     CapabilitySets, Instruction, NEW_LISTENER, capset, clear_ambient, clear_securebits, close_between, close_copy,
     close_from, close_on_exec_from, drop_from_bounding_set, enter_namespaces, getcwd, is_kept_over_exec,

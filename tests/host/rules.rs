@@ -255,3 +255,36 @@ fn what_is_not_confirmed_to_be_gone_is_not_forgotten() {
     assert!(!alive(before));
     assert_eq!(host.traces("default_web"), Vec::<std::path::PathBuf>::new());
 }
+
+/// Nobody may set this machine's clock for a test: the note of it says instead that it was set while no
+/// agent ran.
+#[test]
+#[ignore = "needs root"]
+fn a_clock_that_was_set_forward_ends_no_wait_early_also_while_no_agent_ran() {
+    let mut host = Host::up();
+    host.write("web.yaml", &limited("web", 64));
+    let before = host.pid("web");
+    host.ok(["start", "web", "--for", "2h"]);
+    let until = |host: &Host| {
+        let item = host.item("web").unwrap();
+        let text = item["status"]["override"]["until"].as_str().map(str::to_owned);
+        humantime::parse_rfc3339(&text.unwrap_or_else(|| panic!("{item}"))).unwrap()
+    };
+    let said = until(&host);
+    host.kill_agent();
+
+    let note = host.root().join("run/clock");
+    let text = fs::read_to_string(&note).unwrap();
+    let (boot, booted) = text.trim_end().split_once(' ').unwrap();
+    let booted: u64 = booted.parse().unwrap();
+    fs::write(&note, format!("{boot} {}\n", booted - 3_600_000)).unwrap();
+    host.start();
+
+    host.until("the word holds as much longer", || {
+        until(&host).duration_since(said).is_ok_and(|later| later.as_secs().abs_diff(3600) < 5)
+    });
+    host.until("the status says so", || host.ok(["events"]).contains("the clock was set forward by 1h"));
+    assert_eq!(pid(&host.item("web").unwrap()), before);
+    let text = fs::read_to_string(&note).unwrap();
+    assert!(text.trim_end().split_once(' ').unwrap().1.parse::<u64>().unwrap().abs_diff(booted) < 5_000, "{text}");
+}

@@ -124,6 +124,50 @@ impl Bundle {
     }
 }
 
+/// A cgroup of somebody else's that stands still: in the freezer of v1, or of v2 where that is all there is.
+pub struct FrozenGroup {
+    path: PathBuf,
+}
+
+impl FrozenGroup {
+    pub fn new() -> Self {
+        let v1 = PathBuf::from("/sys/fs/cgroup/freezer");
+        let mount = if v1.exists() { v1 } else { PathBuf::from("/sys/fs/cgroup") };
+        let path = mount.join(format!("plimsoll-oci-frozen-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let group = Self { path };
+        let (file, word) = group.switch();
+        fs::write(file, word).unwrap();
+        group
+    }
+
+    fn switch(&self) -> (PathBuf, &'static str) {
+        let v1 = self.path.join("freezer.state");
+        if v1.exists() { (v1, "FROZEN") } else { (self.path.join("cgroup.freeze"), "1") }
+    }
+
+    pub fn take(&self, pids: &[u32]) {
+        pids.iter().for_each(|pid| fs::write(self.path.join("cgroup.procs"), pid.to_string()).unwrap());
+    }
+
+    pub fn is_frozen_still(&self) -> bool {
+        let (file, word) = self.switch();
+        fs::read_to_string(file).unwrap().trim() == word
+    }
+}
+
+impl Drop for FrozenGroup {
+    fn drop(&mut self) {
+        let (file, _) = self.switch();
+        let word = if file.ends_with("cgroup.freeze") { "0" } else { "THAWED" };
+        fs::write(file, word).unwrap();
+        let started = std::time::Instant::now();
+        while fs::remove_dir(&self.path).is_err() && started.elapsed().as_secs() < 10 {
+            std::thread::yield_now();
+        }
+    }
+}
+
 impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = self.on(&["delete", "--force"]);

@@ -62,7 +62,7 @@ fn each_kind_runs_at_its_time_in_its_namespaces_and_reads_the_state() {
     assert_eq!(at_create.iter().map(word).collect::<Vec<_>>(), KINDS[..3]);
     let own = fs::read_link("/proc/self/ns/mnt").unwrap();
     let expected = [
-        ("creating", &own),
+        ("created", &own),
         ("creating", &own),
         ("creating", &inside),
         ("created", &inside),

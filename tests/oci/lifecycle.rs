@@ -1,6 +1,7 @@
 //! From `create` to `delete`, and what the program finds inside.
 
-use crate::fixture::{Bundle, cgroup_directories, in_mounts_of_its_own};
+use crate::cgroups::is_unified;
+use crate::fixture::{Bundle, FrozenGroup, cgroup_directories, in_mounts_of_its_own};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Stdio;
@@ -357,6 +358,29 @@ fn stands_still_and_is_deleted() {
     assert_eq!(bundle.on(&["pause"]).code, Some(0));
     assert_eq!(bundle.on(&["delete", "--force"]).code, Some(0));
     assert!(bundle.is_gone());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_container_that_somebody_moved_into_a_frozen_cgroup_of_theirs_can_be_deleted() {
+    // Who is moved out of its only cgroup is found by its PID namespace alone.
+    let isolated: &[bool] = if is_unified() { &[true] } else { &[true, false] };
+    for has_pids in isolated {
+        let theirs = FrozenGroup::new();
+        let mut bundle = Bundle::new("sleep 1001 & exec sleep 1000");
+        let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| *has_pids || namespace["type"] != "pid");
+        assert_eq!(bundle.create().code, Some(0));
+        assert_eq!(bundle.on(&["start"]).code, Some(0));
+        let processes = || -> Vec<u32> { serde_json::from_str(&bundle.on(&["ps", "--format", "json"]).out).unwrap() };
+        bundle.wait("its second process", || processes().len() == 2);
+        theirs.take(&processes());
+
+        let deleted = bundle.on(&["delete", "--force"]);
+
+        assert_eq!((deleted.code, deleted.err.as_str()), (Some(0), ""), "{has_pids}");
+        assert!(bundle.is_gone() && theirs.is_frozen_still());
+    }
 }
 
 #[test]

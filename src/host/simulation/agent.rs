@@ -6,7 +6,8 @@ use super::id;
 use super::referee::Referee;
 use super::world::{Fate, World};
 use crate::plan::{
-    Action, Desired, Failure, Inputs, Plan, Record, Settings, Settled, SourceState, Step, Wanted, Wish, plan, settle,
+    Action, Desired, Failure, Inputs, Plan, Record, Settings, Settled, SourceState, Step, Wanted, Wish, carry, plan,
+    settle,
 };
 use crate::spec::{InstanceId, ObjectId, Provenance, Span};
 use crate::store::{MemoryStore, Store};
@@ -45,6 +46,9 @@ pub(super) struct Simulation {
     refused: BTreeMap<ObjectId, &'static str>,
     /// A write to the store has failed since the last one that went well.
     unsaved: bool,
+    /// How far its waits have been carried as the clock was set forward, and how far those on disk were.
+    carried: Span,
+    carried_on_disk: Span,
     in_flight: BTreeMap<ObjectId, (Step, bool)>,
     pub approved: BTreeSet<ObjectId>,
     pub referee: Referee,
@@ -77,6 +81,8 @@ impl Simulation {
             settled: BTreeMap::new(),
             refused: BTreeMap::new(),
             unsaved: false,
+            carried: Span(0),
+            carried_on_disk: Span(0),
             in_flight: BTreeMap::new(),
             approved: BTreeSet::new(),
             referee: Referee::default(),
@@ -165,8 +171,26 @@ impl Simulation {
         (plan, Shown { desired, in_flight })
     }
 
+    /// Before anything is reckoned by a clock that was set forward.
+    pub fn carry_waits(&mut self) {
+        let by = Span(self.world.set_forward.0 - self.carried.0);
+        if by == Span(0) {
+            return;
+        }
+        let carried: Vec<Record> = self.records.values().filter_map(|record| carry(record, by)).collect();
+        self.carried = self.world.set_forward;
+        self.records.extend(carried.iter().map(|record| (record.id.clone(), record.clone())));
+        if self.unsaved || self.world.is_unlucky(4) {
+            self.unsaved = true;
+        } else {
+            self.store.put(&carried).expect("memory");
+            self.carried_on_disk = self.carried;
+        }
+    }
+
     /// One round; the steps are begun, and end later.
     fn round(&mut self) -> Plan {
+        self.carry_waits();
         self.save_settled();
         let (plan, shown) = self.plan();
         // What the agent could not write down is as if nobody had said it.
@@ -219,6 +243,7 @@ impl Simulation {
             let behind: Vec<Record> = self.records.values().cloned().collect();
             self.store.put(&behind).expect("memory");
             self.unsaved = false;
+            self.carried_on_disk = self.carried;
             self.refused.clear();
         }
         self.store.put(&intents).expect("memory");
@@ -228,6 +253,7 @@ impl Simulation {
 
     /// Carries out one of the steps that were begun.
     fn carry_out(&mut self, object: &ObjectId) {
+        self.carry_waits();
         let Some((step, justified)) = self.in_flight.remove(object) else { return };
         let kind = kind(&step.action);
         self.referee.judge(&self.world, object, &step.action, justified);
@@ -279,6 +305,7 @@ impl Simulation {
         self.in_flight.clear();
         self.approved.clear();
         self.store.crash();
+        self.carried = self.carried_on_disk;
         let records = self.store.scan().expect("memory");
         self.records = records.into_iter().map(|record| (record.id.clone(), record)).collect();
     }

@@ -7,7 +7,7 @@ use super::referee::Asked;
 use crate::plan::{HealthSeen, Limits, Override, OverrideState, Record, Wanted, Word};
 use crate::spec::{
     Bytes, Container, DeletionPolicy, Dependency, DependencyCondition, DesiredState, Object, ObjectId, Provenance,
-    Resources, RestartPolicy, Span,
+    Resources, RestartPolicy, Span, Timestamp,
 };
 use crate::store::Store as _;
 use std::sync::{Arc, LazyLock};
@@ -91,22 +91,28 @@ impl Simulation {
     }
 
     fn order(&mut self, object: &ObjectId, state: OverrideState) {
+        self.carry_waits();
         let Some(mut record) = self.records.get(object).cloned() else { return };
-        let until = self.world.dice.one_in(2).then(|| self.world.now.after(Span::from_secs(20)));
+        let span = self.world.dice.one_in(2).then_some(Span::from_secs(20));
+        let until = span.map(|span| self.world.now.after(span));
         self.say(|| format!("order {state:?} of {object} until {until:?}"));
         let since = self.world.now;
         record.override_ = Some(Override { state, word: Word { by: 1000, reason: None, since, until } });
         self.remember(record);
+        let until = self.holds_until(span);
         self.referee.orders.insert(object.clone(), Asked { state, since, until });
     }
 
     fn suspend(&mut self, object: &ObjectId) {
+        self.carry_waits();
         let Some(mut record) = self.records.get(object).cloned() else { return };
         let since = self.world.now;
-        let until = self.world.dice.one_in(2).then(|| since.after(Span::from_secs(20)));
+        let span = self.world.dice.one_in(2).then_some(Span::from_secs(20));
+        let until = span.map(|span| since.after(span));
         self.say(|| format!("{object} is suspended until {until:?}"));
         record.suspended = Some(Word { by: 1000, reason: None, since, until });
         self.remember(record);
+        let until = self.holds_until(span);
         self.referee.suspended.insert(object.clone(), until);
     }
 
@@ -122,16 +128,24 @@ impl Simulation {
     }
 
     fn set_limit(&mut self, object: &ObjectId) {
+        self.carry_waits();
         let Some(mut record) = self.records.get(object).cloned() else { return };
         let since = self.world.now;
-        let until = self.world.dice.one_in(2).then(|| since.after(Span::from_secs(20)));
+        let span = self.world.dice.one_in(2).then_some(Span::from_secs(20));
+        let until = span.map(|span| since.after(span));
         let limit = Bytes((48 << self.world.dice.roll(4)) << 20);
         self.say(|| format!("the limit of {object} is set to {limit} until {until:?}"));
         let mut resources = Resources::default();
         resources.memory.limit = Some(limit);
         record.limits = Some(Limits { resources, word: Word { by: 1000, reason: None, since, until } });
         self.remember(record);
+        let until = self.holds_until(span);
         self.referee.limits.insert(object.clone(), (limit, until));
+    }
+
+    /// As the referee reckons.
+    fn holds_until(&self, span: Option<Span>) -> Option<Timestamp> {
+        span.map(|span| self.world.passed().after(span))
     }
 
     /// As an order is recorded: at once, and durably.
@@ -144,7 +158,7 @@ impl Simulation {
     pub fn happen(&mut self) {
         let object = self.world.dice.pick(&self.names);
         let life = self.world.lives_of(&object).last().map(|(id, _)| id.clone());
-        match self.world.dice.roll(29) {
+        match self.world.dice.roll(30) {
             0..=3 => self.write_file(&object),
             4 => {
                 self.say(|| format!("{object} is removed from the manifests"));
@@ -242,6 +256,11 @@ impl Simulation {
             17 => {
                 self.say(|| "the agent is killed".to_owned());
                 self.crash();
+            }
+            29 if self.world.dice.one_in(4) => {
+                let by = Span::from_secs(self.world.dice.pick(&[2, 30, 3_600, 86_400]));
+                self.say(|| format!("the clock is set forward by {} s", by.0 / 1000));
+                self.world.set_forward(by);
             }
             18 if self.world.dice.one_in(8) => self.lose_the_database(),
             19 if self.world.dice.one_in(3) => {

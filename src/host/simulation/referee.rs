@@ -48,7 +48,7 @@ impl Referee {
     /// What the agent is shown in a round, and has written down.
     pub fn hears(&mut self, shown: &Shown, world: &World, leaving: bool, approved: &BTreeSet<ObjectId>) {
         let Shown { desired, in_flight } = shown;
-        let now = world.now;
+        let now = world.passed();
         self.now = Some(now);
         self.leaving = leaving;
         self.approved.clone_from(approved);
@@ -116,14 +116,14 @@ impl Referee {
     }
 
     fn is_gone(&self, world: &World, id: &ObjectId, wait: Span) -> bool {
-        let absent = self.absent_since.get(id).is_some_and(|since| since.after(wait) <= world.now);
+        let absent = self.absent_since.get(id).is_some_and(|since| since.after(wait) <= world.passed());
         // An empty listing needs consent as long as there is more than one thing to lose.
         let objects: BTreeSet<ObjectId> = world.lives.keys().map(InstanceId::object).collect();
         // What was let go before and only stands there yet is nothing to lose.
         let let_go = |other: &ObjectId| {
             let orphan = |good: &Object| good.spec.deletion_policy == DeletionPolicy::Orphan;
             let ended = world.lives_of(other).all(|(_, life)| life.process.is_none());
-            self.absent_since.get(other).is_some_and(|since| since.after(GRACE) <= world.now)
+            self.absent_since.get(other).is_some_and(|since| since.after(GRACE) <= world.passed())
                 && (ended || self.good(other).is_some_and(orphan))
         };
         let alone = objects.iter().all(|other| other == id || let_go(other));
@@ -153,7 +153,7 @@ impl Referee {
 
     /// Is a step justified by what is known when it is planned?
     pub fn justifies(&self, world: &World, object: &ObjectId, action: &Action) -> bool {
-        let holds = |until: &Option<Timestamp>| until.is_none_or(|until| until > world.now);
+        let holds = |until: &Option<Timestamp>| until.is_none_or(|until| until > world.passed());
         if self.suspended.get(object).is_some_and(holds) && !self.leaving {
             return *action == Action::Note;
         }
@@ -221,7 +221,7 @@ impl Referee {
             }
             Action::Kill { instance } => {
                 if let Some(process) = world.lives.get(instance).and_then(|life| life.process.as_ref()) {
-                    let patient = process.signalled_at.is_some_and(|at| at.after(Span::from_secs(7)) <= world.now);
+                    let patient = process.signalled_at.is_some_and(|at| at.after(Span::from_secs(7)) <= world.passed());
                     let hopeless = process.temper == Temper::Deaf;
                     assert!(
                         patient || hopeless || self.leaving || default_grace(process, world),
@@ -299,7 +299,9 @@ impl Referee {
             assert!(!needs_new_process(&process.started_from, good), "{id} runs an old revision");
             let group = lives[0].group.clone().unwrap_or_default();
             let mut wanted = good.spec.resources.clone();
-            if let Some((limit, _)) = self.limits.get(id).filter(|(_, until)| until.is_none_or(|at| at > world.now)) {
+            if let Some((limit, _)) =
+                self.limits.get(id).filter(|(_, until)| until.is_none_or(|at| at > world.passed()))
+            {
                 wanted.memory.limit = Some(*limit);
             }
             let wanted = render(&wanted);
@@ -318,7 +320,7 @@ fn process_condemned(life: &Life) -> bool {
 /// Files made by hand in a scenario have the default grace.
 fn default_grace(process: &Process, world: &World) -> bool {
     let grace = process.started_from.spec.stop.grace;
-    process.signalled_at.is_some_and(|at| at.after(grace) <= world.now)
+    process.signalled_at.is_some_and(|at| at.after(grace) <= world.passed())
 }
 
 fn needs_new_process(old: &Object, new: &Object) -> bool {

@@ -73,7 +73,10 @@ pub(super) struct Life {
 
 #[derive(Clone)]
 pub(super) struct World {
+    /// The wall clock, which is all that the agent's instants are of.
     pub now: Timestamp,
+    /// How far it was set forward in all.
+    pub set_forward: Span,
     pub dice: Dice,
     pub lives: BTreeMap<InstanceId, Life>,
     pub last_pid: u32,
@@ -98,11 +101,30 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let faults = dice.pick(&[4, 8, 12, 12, 12, 25, 60, 200]);
-        Self { now: Timestamp(1_700_000_000_000), dice, lives: BTreeMap::new(), last_pid: 100, faults, effects: 0 }
+        Self {
+            now: Timestamp(1_700_000_000_000),
+            set_forward: Span(0),
+            dice,
+            lives: BTreeMap::new(),
+            last_pid: 100,
+            faults,
+            effects: 0,
+        }
+    }
+
+    /// The time that nobody sets.
+    pub fn passed(&self) -> Timestamp {
+        Timestamp(self.now.0 - self.set_forward.0)
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn set_forward(&mut self, by: Span) {
+        self.now = self.now.after(by);
+        self.set_forward = Span(self.set_forward.0 + by.0);
     }
 
     pub fn observe(&mut self) -> Seen {
-        let now = self.now;
+        let now = self.passed();
         let instances = self.lives.iter_mut().map(|(id, life)| {
             if life.stragglers_until.is_some_and(|until| until <= now) {
                 life.stragglers_until = None;
@@ -175,7 +197,7 @@ impl World {
     }
 
     fn effect(&mut self, action: &Action, half: bool, condemns: bool) -> Result<Outcome, Failure> {
-        let now = self.now;
+        let (now, passed) = (self.now, self.passed());
         match action {
             Action::Note | Action::Forget | Action::Check { .. } => {}
             Action::Start { instance, run: _, object, ids } => {
@@ -235,7 +257,7 @@ impl World {
             Action::Signal { instance, signal } => {
                 let process = self.lives.get_mut(instance).and_then(|life| life.process.as_mut());
                 let Some(process) = process else { return Err(failure("no such process")) };
-                process.signalled_at.get_or_insert(now);
+                process.signalled_at.get_or_insert(passed);
                 process.condemned |= condemns;
                 if process.temper == Temper::Obedient && self.dice.one_in(2) || *signal == 9 {
                     self.end(instance, 143, false);
@@ -281,14 +303,14 @@ impl World {
 
     /// Its first process ends.
     pub fn end(&mut self, instance: &InstanceId, code: i32, alone: bool) {
-        let now = self.now;
+        let (now, passed) = (self.now, self.passed());
         let Some(life) = self.lives.get_mut(instance) else { return };
         if let Some(process) = life.process.take() {
             life.exited = Some(Exit { code: Some(code), signal: None, at: now, oom_killed: false });
             life.ended_alone =
                 (process.order_lost || process.given_up || alone && !process.condemned).then_some(Some(code));
             if self.dice.one_in(4) {
-                life.stragglers_until = Some(now.after(Span(self.dice.roll(300))));
+                life.stragglers_until = Some(passed.after(Span(self.dice.roll(300))));
             }
         }
     }

@@ -7,9 +7,10 @@ use super::super::find;
 use super::super::log::Log;
 use super::super::protocol::{Adopt, Event, Exit, Fault, Handle, HandleState, Output, Reply, Start, Started, Stats};
 use super::{
-    Began, COLLECT_WITHIN, REST, Refused, Server, Source, UNREPORTED, began, chain, forget, not_launched, not_started,
+    Began, COLLECT_WITHIN, GONE_WITHIN, LINGERS, REST, Refused, Server, Source, UNREPORTED, began, chain, forget,
+    not_launched, not_started,
 };
-use crate::sandbox::{self, Launched, Stdio};
+use crate::sandbox::{self, Launched, Lingering, Stdio};
 use crate::spec::InstanceId;
 use crate::sys::{self, may_die};
 use rustix::event::epoll;
@@ -48,22 +49,29 @@ impl Server {
         };
         may_die("keeper: streams made");
         let launched = (|| {
-            let out = stdout.for_container().map_err(|error| failed(&error))?;
-            let err = stderr.for_container().map_err(|error| failed(&error))?;
+            let out = stdout.for_container().map_err(|error| (failed(&error), None))?;
+            let err = stderr.for_container().map_err(|error| (failed(&error), None))?;
             let stdio = Stdio { stdin: self.null.as_fd(), stdout: out.as_fd(), stderr: err.as_fd() };
             sandbox::launch(&script, stdio, None, seccomp.as_ref().map(AsFd::as_fd))
-                .map_err(|error| not_launched(&script, &error))
+                .map_err(|error| not_launched(&script, error))
         })();
         may_die("keeper: cloned");
+        let id = self.number();
         let launched = match launched {
             Ok(launched) => launched,
-            Err(refused) => {
+            Err((refused, None)) => {
                 stdout.remove();
                 stderr.remove();
                 return Err(refused);
             }
+            Err((Refused(fault, text), Some(Lingering { pid, pidfd }))) => {
+                let state = State::Failing { asker: Some(asker), fault, text };
+                let child = Child::new(pid, pidfd, true);
+                self.keep(id, Container::new(instance, child, state, log, Some(stdout), Some(stderr)));
+                self.deadlines.insert((Instant::now() + GONE_WITHIN, Source::Process(id)));
+                return Ok(());
+            }
         };
-        let id = self.number();
         let Launched { pid, pidfd, report } = launched;
         self.usual_limits(pid);
         let child = Child::new(pid, pidfd, true);
@@ -140,7 +148,22 @@ impl Server {
         let State::Starting { asker, .. } = &container.state else { return };
         let asker = *asker;
         container.child.kill();
-        self.end_of_starting(id, State::Failing { asker, fault, text });
+        self.end_of_starting(id, State::Failing { asker: Some(asker), fault, text });
+        self.deadlines.insert((Instant::now() + GONE_WITHIN, Source::Process(id)));
+    }
+
+    /// What is waited for has not come. Nothing else waits for it, and it is taken in when it does come.
+    pub(super) fn process_is_late(&mut self, id: u64) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        match &mut container.state {
+            State::Failing { asker, fault, text } => {
+                let refused = Refused(*fault, format!("{text}; {LINGERS}"));
+                if let Some(asker) = asker.take() {
+                    self.refuse(asker, refused);
+                }
+            }
+            State::Starting { .. } | State::Running | State::Exited(_) => self.finish(id, exit::unknown()),
+        }
     }
 
     pub(super) fn process_ended(&mut self, id: u64) {
@@ -176,7 +199,9 @@ impl Server {
         match std::mem::replace(&mut container.state, State::Exited(exit)) {
             State::Failing { asker, fault, text } => {
                 self.drop_container(id);
-                self.refuse(asker, Refused(fault, text.clone()));
+                if let Some(asker) = asker {
+                    self.refuse(asker, Refused(fault, text.clone()));
+                }
                 self.broadcast(Event::StartFailed { instance, text });
             }
             State::Starting { report, script: _, asker } => {

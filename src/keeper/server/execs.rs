@@ -3,8 +3,10 @@
 use super::super::child::{Asker, Child, Exec, State};
 use super::super::exit::Ended;
 use super::super::protocol::{self, Event, Fault, Reply};
-use super::{Began, Refused, Server, Source, UNREPORTED, began, forget, not_launched, not_started};
-use crate::sandbox::{self, Io, Launched, Stdio};
+use super::{
+    Began, GONE_WITHIN, LINGERS, Refused, Server, Source, UNREPORTED, began, forget, not_launched, not_started,
+};
+use crate::sandbox::{self, Io, Launched, Lingering, Stdio};
 use rustix::io::Errno;
 use rustix::process::{Signal, kill_process_group};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,9 +33,20 @@ impl Server {
             _ => return Err(Refused(Fault::Invalid, "exec without descriptors".to_owned())),
         };
         let launched = sandbox::launch_exec(&script, container.child.pidfd(), io, seccomp.map(AsFd::as_fd));
-        let launched = launched.map_err(|error| not_launched(&script, &error))?;
         let id = self.number();
-        let Launched { pid, pidfd, report } = launched;
+        let Launched { pid, pidfd, report } = match launched.map_err(|error| not_launched(&script, error)) {
+            Ok(launched) => launched,
+            Err((refused, None)) => return Err(refused),
+            Err((Refused(fault, text), Some(Lingering { pid, pidfd }))) => {
+                let child = Child::new(pid, pidfd, true);
+                // Where that fails, nobody hears of its end, and it stays uncollected.
+                let _ = self.watch(child.pidfd(), Source::ExecProcess(id));
+                let state = State::Failing { asker: Some(asker), fault, text };
+                self.execs.insert(id, Exec { instance, child, state });
+                self.deadlines.insert((Instant::now() + GONE_WITHIN, Source::ExecProcess(id)));
+                return Ok(());
+            }
+        };
         self.usual_limits(pid);
         let child = Child::new(pid, pidfd, true);
         let watched = self
@@ -78,7 +91,19 @@ impl Server {
         let State::Starting { asker, .. } = &exec.state else { return };
         let asker = *asker;
         exec.child.kill();
-        self.exec_out_of_starting(id, State::Failing { asker, fault, text });
+        self.exec_out_of_starting(id, State::Failing { asker: Some(asker), fault, text });
+        self.deadlines.insert((Instant::now() + GONE_WITHIN, Source::ExecProcess(id)));
+    }
+
+    /// As of a container: whoever asked waits no longer.
+    pub(super) fn exec_is_late(&mut self, id: u64) {
+        let Some(State::Failing { asker, fault, text }) = self.execs.get_mut(&id).map(|exec| &mut exec.state) else {
+            return;
+        };
+        let refused = Refused(*fault, format!("{text}; {LINGERS}"));
+        if let Some(asker) = asker.take() {
+            self.refuse(asker, refused);
+        }
     }
 
     pub(super) fn signal_exec(&self, id: u64, signal: i32) -> Result<(), Refused> {
@@ -99,9 +124,14 @@ impl Server {
         let Some(exec) = self.execs.get(&id) else { return };
         let Ended::As(exit) = exec.child.collect() else { return };
         forget(&self.epoll, exec.child.pidfd());
+        self.deadlines.retain(|(_, source)| *source != Source::ExecProcess(id));
         let Some(Exec { instance, child: _, state }) = self.execs.remove(&id) else { return };
         match state {
-            State::Failing { asker, fault, text } => self.refuse(asker, Refused(fault, text)),
+            State::Failing { asker, fault, text } => {
+                if let Some(asker) = asker {
+                    self.refuse(asker, Refused(fault, text));
+                }
+            }
             State::Starting { report, script: _, asker } => {
                 forget(&self.epoll, report.as_fd());
                 self.deadlines.retain(|(_, source)| *source != Source::ExecReport(id));

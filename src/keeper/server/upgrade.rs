@@ -158,6 +158,9 @@ impl Server {
         };
         let listener = unpacking.take(state.listener)?;
         let lock = state.lock.map(|slot| unpacking.take(slot)).transpose()?;
+        if let Some(lock) = &lock {
+            daemon::lock_again(lock.as_fd());
+        }
         let mut server = Self::new(listener, lock, options)?;
         // What was raised before is not what children get.
         let [current, maximum] = state.descriptors;

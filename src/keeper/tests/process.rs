@@ -191,6 +191,30 @@ fn program(argv: &[&str]) -> Value {
     json!({ "candidates": [argv[0]], "argv": argv, "env": ["PATH=/usr/bin:/bin"] })
 }
 
+/// A script whose child is born into a directory of the v2 hierarchy.
+pub(super) fn script_born_in(group: &Path) -> Script {
+    let parent = json!([{ "Clone": { "namespaces": 0, "cgroup": group } }]);
+    let child = json!(["Seal", { "Execute": program(&["/bin/sleep", "1000"]) }]);
+    serde_json::from_value(json!({ "parent": parent, "child": child })).unwrap()
+}
+
+/// A script whose child enters the cgroup that `tasks` is a file of, and waits there. Its parent fails as soon as
+/// somebody opens the FIFO `gate` for writing; without one it waits too.
+pub(super) fn script_that_fails_beside(tasks: &Path, gate: Option<&Path>) -> Script {
+    let mut parent = vec![json!({ "Clone": { "namespaces": 0, "cgroup": null } })];
+    if let Some(gate) = gate {
+        parent.push(json!({ "Namespace": { "path": gate, "into": 0 } }));
+        parent.push(json!({ "Directory": { "path": "/not/there", "into": 1 } }));
+    }
+    let child = json!([
+        { "JoinCgroup": { "tasks": tasks } },
+        "Seal",
+        { "Receive": { "slots": [] } },
+        { "Execute": program(&["/bin/true"]) },
+    ]);
+    serde_json::from_value(json!({ "parent": parent, "child": child })).unwrap()
+}
+
 fn from_operations(namespaces: u64, child: &Value) -> Script {
     let parent = json!([{ "Clone": { "namespaces": namespaces, "cgroup": null } }]);
     serde_json::from_value(json!({ "parent": parent, "child": child })).unwrap()

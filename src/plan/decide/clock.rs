@@ -2,7 +2,8 @@
 //!
 //! Waits are instants of the wall clock, so that they outlive the agent and the host's uptime. Each has a
 //! length of its own: what lies further ahead than that was reckoned by a clock that has been set back
-//! since, and begins anew. Nothing is remembered of the clock itself, so it is the same after a restart.
+//! since, and begins anew. Nothing is remembered of the clock itself, so it is the same after a restart. One
+//! that is set forward shows in no record: see [`carry`](crate::plan::carry).
 
 use super::{Attempts, Case, DesiredState, KILL_PAUSE, OverrideState, Phase, Record};
 use crate::plan::settle::MAX_DEFERRAL;

@@ -1,4 +1,4 @@
-//! The wall clock is set back by hours while something waits.
+//! The wall clock is set back, or forward, by hours while something waits.
 
 use super::*;
 
@@ -123,4 +123,65 @@ fn a_clock_that_is_as_it_was_or_a_little_behind_changes_nothing() {
 
         assert!(host.plan().steps.is_empty() && host.plan().wake_at.is_none(), "{back}");
     }
+}
+
+/// What the next wait is after the clock was set forward, and what it was before.
+fn waits_when_set_forward(host: &mut Host) -> (u64, u64) {
+    host.rest();
+    let wait = |host: &Host| host.plan().wake_at.expect("something that waits").since(host.now).0;
+    let before = wait(host);
+    host.now = Timestamp(host.now.0 + HOURS * 1000);
+    let carried = carry(record(host), Span::from_secs(HOURS)).expect("something to carry");
+    *record(host) = carried;
+    host.rest();
+    (wait(host), before)
+}
+
+#[test]
+fn no_wait_is_over_because_the_clock_was_set_forward() {
+    type Waits = fn(&mut Host);
+    let all: [(&str, Waits); 5] = [
+        ("a restart", |host| {
+            host.ends(1, 1);
+            host.step();
+        }),
+        ("a deletion", |host| {
+            host.desired.objects.clear();
+            host.step();
+        }),
+        ("what is kept", |host| {
+            host.settings.retention = Span::from_secs(3600);
+            host.desired.objects.clear();
+            host.step();
+            host.pass(10);
+            host.step();
+            host.ends(1, 0);
+        }),
+        ("a kill", |host| {
+            host.desired.objects.clear();
+            host.step();
+            host.pass(10);
+            assert!(matches!(host.step().action, Action::Signal { .. }));
+        }),
+        ("a word", |host| {
+            let until = Some(host.now.after(Span::from_secs(7200)));
+            record(host).suspended = Some(said("a leak", until));
+        }),
+    ];
+    for (what, waits) in all {
+        let mut host = Host::with_web();
+        waits(&mut host);
+
+        let (after, before) = waits_when_set_forward(&mut host);
+
+        assert_eq!(after, before, "{what}");
+    }
+}
+
+#[test]
+fn a_record_that_waits_for_nothing_is_not_written_when_the_clock_is_set() {
+    let mut host = Host::with_web();
+    host.rest();
+
+    assert_eq!(carry(record(&mut host), Span::from_secs(HOURS)), None);
 }

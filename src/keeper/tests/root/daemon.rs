@@ -1,6 +1,7 @@
 //! The real program, as the agent starts it.
 
-use super::super::process::{Place, instance, is_alive, shell, wait_until};
+use super::super::process::{Place, instance, is_alive, script_born_in, shell, wait_until};
+use crate::keeper::daemon::spawn_within;
 use crate::keeper::{Client, Event, KeeperError, Options, StartRequest, spawn};
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
@@ -103,6 +104,21 @@ fn a_missing_program_is_told() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_program_that_never_says_a_word_is_not_waited_for() {
+    let place = Place::new();
+    let mut options = Options::new(place.path().to_owned());
+    let program = place.path().join("mute");
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    options.binary = Some(program);
+
+    let error = spawn_within(&options, Duration::from_millis(100)).unwrap_err();
+
+    assert!(error.to_string().contains("it did not say within 100ms that it is ready"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn another_begins_at_once_after_a_kill() {
     let (place, id) = (Place::new(), instance(1));
     let options = options(&place);
@@ -133,4 +149,59 @@ fn another_begins_at_once_after_a_kill() {
         [format!("stdout F {own}")],
         "the keeper's own limit of descriptors is not passed on"
     );
+}
+
+/// A directory of the v2 hierarchy that nothing goes on in.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(name: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let unified = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
+        let group =
+            PathBuf::from(unified.split(' ').nth(1).unwrap()).join(format!("plim-{name}-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        std::fs::write(group.join("cgroup.freeze"), "1").unwrap();
+        Self(group)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        std::fs::write(self.0.join("cgroup.kill"), "1").unwrap();
+        wait_until(|| std::fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+/// It has copies of the keeper's descriptors, and does not come to close them.
+#[test]
+#[ignore = "needs root"]
+fn a_child_that_stands_frozen_in_its_set_up_outlives_its_keeper_and_is_in_nobodys_way() {
+    let (place, id, group) = (Place::new(), instance(1), Frozen::new("keeper"));
+    let options = options(&place);
+    spawn(&options).unwrap();
+    let (send, events) = channel();
+    let client = Client::connect(&options.socket(), move |event| send.send(event).unwrap_or_default()).unwrap();
+    let pid = client.stats().unwrap().pid;
+    let script = script_born_in(&group.0);
+
+    let (refused, next) = std::thread::scope(|scope| {
+        let request = StartRequest { instance: &id, script: &script, output: place.output(&id), seccomp: None };
+        let client = &client;
+        let start = scope.spawn(move || client.start(&request));
+        wait_until(|| !std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap().is_empty());
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), nix::sys::signal::SIGKILL).unwrap();
+        assert_eq!(events.recv_timeout(Duration::from_secs(5)), Ok(Event::Lost));
+        let refused = start.join().unwrap();
+        spawn(&options).unwrap();
+        (refused, Client::connect(&options.socket(), |_| {}).unwrap())
+    });
+    let after = next.stats().unwrap();
+    let second = spawn(&options).unwrap_err();
+    next.shutdown(false).unwrap();
+
+    assert!(matches!(refused, Err(KeeperError::Lost)), "{refused:?}");
+    assert_ne!(after.pid, pid);
+    assert!(second.to_string().contains("another keeper runs"), "{second}");
+    assert!(!std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap().is_empty(), "it stands there still");
 }

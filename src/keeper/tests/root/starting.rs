@@ -1,10 +1,12 @@
 //! Starts, ends, signals, and what is left of them.
 
 use super::super::process::{
-    Keeper, Place, instance, is_alive, open_files, script, script_that_waits, shell, wait_until,
+    Keeper, Place, instance, is_alive, open_files, script, script_that_fails_beside, script_that_waits, shell,
+    wait_until,
 };
 use crate::keeper::{Event, Fault, HandleState, StartRequest};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[test]
@@ -172,6 +174,108 @@ fn a_start_that_hangs_is_ended() {
 
     assert_eq!(error.fault(), Some(Fault::StartFailed));
     assert!(error.to_string().contains("not started within 200ms"), "{error}");
+    assert!(agent.client.list().unwrap().is_empty());
+}
+
+/// A cgroup in which nothing goes on: of the v1 freezer, where nothing that is killed dies, or of v2, where it does.
+struct Frozen {
+    group: PathBuf,
+    /// What a process joins by, and the file and word of each state.
+    tasks: &'static str,
+    frozen: (&'static str, &'static str),
+    thawed: &'static str,
+}
+
+impl Frozen {
+    fn new(name: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mount = |wanted: fn(&[&str]) -> bool| {
+            let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            lines.find(|fields| wanted(fields)).map(|fields| fields[1].to_owned())
+        };
+        let v1 = mount(|fields| fields[2] == "cgroup" && fields[3].split(',').any(|option| option == "freezer"));
+        let (mount, tasks, frozen, thawed) = match v1 {
+            Some(v1) => (v1, "tasks", ("freezer.state", "FROZEN"), "THAWED"),
+            None => (mount(|fields| fields[2] == "cgroup2").unwrap(), "cgroup.procs", ("cgroup.freeze", "1"), "0"),
+        };
+        let group = Path::new(&mount).join(format!("plim-{name}-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        std::fs::write(group.join(frozen.0), frozen.1).unwrap();
+        Self { group, tasks, frozen, thawed }
+    }
+
+    fn tasks(&self) -> PathBuf {
+        self.group.join(self.tasks)
+    }
+
+    fn lets_the_killed_die(&self) -> bool {
+        self.thawed == "0"
+    }
+
+    fn thaw(&self) {
+        std::fs::write(self.group.join(self.frozen.0), self.thawed).unwrap();
+    }
+
+    fn holds_somebody(&self) -> bool {
+        !std::fs::read_to_string(self.tasks()).unwrap().is_empty()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.thaw();
+        wait_until(|| std::fs::remove_dir(&self.group).is_ok());
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_start_that_fails_beside_a_frozen_child_is_answered_and_the_child_is_collected_when_it_dies() {
+    let (place, id) = (Place::new(), instance(1));
+    let group = Frozen::new("failing");
+    let keeper = place.keeper();
+    let (starter, agent) = (keeper.connect(), keeper.connect());
+    let gate = place.path().join("gate");
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, &gate, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+
+    let error = std::thread::scope(|scope| {
+        let (place, id, script) = (&place, &id, script_that_fails_beside(&group.tasks(), Some(&gate)));
+        let start = scope.spawn(move || {
+            let starter = starter;
+            place.start_script(&starter, id, &script).unwrap_err()
+        });
+        wait_until(|| group.holds_somebody());
+        drop(std::fs::File::options().write(true).open(&gate).unwrap());
+        start.join().unwrap()
+    });
+    let listed = agent.client.list().unwrap();
+    let stands = group.holds_somebody();
+    group.thaw();
+    agent.event(|event| matches!(event, Event::StartFailed { .. }).then_some(()));
+
+    assert!(error.to_string().contains("/not/there"), "{error}");
+    assert_eq!(error.to_string().contains("frozen"), stands, "{error}");
+    assert!(stands != group.lets_the_killed_die() && listed.len() == usize::from(stands), "{listed:?}");
+    assert!(listed.iter().all(|handle| handle.state == HandleState::Starting), "{listed:?}");
+    assert!(agent.client.list().unwrap().is_empty());
+    assert!(!group.holds_somebody(), "it is collected");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_start_that_hangs_in_a_frozen_cgroup_is_answered_too() {
+    let (place, id) = (Place::new(), instance(1));
+    let group = Frozen::new("hanging");
+    let keeper = Keeper::begin(place.path(), Duration::from_millis(200));
+    let agent = keeper.connect();
+
+    let error = place.start_script(&agent, &id, &script_that_fails_beside(&group.tasks(), None)).unwrap_err();
+    group.thaw();
+    agent.event(|event| matches!(event, Event::StartFailed { .. }).then_some(()));
+
+    assert!(error.to_string().contains("not started within 200ms"), "{error}");
+    assert_ne!(error.to_string().contains("; its process was killed"), group.lets_the_killed_die(), "{error}");
     assert!(agent.client.list().unwrap().is_empty());
 }
 
