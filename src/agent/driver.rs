@@ -7,12 +7,13 @@ use super::journal::Journal;
 use super::options::{Options, Pace};
 use super::queue::Queue;
 use super::sources::Sources;
-use super::{EventType, View, Which, preview, status};
+use super::{Change, Counts, EventType, View, Which, preview, status};
 use crate::host::{Host, Machine, Missing, Scope, Watched};
 use crate::plan::{
     Action, Desired, Failure, Finding, Inputs, Outcome, Phase, Plan, ProcessSeen, Record, Seen, Settings, Settled,
     Sighting, Step, Wish,
 };
+use crate::spec::change::Class;
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
 use crate::sys::may_die;
@@ -55,6 +56,7 @@ pub(super) struct Driver {
     /// What there was to see when the driver left.
     pub last: Arc<Mutex<Arc<View>>>,
     pub facts: status::AgentFacts,
+    pub counts: Counts,
 
     pub desired: Desired,
     pub records: BTreeMap<ObjectId, Record>,
@@ -96,7 +98,7 @@ pub(super) struct Driver {
 /// The last thing that was decided about an object, for `plim why`.
 pub(super) struct Decision {
     pub at: Timestamp,
-    pub class: crate::spec::change::Class,
+    pub class: Class,
     pub reason: String,
     pub action: &'static str,
     pub changes: Vec<crate::spec::change::FieldChange>,
@@ -194,6 +196,7 @@ impl Driver {
             }
             Message::WatchLost(reason) => {
                 self.journal.note(now(), EventType::Warning, "agent", "WatchLost", reason);
+                self.counts.watch_losses += 1;
                 self.sources.lost();
                 self.next_resync = Instant::now();
             }
@@ -593,6 +596,8 @@ impl Driver {
         );
         if is_change {
             self.report(&object, &text);
+            let class = self.decisions.get(&object).map_or(Class::None, |decision| decision.class);
+            self.counts.changed(Change { class, action: name(action), went_well: result.is_ok() });
         }
         if let Some(decision) = self.decisions.get_mut(&object) {
             decision.result = Some(text);
@@ -718,6 +723,7 @@ impl Driver {
                     self.journal.note(now(), EventType::Normal, &object, "SourceRead", text);
                 }
                 SourceState::Unavailable { reason } => {
+                    self.counts.source_failed(name);
                     self.journal.note(now(), EventType::Warning, &object, "SourceUnavailable", reason.to_string());
                 }
             }
@@ -739,6 +745,8 @@ impl Driver {
     fn view(&self, which: &Which) -> View {
         let sources = self.sources.views(&self.desired, &self.settings.pruning);
         let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine, which);
+        view.counts =
+            Counts { waiting: self.queue.waiting().count(), working: self.queue.busy(), ..self.counts.clone() };
         view.summary.warnings.extend(self.trouble.clone());
         view.summary.warnings.extend(self.machine.keeper_warning());
         view

@@ -6,6 +6,7 @@
 
 mod clock;
 mod config;
+mod counts;
 mod driver;
 mod durable;
 mod fetcher;
@@ -27,10 +28,11 @@ mod sources;
 mod status;
 mod view;
 
-pub use crate::host::{ExecRequest, ExecSession, KeeperBy, Usage};
+pub use crate::host::{ExecRequest, ExecSession, Figures, KeeperBy, Usage};
 pub use config::{Config, ConfigError, Keeper, MaxDelete, SourceConfig};
+pub use counts::{Change, Counts};
 pub use given::SourceError;
-pub use handle::{Command, CommandError, Handle, PlanReport, PlanRequest, PlannedChange};
+pub use handle::{Command, CommandError, Handle, Metrics, PlanReport, PlanRequest, PlannedChange};
 pub use history::Report;
 pub use options::{AgentError, Options};
 pub use reload::Reread;
@@ -151,6 +153,7 @@ pub async fn run(options: Options, reread: Option<Reread>) -> Result<(Handle, Ru
             warnings: facts.warnings.clone(),
         },
         version: 0,
+        counts: Counts::default(),
     };
     let (changes, changed) = watch::channel(0);
     let last = Arc::new(Mutex::new(Arc::new(empty)));
@@ -183,6 +186,7 @@ pub async fn run(options: Options, reread: Option<Reread>) -> Result<(Handle, Ru
         changes,
         last,
         facts,
+        counts: Counts::default(),
         desired: Desired::default(),
         records: records.into_iter().map(|record| (record.id.clone(), record)).collect(),
         seen: Seen::default(),

@@ -19,6 +19,7 @@ mod isolation;
 mod keeper;
 mod kills;
 mod lifecycle;
+mod metrics;
 mod reload;
 mod rules;
 mod saving;
