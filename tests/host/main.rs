@@ -20,6 +20,7 @@ mod keeper;
 mod kills;
 mod lifecycle;
 mod metrics;
+mod oom;
 mod reload;
 mod rules;
 mod saving;
