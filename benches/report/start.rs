@@ -109,6 +109,7 @@ struct Ours {
     machine: Machine,
     events: Receiver<HostEvent>,
     ids: IdRange,
+    _run: tempfile::TempDir,
 }
 
 impl Ours {
@@ -116,7 +117,10 @@ impl Ours {
         // The keeper is looked for beside the program that starts it.
         let beside = std::env::current_exe().expect("a path").with_file_name("plim-keeper");
         std::fs::copy(env!("CARGO_BIN_EXE_plim-keeper"), beside).expect("the keeper's program");
-        let paths = Paths::new(Some(root)).expect("paths");
+        let mut paths = Paths::new(Some(root)).expect("paths");
+        // In memory, as /run is of an agent that is installed.
+        let run = tempfile::tempdir_in("/dev/shm").expect("a directory");
+        paths.run = run.path().to_owned();
         for dir in [&paths.lib, &paths.run, &paths.log] {
             std::fs::create_dir_all(dir).expect("a directory");
         }
@@ -124,7 +128,7 @@ impl Ours {
         let (sender, events) = channel();
         let machine =
             Machine::new(paths, KeeperBy::Us, move |event| sender.send(event).unwrap_or(())).expect("a machine");
-        Self { machine, events, ids }
+        Self { machine, events, ids, _run: run }
     }
 
     fn object(&self, image: &str) -> Arc<Object> {

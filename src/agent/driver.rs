@@ -13,9 +13,10 @@ use super::journal::Journal;
 use super::options::Pace;
 use super::queue::Queue;
 use super::sources::Sources;
-use super::{EventType, View, Which, preview, status};
+use super::{Counts, EventType, View, Which, preview, status};
 use crate::host::{Host, Machine, Scope, Watched};
 use crate::plan::{Desired, Failure, Finding, Inputs, Phase, ProcessSeen, Record, Seen, Settings, Sighting, Wish};
+use crate::spec::change::Class;
 use crate::spec::{InstanceId, ObjectId, Timestamp};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,7 @@ pub(super) struct Driver {
     /// What there was to see when the driver left.
     pub last: Arc<Mutex<Arc<View>>>,
     pub facts: status::AgentFacts,
+    pub counts: Counts,
 
     pub desired: Desired,
     pub records: BTreeMap<ObjectId, Record>,
@@ -94,7 +96,7 @@ pub(super) struct Driver {
 /// The last thing that was decided about an object, for `plim why`.
 pub(super) struct Decision {
     pub at: Timestamp,
-    pub class: crate::spec::change::Class,
+    pub class: Class,
     pub reason: String,
     pub action: &'static str,
     pub changes: Vec<crate::spec::change::FieldChange>,
@@ -193,6 +195,7 @@ impl Driver {
             }
             Message::WatchLost(reason) => {
                 self.journal.note(now(), EventType::Warning, "agent", "WatchLost", reason);
+                self.counts.watch_losses += 1;
                 self.sources.lost();
                 self.next_resync = Instant::now();
             }

@@ -6,10 +6,11 @@ use super::inbox::{Message, Sender};
 use super::journal::Journal;
 use super::revisions::Kept;
 use super::{Event, Item, View, Which};
-use crate::host::{ExecError, ExecRequest, ExecSession, Machine};
+use crate::host::{ExecError, ExecRequest, ExecSession, Figures, Machine};
 use crate::spec::change::{Class, FieldChange};
 use crate::spec::{InstanceId, ObjectId, Resources, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -147,6 +148,14 @@ pub struct PlannedChange {
     pub held: bool,
 }
 
+/// What `/metrics` shows.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub view: Arc<View>,
+    /// By namespace and name, of whatever has cgroups.
+    pub figures: BTreeMap<(String, String), Figures>,
+}
+
 impl Handle {
     /// What can be shown, with fresh usage figures where `usage` is wanted.
     pub async fn view(&self, which: Which, usage: bool) -> Arc<View> {
@@ -170,6 +179,24 @@ impl Handle {
         match measured.await {
             Ok(view) => Arc::new(view),
             Err(_) => self.last(),
+        }
+    }
+
+    /// What there is to count and to measure, fresh.
+    pub async fn metrics(&self) -> Metrics {
+        let view = self.view(Which::All, false).await;
+        let machine = self.machine.clone();
+        let measured = tokio::task::spawn_blocking(move || {
+            let figures = view.items.iter().filter_map(|item| {
+                let instance = item.status.instance.as_deref()?.parse().ok()?;
+                let figures = machine.figures(&instance)?;
+                Some(((item.metadata.namespace.clone(), item.metadata.name.clone()), figures))
+            });
+            Metrics { figures: figures.collect(), view }
+        });
+        match measured.await {
+            Ok(metrics) => metrics,
+            Err(_) => Metrics { figures: BTreeMap::new(), view: self.last() },
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod clock;
 mod config;
+mod counts;
 mod driver;
 mod durable;
 mod fetcher;
@@ -25,9 +26,10 @@ mod sources;
 mod status;
 mod view;
 
-pub use crate::host::{ExecRequest, ExecSession, KeeperBy, Usage};
+pub use crate::host::{ExecRequest, ExecSession, Figures, KeeperBy, Usage};
 pub use config::{Config, ConfigError, Keeper, MaxDelete, SourceConfig};
-pub use handle::{Command, CommandError, Handle, PlanReport, PlanRequest, PlannedChange};
+pub use counts::{Change, Counts};
+pub use handle::{Command, CommandError, Handle, Metrics, PlanReport, PlanRequest, PlannedChange};
 pub use history::Report;
 pub use options::{AgentError, Options};
 pub use revisions::{Kept, Pin};
@@ -147,6 +149,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
             warnings: facts.warnings.clone(),
         },
         version: 0,
+        counts: Counts::default(),
     };
     let (changes, changed) = watch::channel(0);
     let last = Arc::new(Mutex::new(Arc::new(empty)));
@@ -184,6 +187,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         changes,
         last,
         facts,
+        counts: Counts::default(),
         desired: Desired::default(),
         records: records.into_iter().map(|record| (record.id.clone(), record)).collect(),
         seen: Seen::default(),

@@ -132,6 +132,9 @@ impl Driver {
         if let Some((kind, reason, text)) = news {
             self.journal.note(now(), kind, &format!("Source/{name}"), reason, text);
         }
+        if problem.is_some() {
+            self.counts.source_failed(&name);
+        }
         for asked in &mut self.asked {
             if asked.servers.get(&name).is_some_and(|needed| kicks >= *needed) {
                 asked.servers.remove(&name);

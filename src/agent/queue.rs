@@ -32,6 +32,10 @@ impl Queue {
         self.waiting.iter().map(|(object, _)| object)
     }
 
+    pub fn busy(&self) -> usize {
+        self.busy
+    }
+
     pub fn push(&mut self, object: ObjectId, action: Action) {
         self.in_flight.insert(object.clone());
         self.waiting.push_back((object, action));

@@ -1,9 +1,9 @@
 //! What is shown of each object: made from the records, the sightings and the planner's findings.
 
-use super::SourceView;
 use super::view::{
     Condition, ContainerStatus, Generations, Item, Metadata, ResourcesView, StatusSource, Summary, View, Which,
 };
+use super::{Counts, SourceView};
 use crate::host::Machine;
 use crate::plan::{Finding, HealthSeen, Inputs, InstanceRecord, Phase, ProcessSeen, Record, Sighting, Sync, Wish};
 use crate::spec::{API_VERSION, DesiredState, ObjectId, Timestamp};
@@ -55,7 +55,8 @@ pub(super) fn view(
         sources,
         warnings: facts.warnings.clone(),
     };
-    View { items, summary, version: facts.rounds }
+    // The driver adds what it counted.
+    View { items, summary, version: facts.rounds, counts: Counts::default() }
 }
 
 fn item(id: &ObjectId, inputs: &Inputs<'_>, finding: Option<&Finding>, facts: &AgentFacts, machine: &Machine) -> Item {

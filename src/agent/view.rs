@@ -1,5 +1,6 @@
 //! What the agent shows of itself: the stable, versioned shapes of `-o json` and of the API.
 
+use super::Counts;
 use super::revisions::{Kept, Pin};
 use crate::host::Usage;
 use crate::plan::{Exit, Override};
@@ -212,4 +213,5 @@ pub struct View {
     pub summary: Summary,
     /// Goes up whenever an item or the summary's objects and sources change.
     pub version: u64,
+    pub counts: Counts,
 }

@@ -1,7 +1,8 @@
 //! What the interface needs of the agent.
 
 use crate::agent::{
-    Command, CommandError, Event, ExecRequest, ExecSession, Handle, Kept, PlanReport, PlanRequest, Report, View, Which,
+    Command, CommandError, Event, ExecRequest, ExecSession, Handle, Kept, Metrics, PlanReport, PlanRequest, Report,
+    View, Which,
 };
 use crate::spec::ObjectId;
 use std::future::Future;
@@ -17,6 +18,8 @@ pub trait Agent: Clone + Send + Sync + 'static {
     /// What can be shown, with fresh usage figures where `usage` is wanted. More items than asked for are no
     /// fault.
     fn view(&self, which: Which, usage: bool) -> impl Future<Output = Arc<View>> + Send;
+    /// What there is to count and to measure.
+    fn metrics(&self) -> impl Future<Output = Metrics> + Send;
     /// Carries out an order of the user `by` and says in one line what came of it.
     fn command(&self, command: Command, by: u32) -> impl Future<Output = Result<String, CommandError>> + Send;
     fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<PlanReport, CommandError>> + Send;
@@ -52,6 +55,10 @@ impl Agent for Handle {
 
     async fn view(&self, which: Which, usage: bool) -> Arc<View> {
         Self::view(self, which, usage).await
+    }
+
+    async fn metrics(&self) -> Metrics {
+        Self::metrics(self).await
     }
 
     async fn command(&self, command: Command, by: u32) -> Result<String, CommandError> {

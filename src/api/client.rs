@@ -187,6 +187,12 @@ impl Client {
         hyper::upgrade::on(response).await.map(TokioIo::new).map_err(ClientError::Broken)
     }
 
+    /// `/metrics`, as it is.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let response = self.send(Request::get("/metrics"), Vec::new()).await?;
+        String::from_utf8(bytes(response).await?).map_err(|error| ClientError::Unexpected(error.to_string()))
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         whole(self.send(Request::get(path), Vec::new()).await?).await
     }
@@ -254,6 +260,10 @@ fn encoded<B: Serialize>(body: &B) -> Result<Vec<u8>, ClientError> {
 }
 
 async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
+    serde_json::from_slice(&bytes(response).await?).map_err(|error| ClientError::Unexpected(error.to_string()))
+}
+
+async fn bytes(response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
     let mut body = response.into_body();
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -264,7 +274,7 @@ async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, C
             return Err(ClientError::Unexpected("it does not end".to_owned()));
         }
     }
-    serde_json::from_slice(&bytes).map_err(|error| ClientError::Unexpected(error.to_string()))
+    Ok(bytes)
 }
 
 /// A path with a query.

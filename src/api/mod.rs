@@ -10,6 +10,7 @@ mod error;
 mod exec;
 pub mod frame;
 mod logs;
+mod metrics;
 mod peer;
 mod routes;
 mod selector;
@@ -27,7 +28,8 @@ pub use selector::{InvalidSelector, Selector};
 pub use server::{Access, ApiError, listen, serve};
 
 /// What a server can do, so that a client need not guess from its version.
-pub const FEATURES: &[&str] = &["containers", "watch", "events", "logs", "exec", "plan", "why", "history", "commands"];
+pub const FEATURES: &[&str] =
+    &["containers", "watch", "events", "logs", "exec", "plan", "why", "history", "commands", "metrics"];
 
 /// The phase in the last line about a container that has gone, in a watched list.
 pub const REMOVED: &str = "Removed";

@@ -4,7 +4,7 @@ use super::agent::Agent;
 use super::error::ErrorBody;
 use super::peer::Peer;
 use super::selector::Selector;
-use super::{FEATURES, exec, logs, stream, watch as watching};
+use super::{FEATURES, exec, logs, metrics, stream, watch as watching};
 use crate::agent::{
     Command, ExecRequest, Item, Kept, List, PlanReport, PlanRequest, Report, SourceView, Summary, View, Which,
 };
@@ -52,6 +52,7 @@ pub(super) fn router<A: Agent>(state: State<A>) -> Router {
         .route("/1.0/events", get(events::<A>))
         .route("/1.0/commands", post(command::<A>))
         .route("/1.0/plan", post(plan::<A>))
+        .route("/metrics", get(metrics::show::<A>))
         .fallback(|request: Request| async move {
             ErrorBody::not_found(format!("{} is not a path of this API", request.uri().path()))
         })

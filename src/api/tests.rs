@@ -4,8 +4,8 @@ use super::client::LogsRequest;
 use super::frame::{self, Frame};
 use super::{Access, Agent, Client, ClientError, REMOVED, listen, serve};
 use crate::agent::{
-    Command, CommandError, Event, EventType, ExecRequest, ExecSession, Item, PlanReport, PlanRequest, Summary, View,
-    Which,
+    Command, CommandError, Counts, Event, EventType, ExecRequest, ExecSession, Item, Metrics, PlanReport, PlanRequest,
+    Summary, View, Which,
 };
 use crate::spec::{ObjectId, Timestamp};
 use std::io::Write as _;
@@ -38,6 +38,10 @@ impl Agent for Fake {
     async fn view(&self, _which: Which, _usage: bool) -> Arc<View> {
         self.looks.send_modify(|looks| *looks += 1);
         self.view.lock().unwrap().clone()
+    }
+
+    async fn metrics(&self) -> Metrics {
+        Metrics { view: self.view.lock().unwrap().clone(), figures: [].into() }
     }
 
     async fn command(&self, command: Command, by: u32) -> Result<String, CommandError> {
@@ -114,7 +118,7 @@ struct Served {
     server: tokio::task::JoinHandle<Result<(), super::ApiError>>,
 }
 
-fn item(name: &str, phase: &str) -> Item {
+pub(super) fn item(name: &str, phase: &str) -> Item {
     serde_json::from_value(serde_json::json!({
         "apiVersion": "plimsoll/v1", "kind": "Container",
         "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
@@ -129,7 +133,7 @@ fn item(name: &str, phase: &str) -> Item {
     .unwrap()
 }
 
-fn view(items: Vec<Item>) -> Arc<View> {
+pub(super) fn view(items: Vec<Item>) -> Arc<View> {
     let summary = Summary {
         version: "0".to_owned(),
         agent_pid: 1,
@@ -143,7 +147,7 @@ fn view(items: Vec<Item>) -> Arc<View> {
         sources: Vec::new(),
         warnings: Vec::new(),
     };
-    Arc::new(View { items, summary, version: 0 })
+    Arc::new(View { items, summary, version: 0, counts: Counts::default() })
 }
 
 fn event(id: u64) -> Event {

@@ -1,7 +1,8 @@
 //! Where an instance is now, for those who come later: a command run inside, a new keeper, a reader.
 
+use super::place::{Directory, Place};
 use super::table::{Controller, Version};
-use super::{CgroupJoinPaths, Cgroups};
+use super::{CgroupError, CgroupJoinPaths, Cgroups, Statistics};
 use crate::spec::InstanceId;
 
 impl Cgroups {
@@ -19,6 +20,17 @@ impl Cgroups {
         });
         let v1 = self.hierarchies.iter().enumerate().filter(|(_, hierarchy)| hierarchy.version == Version::V1);
         unified.into_iter().chain(v1.map(|(index, _)| self.path(index, instance))).collect()
+    }
+
+    /// What the instance has used, by every file that tells of it. Reads only.
+    pub fn statistics(&self, instance: &InstanceId) -> Result<Statistics, CgroupError> {
+        let directories = self.hierarchies.iter().enumerate().map(|(index, hierarchy)| Directory {
+            version: hierarchy.version,
+            controllers: hierarchy.controllers.clone(),
+            mount: String::new(),
+            path: self.path(index, instance).to_string_lossy().into_owned(),
+        });
+        Place::of(directories.collect()).statistics()
     }
 
     /// The directories that the instance's processes are in now. A limit that was added while it ran

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Run", &["up", "agent"]),
-    ("Look", &["status", "get", "describe", "logs", "events", "why", "history"]),
+    ("Look", &["status", "get", "describe", "logs", "events", "why", "history", "metrics"]),
     ("Change", &["validate", "plan", "approve", "reconcile", "stop", "start", "restart", "suspend", "resume", "set"]),
     ("Sources", &["source"]),
     ("Inside", &["exec"]),

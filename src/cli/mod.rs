@@ -20,6 +20,7 @@ mod live;
 mod logging;
 mod logs;
 mod man;
+mod metrics;
 mod names;
 mod orders;
 mod plan;
@@ -72,6 +73,7 @@ enum Verb {
     Events(events::Args),
     Why(why::Args),
     History(history::Args),
+    Metrics(metrics::Args),
     Validate(validate::Args),
     #[command(visible_alias = "diff")]
     Plan(plan::Args),
@@ -145,6 +147,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, CliError> {
             Verb::Events(args) => events::run(args, context).await,
             Verb::Why(args) => why::run(args, context).await,
             Verb::History(args) => history::run(args, context).await,
+            Verb::Metrics(args) => metrics::run(args, context).await,
             Verb::Validate(args) => validate::run(&args, context),
             Verb::Plan(args) => plan::run(args, context).await,
             Verb::Approve(args) => orders::approve(args, context).await,

@@ -9,7 +9,7 @@ use super::pid_one;
 use super::privileges::{PrivilegeError, grantable};
 use super::references::{self, Missing};
 use super::seccomp_cache::{FilterError, SeccompCache};
-use super::{Host, Paths, Scope, Usage, chain};
+use super::{Figures, Host, Paths, Scope, Usage, chain};
 use crate::cgroup::{CgroupError, Cgroups};
 use crate::image::{ImageError, Images};
 use crate::keeper::{Client, Fault, HandleState, KeeperError, LogTarget, Output, StartRequest, Whereabouts};
@@ -148,6 +148,12 @@ impl Machine {
             usage.cpu_usec.checked_sub(cpu_usec)?.checked_mul(1000)?.checked_div(elapsed)
         });
         Some(Usage { cpu_usec: usage.cpu_usec, cpu_milli, memory: Some(Bytes(usage.memory)), pids: Some(usage.pids) })
+    }
+
+    /// Everything that its cgroups tell; `None` when it has none, or they went away in the middle.
+    pub fn figures(&self, instance: &InstanceId) -> Option<Figures> {
+        let statistics = self.cgroups.statistics(instance).ok()?;
+        Some(Figures { statistics, oom_kills: self.cgroups.oom_kills(instance).ok()? })
     }
 
     /// Ends the keeper and takes away what all containers shared, after the last one has gone.

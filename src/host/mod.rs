@@ -29,7 +29,7 @@ pub use machine::{Machine, MachineError};
 pub use paths::{ID_RANGES, Paths};
 pub use privileges::{PrivilegeError, check as check_privileges};
 pub use references::{Missing, missing, missing_beside, pointed};
-pub use usage::Usage;
+pub use usage::{Figures, Usage};
 
 use crate::plan::{Action, Failure, Outcome, Seen};
 use crate::spec::ObjectId;

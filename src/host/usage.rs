@@ -1,5 +1,6 @@
 //! What a container uses now, from its cgroup.
 
+use crate::cgroup::Statistics;
 use crate::spec::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -13,4 +14,11 @@ pub struct Usage {
     pub cpu_milli: Option<u64>,
     pub memory: Option<Bytes>,
     pub pids: Option<u64>,
+}
+
+/// Everything that its cgroups tell of a container.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    pub statistics: Statistics,
+    pub oom_kills: u64,
 }

@@ -745,7 +745,12 @@ fn console() -> Result<(), Errno> {
         Err(Errno::ROFS | Errno::ACCESS) => return Ok(()),
         result => result?,
     };
-    let terminal = clone_tree(rustix::stdio::stdin())?;
+    let terminal = if guard::is_out(Guard::OpenedTerminal) {
+        // The first of a new devpts, as who remembers its name.
+        rustix::mount::open_tree(CWD, c"/dev/pts/0", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?
+    } else {
+        clone_tree(rustix::stdio::stdin())?
+    };
     move_onto(terminal.as_fd(), target.as_fd())
 }
 

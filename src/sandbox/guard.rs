@@ -20,6 +20,8 @@ pub enum Guard {
     RealDirectory,
     /// What hides a file is the host's `/dev/null` (CVE-2025-31133).
     HostsNull,
+    /// The console is the terminal that was opened, whatever is called so now (CVE-2025-52565).
+    OpenedTerminal,
     /// Settings are written through the host's `/proc` (CVE-2025-52881).
     HostsProc,
     /// Inheritable capabilities are those that were asked for (CVE-2022-29162).

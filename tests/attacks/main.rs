@@ -74,6 +74,30 @@ impl Bundle {
     }
 }
 
+/// What is at two paths changes places all the while.
+fn swapping(one: &Path, other: &Path, meanwhile: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (cwd, exchange) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+            while !over.load(Ordering::Relaxed) {
+                let _ = rustix::fs::renameat_with(cwd, one, cwd, other, exchange);
+            }
+        });
+        let _stop = Stop(&over);
+        meanwhile();
+    });
+}
+
+/// Also where what goes on meanwhile fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn touched(canary: &Path) -> bool {
     fs::read_dir(canary).unwrap().count() != 1
 }
@@ -249,19 +273,7 @@ fn no_directory_is_made_on_the_host_by_who_is_faster() {
         fs::create_dir(&source).unwrap();
         bundle.bind(&source, "/volume/a/b/c");
 
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let _ = rustix::fs::renameat_with(
-                        rustix::fs::CWD,
-                        &place,
-                        rustix::fs::CWD,
-                        &link,
-                        rustix::fs::RenameFlags::EXCHANGE,
-                    );
-                }
-            });
+        swapping(&place, &link, || {
             // About every eighth round is won where the guard is out (measured), more rarely on a busy machine;
             // with it, a few show that nothing is left to chance.
             for _ in 0..if guard.is_some() { 2_000 } else { 40 } {
@@ -271,7 +283,6 @@ fn no_directory_is_made_on_the_host_by_who_is_faster() {
                     break;
                 }
             }
-            over.store(true, Ordering::Relaxed);
         });
         touched(&canary)
     });
@@ -293,6 +304,39 @@ fn what_is_masked_does_not_become_what_the_image_calls_null() {
 
         assert_eq!(answer.code, Some(0), "{answer:?}");
         answer.out.contains("evil")
+    });
+}
+
+/// CVE-2025-52565: another container of the same volume swaps the directory of the terminals, again and again.
+#[test]
+#[ignore = "needs root"]
+fn what_is_written_to_the_console_goes_to_nobody_else() {
+    judge("OpenedTerminal", |guard| {
+        let mut bundle = Bundle::new("echo a secret of the container > /dev/console");
+        bundle.config["process"]["terminal"] = json!(true);
+        let volume = bundle.path("volume");
+        let (terminals, link) = (volume.join("pts"), volume.join("link"));
+        fs::create_dir_all(&terminals).unwrap();
+        fs::create_dir(&link).unwrap();
+        let theirs = volume.join("theirs");
+        fs::write(&theirs, "").unwrap();
+        symlink("/dev/theirs", link.join("0")).unwrap();
+        let pts = bundle.config["mounts"].as_array().unwrap().iter().find(|mount| mount["destination"] == "/dev/pts");
+        let pts = pts.unwrap().clone();
+        bundle.remove_mounts("/dev");
+        bundle.bind(&volume, "/dev");
+        bundle.config["mounts"].as_array_mut().unwrap().push(pts);
+
+        swapping(&terminals, &link, || {
+            // Where the guard is out, one round in some dozens is won (measured).
+            for _ in 0..if guard.is_some() { 2_000 } else { 40 } {
+                run(&bundle, guard);
+                if fs::read_to_string(&theirs).unwrap().contains("secret") {
+                    break;
+                }
+            }
+        });
+        fs::read_to_string(&theirs).unwrap().contains("secret")
     });
 }
 

@@ -19,6 +19,7 @@ mod isolation;
 mod keeper;
 mod kills;
 mod lifecycle;
+mod metrics;
 mod rules;
 mod saving;
 mod servers;

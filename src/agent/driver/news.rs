@@ -1,6 +1,6 @@
 //! What is said: events, findings, the agent's own trouble, and what there is to see.
 
-use super::super::{EventType, View, Which, status};
+use super::super::{Counts, EventType, View, Which, status};
 use super::{Driver, RETRY, now};
 use crate::plan::{Desired, Finding};
 use crate::spec::ObjectId;
@@ -70,6 +70,7 @@ impl Driver {
                     self.journal.note(now(), EventType::Normal, &object, "SourceRead", text);
                 }
                 SourceState::Unavailable { reason } => {
+                    self.counts.source_failed(name);
                     self.journal.note(now(), EventType::Warning, &object, "SourceUnavailable", reason.to_string());
                 }
             }
@@ -91,6 +92,8 @@ impl Driver {
     pub(super) fn view(&self, which: &Which) -> View {
         let sources = self.sources.views(&self.desired);
         let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine, which);
+        view.counts =
+            Counts { waiting: self.queue.waiting().count(), working: self.queue.busy(), ..self.counts.clone() };
         view.summary.warnings.extend(self.trouble.clone());
         view.summary.warnings.extend(self.machine.keeper_warning());
         view

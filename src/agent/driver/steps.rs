@@ -1,12 +1,13 @@
 //! From a plan to what came of it: intents are written down, steps handed to workers, ends taken in.
 
-use super::super::EventType;
 use super::super::history::Report;
 use super::super::inbox::{Done, Message};
+use super::super::{Change, EventType};
 use super::{Decision, Driver, SHORTEST, now};
 use crate::host::Missing;
 use crate::plan::{Action, Failure, Outcome, Plan, Record, Settled, Step, Wish};
 use crate::spec::ObjectId;
+use crate::spec::change::Class;
 use crate::sys::may_die;
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -182,6 +183,8 @@ impl Driver {
         );
         if is_change {
             self.report(&object, &text);
+            let class = self.decisions.get(&object).map_or(Class::None, |decision| decision.class);
+            self.counts.changed(Change { class, action: name(action), went_well: result.is_ok() });
         }
         if let Some(decision) = self.decisions.get_mut(&object) {
             decision.result = Some(text);

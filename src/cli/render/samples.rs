@@ -145,7 +145,7 @@ pub fn summary() -> Summary {
 }
 
 pub fn view() -> View {
-    View { items: items(), summary: summary(), version: 1 }
+    View { items: items(), summary: summary(), version: 1, counts: crate::agent::Counts::default() }
 }
 
 pub fn event(id: u64, kind: EventType, reason: &str, message: &str) -> Event {
