@@ -10,7 +10,7 @@ use super::clock::Clock;
 use super::history::History;
 use super::inbox::{Done, Message, Sender};
 use super::journal::Journal;
-use super::options::Pace;
+use super::options::{Options, Pace};
 use super::queue::Queue;
 use super::sources::Sources;
 use super::{Counts, EventType, View, Which, preview, status};
@@ -42,6 +42,10 @@ pub(super) struct Driver {
     pub machine: Arc<Machine>,
     pub store: Box<dyn Store>,
     pub settings: Settings,
+    /// As the agent was started: some of it holds until it is started again.
+    pub options: Options,
+    /// Where they can be read again.
+    pub reread: Option<super::reload::Reread>,
     pub clock: Clock,
     pub pace: Pace,
     pub sources: Sources,
@@ -241,8 +245,6 @@ impl Driver {
                 let inputs = self.inputs();
                 drop(reply.send(preview::report(&inputs, &request)));
             }
-            Message::Configure(config) => self.configure(&config),
-            Message::Misconfigured(why) => self.is_misconfigured(&why),
             Message::Alive { reply } => drop(reply.send(())),
             Message::Why { object, reply } => drop(reply.send(self.why(&object))),
             Message::Leave => return true,

@@ -20,6 +20,7 @@ mod keeper;
 mod kills;
 mod lifecycle;
 mod metrics;
+mod reload;
 mod rules;
 mod saving;
 mod servers;

@@ -90,7 +90,7 @@ impl Driver {
     }
 
     pub(super) fn view(&self, which: &Which) -> View {
-        let sources = self.sources.views(&self.desired);
+        let sources = self.sources.views(&self.desired, &self.settings.pruning);
         let mut view = status::view(&self.inputs(), &self.findings, &self.facts, sources, &self.machine, which);
         view.counts =
             Counts { waiting: self.queue.waiting().count(), working: self.queue.busy(), ..self.counts.clone() };
