@@ -53,12 +53,8 @@ pub enum AgentError {
     Store(#[from] crate::store::StoreError),
     #[error("preparing the host: {0}")]
     Host(String),
-    #[error("the source {name}")]
-    Source {
-        name: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Source(#[from] super::given::SourceError),
     #[error("the events of {operation}")]
     Runtime {
         operation: &'static str,
@@ -97,6 +93,13 @@ impl Pace {
 }
 
 impl Options {
+    /// What can't be changed in an agent that runs, of what differs.
+    pub(super) fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let differs =
+            [("cgroupParent", self.cgroup_parent != other.cgroup_parent), ("keeper", self.keeper != other.keeper)];
+        differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+
     pub(super) fn settings(&self, id_base: u32, id_ranges: u32) -> Settings {
         Settings {
             id_base,
@@ -105,6 +108,7 @@ impl Options {
             retention: self.retention,
             max_delete: self.max_delete.count,
             max_delete_percent: self.max_delete.percent,
+            pruning: self.sources.iter().map(|source| (source.name.to_string(), source.pruning())).collect(),
             stop_all: false,
             halt: self.halt,
         }

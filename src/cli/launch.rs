@@ -1,7 +1,7 @@
 //! An agent with its API: the one place where the commands start one.
 
 use super::exit::CliError;
-use crate::agent::{self, Handle, Options, Running};
+use crate::agent::{self, Handle, Options, Reread, Running};
 use crate::api::{self, Access, ApiError};
 use std::path::PathBuf;
 use tokio::sync::oneshot;
@@ -20,8 +20,8 @@ pub struct Server {
     task: JoinHandle<Result<(), ApiError>>,
 }
 
-pub async fn launch(options: Options, access: Access) -> Result<Launched, CliError> {
-    let (handle, running) = agent::run(options).await?;
+pub async fn launch(options: Options, reread: Option<Reread>, access: Access) -> Result<Launched, CliError> {
+    let (handle, running) = agent::run(options, reread).await?;
     let socket = running.paths.socket();
     let listener = match api::listen(&socket, access) {
         Ok(listener) => listener,

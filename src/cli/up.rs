@@ -78,7 +78,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         keeper: KeeperBy::Us,
         halt: false,
     };
-    let Launched { handle, socket, running, server } = launch(options, access).await?;
+    let Launched { handle, socket, running, server } = launch(options, None, access).await?;
     screen.put(&paste(context.root.as_deref()))?;
 
     let mut picture =
