@@ -131,6 +131,10 @@
 //!   the repository is worth nothing: it can be lost, damaged or thrown away at any time.
 //! - **A revision that is in force is a complete listing**, also while its server is away: what is not in it was
 //!   seen to be gone. A repository of which nothing was fetched yet holds back every removal.
+//! - **A configuration is read again as a whole or not at all**, by a command that waits for the answer (`plim
+//!   reload`), also where systemd asks for it: a signal could not tell that the old one holds, and where the mistake
+//!   is. A source that is asked for as before goes on as it is; of one that is not any more, late answers count for
+//!   nothing, and what came from it is gone like from a directory.
 //! - **A mount that somebody has taken away costs a restart**: what is mounted is a matter of a process's start
 //!   (`plim explain spec.mounts`), and a service that writes where its data is not is as bad as one that hangs.
 //! - **What a process was started from** stands beside it. An agent that has lost its database compares
@@ -145,6 +149,8 @@
 //!   ([`plan::carry`]). Across a boot the wall clock is believed.
 //! - **What a changed field costs** is one table, [`spec::change`], that the planner, `plim plan` and
 //!   the tests read.
+//!
+#![doc = include_str!("threats.md")]
 
 pub mod agent;
 pub mod api;

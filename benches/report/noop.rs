@@ -61,6 +61,7 @@ fn settings() -> Settings {
         retention: Span(0),
         max_delete: 3,
         max_delete_percent: 30,
+        pruning: BTreeMap::new(),
         stop_all: false,
         halt: false,
     }

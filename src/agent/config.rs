@@ -9,7 +9,7 @@ use crate::host::KeeperBy;
 use crate::manifest::{self, Diagnostic};
 use crate::source::Trust;
 use crate::spec::{AbsolutePath, Span};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -22,6 +22,7 @@ pub struct Config {
     /// Directories with manifests.
     pub manifests: Vec<AbsolutePath>,
     /// Where else manifests come from.
+    #[serde(deserialize_with = "source::distinct")]
     pub sources: Vec<SourceConfig>,
     /// How long an object has to be absent before its removal begins.
     pub deletion_grace: Span,
@@ -48,7 +49,7 @@ pub struct ReadOnlySocket {
 }
 
 /// The larger of both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MaxDelete {
     pub count: usize,
@@ -125,18 +126,6 @@ impl Config {
         manifest::settings(&path.display().to_string(), &bytes).map_err(ConfigError::Invalid)
     }
 
-    /// What can't be changed in an agent that runs, of what differs.
-    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
-        let differs = [
-            ("manifests", self.manifests != other.manifests),
-            ("sources", self.sources != other.sources),
-            ("cgroupParent", self.cgroup_parent != other.cgroup_parent),
-            ("keeper", self.keeper != other.keeper),
-            ("readOnlySocket", self.read_only_socket != other.read_only_socket),
-        ];
-        differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
-    }
-
     /// An agent that runs as this says.
     pub fn options(&self, root: Option<PathBuf>) -> Options {
         Options {
@@ -154,6 +143,7 @@ impl Config {
                 Keeper::Service => KeeperBy::ServiceManager,
             },
             halt: false,
+            read_only_socket: self.read_only_socket.clone(),
         }
     }
 }
@@ -224,6 +214,7 @@ mod tests {
             ("- {name: a, git: {url: 'https://a/b', path: ../x}}", "agent.yaml:2:", "directory in the repository"),
             ("- {name: a, git: {url: 'https://a/b', semver: ~1 or so}}", "agent.yaml:2:", ""),
             ("- {name: a, git: {url: 'https://a/b', brnach: x}}", "agent.yaml:2:", "brnach"),
+            ("- {name: a, directory: /a}\n- {name: a, directory: /b}", "agent.yaml:1:1", "two sources of the name a"),
         ] {
             let text = format!("sources:\n{text}\n");
             let said = manifest::settings::<Config>("agent.yaml", text.as_bytes()).unwrap_err();

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// After a failure the server is asked again after this long, then after twice as long, up to `interval`.
@@ -28,6 +29,8 @@ pub(super) struct Fetched {
     pub next: Timestamp,
     /// How many kicks there had been when it was asked.
     pub kicks: u64,
+    /// Which fetcher asked: the source may have another one by now.
+    pub by: u64,
 }
 
 /// What the next question depends on.
@@ -42,11 +45,31 @@ pub(super) struct Fetcher {
     kick: mpsc::Sender<()>,
     kicks: Arc<AtomicU64>,
     asking: Arc<Mutex<Asking>>,
+    number: u64,
+    thread: JoinHandle<()>,
+}
+
+/// One of them that was dropped, and may still be at something.
+pub(super) struct Ending(JoinHandle<()>);
+
+impl Ending {
+    pub fn is_over(&self) -> bool {
+        self.0.is_finished()
+    }
 }
 
 impl Fetcher {
-    /// `directory` holds the copy of the repository.
-    pub fn start(source: &str, git: Git, directory: PathBuf, asking: Asking, inbox: Sender) -> std::io::Result<Self> {
+    /// `directory` holds the copy of the repository, which `before` may still be at.
+    pub fn start(
+        source: &str,
+        git: Git,
+        directory: PathBuf,
+        asking: Asking,
+        inbox: Sender,
+        before: Option<Ending>,
+    ) -> std::io::Result<Self> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let (kick, kicked) = mpsc::channel();
         let asking = Arc::new(Mutex::new(asking));
         let kicks = Arc::new(AtomicU64::new(0));
@@ -58,9 +81,27 @@ impl Fetcher {
             kicks: Arc::clone(&kicks),
             inbox,
             failures: 0,
+            number,
         };
-        std::thread::Builder::new().name(format!("fetch {source}")).spawn(move || worker.run(&kicked))?;
-        Ok(Self { kick, kicks, asking })
+        let run = move || {
+            if let Some(Ending(before)) = before {
+                // A panic in there would have ended the process.
+                drop(before.join());
+            }
+            worker.run(&kicked);
+        };
+        let thread = std::thread::Builder::new().name(format!("fetch {source}")).spawn(run)?;
+        Ok(Self { kick, kicks, asking, number, thread })
+    }
+
+    /// Whether it was this one that asked.
+    pub fn asked(&self, fetched: &Fetched) -> bool {
+        fetched.by == self.number
+    }
+
+    /// Ends it after what it is at.
+    pub fn end(self) -> Ending {
+        Ending(self.thread)
     }
 
     /// Asks at once. What was fetched for this has seen as many kicks as are returned.
@@ -84,6 +125,7 @@ struct Worker {
     kicks: Arc<AtomicU64>,
     inbox: Sender,
     failures: u32,
+    number: u64,
 }
 
 impl Worker {
@@ -95,7 +137,7 @@ impl Worker {
             let wait = self.wait();
             let at = super::driver::now();
             let next = at.after(Span(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-            let fetched = Fetched { source: self.source.clone(), result, at, next, kicks };
+            let fetched = Fetched { source: self.source.clone(), result, at, next, kicks, by: self.number };
             if self.inbox.send(Message::Fetched(Box::new(fetched))).is_err() {
                 return;
             }

@@ -1,6 +1,5 @@
 //! How the API talks to the running agent.
 
-use super::config::{Config, ConfigError};
 use super::history::{History, Report};
 use super::inbox::{Message, Sender};
 use super::journal::Journal;
@@ -78,6 +77,8 @@ pub enum Command {
         #[serde(default)]
         source: Option<String>,
     },
+    /// Reads the configuration again and goes by it; by the old one where it cannot be used.
+    Reload,
     /// Goes back to an earlier revision of a source, the one before if none is named, and stays there.
     RollBackSource {
         name: String,
@@ -100,6 +101,9 @@ pub enum CommandError {
     NotFound(String),
     #[error("{0}")]
     Refused(String),
+    /// The configuration has a mistake, and what was goes on.
+    #[error("{0}")]
+    Misconfigured(String),
     /// Exec: the container has no such program.
     #[error("{0}")]
     NoSuchProgram(String),
@@ -265,16 +269,6 @@ impl Handle {
     pub async fn answers(&self) -> bool {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Message::Alive { reply }).is_ok() && answer.await.is_ok()
-    }
-
-    /// Goes by another configuration from here on; by the same one where it cannot be used.
-    pub fn configure(&self, config: Result<Config, ConfigError>) {
-        let message = match config {
-            Ok(config) => Message::Configure(Box::new(config)),
-            Err(error) => Message::Misconfigured(crate::host::chain(&error)),
-        };
-        // A driver that is gone goes by none.
-        drop(self.inbox.send(message));
     }
 
     /// Ends the agent and leaves everything running.

@@ -2,7 +2,7 @@
 
 use super::fetcher::Fetched;
 use super::revisions::Kept;
-use super::{Command, CommandError, Config, EventType, PlanReport, PlanRequest, View, Which};
+use super::{Command, CommandError, EventType, PlanReport, PlanRequest, View, Which};
 use crate::plan::{Action, Failure, Outcome};
 use crate::spec::ObjectId;
 use std::sync::Arc;
@@ -62,10 +62,6 @@ pub(super) enum Message {
     Alive {
         reply: oneshot::Sender<()>,
     },
-    /// The configuration has been read again, and says this.
-    Configure(Box<Config>),
-    /// It has been read again, and what it says is kept out for this reason.
-    Misconfigured(String),
     /// Leave, and let everything run.
     Leave,
 }

@@ -10,6 +10,7 @@ mod counts;
 mod driver;
 mod durable;
 mod fetcher;
+mod given;
 mod handle;
 mod history;
 mod inbox;
@@ -20,6 +21,7 @@ mod overrides;
 mod places;
 mod preview;
 mod queue;
+mod reload;
 mod repositories;
 mod revisions;
 mod sources;
@@ -29,9 +31,11 @@ mod view;
 pub use crate::host::{ExecRequest, ExecSession, Figures, KeeperBy, Usage};
 pub use config::{Config, ConfigError, Keeper, MaxDelete, ReadOnlySocket, SourceConfig};
 pub use counts::{Change, Counts};
+pub use given::SourceError;
 pub use handle::{Command, CommandError, Handle, Metrics, PlanReport, PlanRequest, PlannedChange};
 pub use history::Report;
 pub use options::{AgentError, Options};
+pub use reload::Reread;
 pub use revisions::{Kept, Pin};
 pub use view::{
     Condition, ContainerStatus, Event, EventType, Generations, Item, List, Metadata, ResourcesView, SourceView,
@@ -70,8 +74,8 @@ impl Running {
     }
 }
 
-/// Starts an agent on this host.
-pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
+/// Starts an agent on this host. `reread` reads the options again while it runs, where they can change.
+pub async fn run(options: Options, reread: Option<Reread>) -> Result<(Handle, Running), AgentError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
@@ -123,7 +127,7 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         Err(error) => return Err(error.into()),
     };
     warnings.extend(opened.store.news());
-    let manifests = manifests(&options);
+    let given = given::given(&options)?;
     let journal = journal::Journal::new();
     let facts = status::AgentFacts {
         root: paths.root.as_ref().map(|root| root.display().to_string()),
@@ -162,21 +166,16 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
         history: history.clone(),
         machine: machine.clone(),
     };
-    let mut sources = sources::Sources::new(places::Places::load(paths.lib.join("sources.json")), sender.clone(), pace);
-    let trust = trust(&options, &manifests);
-    for path in &manifests {
-        sources.add_directory(path, &trust);
-    }
-    for source in options.sources.clone() {
-        let name = source.name.clone();
-        let added = sources.add(source, &trust, &paths.lib);
-        added.map_err(|source| AgentError::Source { name: name.to_string(), source })?;
-    }
+    let trust = trust(&options, &given::manifests(&options));
+    let mut sources = sources::Sources::new(&paths.lib, trust, sender.clone(), pace);
+    sources.set(given)?;
     let mut driver = driver::Driver {
         host: machine.clone(),
         machine: machine.clone(),
         store: Box::new(opened.store),
         settings: options.settings(paths.id_base(), ID_RANGES),
+        options,
+        reread,
         clock: clock::Clock::open(&paths.run, clock::Reading::now()),
         pace,
         sources,
@@ -224,18 +223,6 @@ pub async fn run(options: Options) -> Result<(Handle, Running), AgentError> {
     thread.map_err(|source| AgentError::Runtime { operation: "the rounds", source })?;
     let running = Running { driver: left, machine, paths };
     Ok((handle, running))
-}
-
-fn manifests(options: &Options) -> Vec<PathBuf> {
-    if options.manifests.is_empty() && !options.sources.is_empty() {
-        return Vec::new();
-    }
-    if options.manifests.is_empty() {
-        let system = Path::new("/etc/plimsoll/manifests").to_path_buf();
-        return vec![options.root.as_ref().map_or(system, |root| root.join("manifests"))];
-    }
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    options.manifests.iter().map(absolute).collect()
 }
 
 /// Who may own manifests: root, and for a person in the foreground the directory's owner, if that

@@ -1,6 +1,6 @@
 //! How an agent is started, and the numbers it goes by.
 
-use super::config::{MaxDelete, SourceConfig};
+use super::config::{MaxDelete, ReadOnlySocket, SourceConfig};
 use crate::host::KeeperBy;
 use crate::plan::Settings;
 use crate::spec::Span;
@@ -33,6 +33,8 @@ pub struct Options {
     pub keeper: KeeperBy,
     /// Stop every container in order, forget nothing, and leave: the host goes down.
     pub halt: bool,
+    /// A second socket of the interface, for who may only look.
+    pub read_only_socket: Option<ReadOnlySocket>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +55,8 @@ pub enum AgentError {
     Store(#[from] crate::store::StoreError),
     #[error("preparing the host: {0}")]
     Host(String),
-    #[error("the source {name}")]
-    Source {
-        name: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Source(#[from] super::given::SourceError),
     #[error("the events of {operation}")]
     Runtime {
         operation: &'static str,
@@ -97,6 +95,16 @@ impl Pace {
 }
 
 impl Options {
+    /// What can't be changed in an agent that runs, of what differs.
+    pub(super) fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("cgroupParent", self.cgroup_parent != other.cgroup_parent),
+            ("keeper", self.keeper != other.keeper),
+            ("readOnlySocket", self.read_only_socket != other.read_only_socket),
+        ];
+        differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+
     pub(super) fn settings(&self, id_base: u32, id_ranges: u32) -> Settings {
         Settings {
             id_base,
@@ -105,6 +113,7 @@ impl Options {
             retention: self.retention,
             max_delete: self.max_delete.count,
             max_delete_percent: self.max_delete.percent,
+            pruning: self.sources.iter().map(|source| (source.name.to_string(), source.pruning())).collect(),
             stop_all: false,
             halt: self.halt,
         }

@@ -1,20 +1,15 @@
 //! What people order: a recorded override, a consent, a look at everything.
 
 use super::EventType;
-use super::config::Config;
 use super::driver::{Driver, now};
 use super::fetcher::Fetched;
 use super::handle::{Command, CommandError};
-use super::options::Pace;
 use crate::plan::{Action, OverrideState, ProcessSeen, Record, Sync, Word};
 use crate::spec::{ObjectId, Timestamp};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Instant;
 use tokio::sync::oneshot;
-
-/// How a warning begins that ends with the next sound configuration.
-const MISCONFIGURED: &str = "the configuration cannot be used, and what was holds";
 
 /// Somebody who waits for servers, and then for a round.
 pub(super) struct Asked {
@@ -67,6 +62,7 @@ impl Driver {
                 }
                 Err(error) => Err(error),
             },
+            Command::Reload => self.reload(),
             Command::RollBackSource { name, to, reason } => {
                 let said = self.sources.roll_back(&name, to.as_deref(), by, reason, now());
                 self.note_source(&name, "RolledBack", said)
@@ -128,7 +124,7 @@ impl Driver {
     /// A server was asked for its newest revision.
     pub(super) fn fetched(&mut self, fetched: Fetched) {
         let (name, kicks) = (fetched.source.clone(), fetched.kicks);
-        let (news, problem) = self.sources.fetched(fetched);
+        let Some((news, problem)) = self.sources.fetched(fetched) else { return };
         if let Some((kind, reason, text)) = news {
             self.journal.note(now(), kind, &format!("Source/{name}"), reason, text);
         }
@@ -145,6 +141,16 @@ impl Driver {
         self.dirty_view = true;
     }
 
+    /// A source is not the one any more whose server was asked.
+    pub(super) fn is_asked_no_more(&mut self, name: &str) {
+        for asked in &mut self.asked {
+            if asked.servers.remove(name).is_some() {
+                asked.problems.push(format!("source {name}: the configuration has changed it meanwhile"));
+            }
+        }
+        self.wait_for_a_round();
+    }
+
     /// Whoever waits for servers that have all answered waits for the next whole round.
     fn wait_for_a_round(&mut self) {
         for asked in self.asked.extract_if(.., |asked| asked.servers.is_empty()) {
@@ -152,27 +158,6 @@ impl Driver {
             self.next_resync = Instant::now();
             self.reconciled.push(asked);
         }
-    }
-
-    /// Goes by what the configuration says now.
-    pub(super) fn configure(&mut self, config: &Config) {
-        self.settings.deletion_grace = config.deletion_grace;
-        self.settings.retention = config.keep_removed;
-        self.pace.resync = Pace::new(config.resync).resync;
-        self.settings.max_delete = config.max_delete.count;
-        self.settings.max_delete_percent = config.max_delete.percent;
-        self.facts.warnings.retain(|warning| !warning.starts_with(MISCONFIGURED));
-        self.journal.note(now(), EventType::Normal, "agent", "Configured", "the configuration was read".to_owned());
-        (self.again, self.dirty_view) = (true, true);
-    }
-
-    /// The configuration was read and cannot be used: everything goes on with what was.
-    pub(super) fn is_misconfigured(&mut self, why: &str) {
-        let text = format!("{MISCONFIGURED}: {why}");
-        self.journal.note(now(), EventType::Warning, "agent", "Misconfigured", text.clone());
-        self.facts.warnings.retain(|warning| !warning.starts_with(MISCONFIGURED));
-        self.facts.warnings.push(text);
-        self.dirty_view = true;
     }
 
     fn stop_all(&mut self, kill: bool) {

@@ -1,7 +1,7 @@
 //! A git source: what was fetched, what of it holds, and how it stands with its server.
 
 use super::config::Git;
-use super::fetcher::{Asking, Fetched, Fetcher};
+use super::fetcher::{Asking, Ending, Fetched, Fetcher};
 use super::inbox::Sender;
 use super::revisions::{Kept, Pin, Revisions};
 use super::{CommandError, EventType, PlanReport, SourceView};
@@ -11,15 +11,16 @@ use crate::spec::Timestamp;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One source of this kind.
 pub(super) struct GitSource {
     source: Repository,
     kept: Revisions,
-    /// `None` where nothing newer is read: suspended.
+    /// `None` before it is begun, and where nothing newer is read.
     fetcher: Option<Fetcher>,
     git: Git,
+    suspended: bool,
     last_success: Option<Timestamp>,
     last_attempt: Option<Timestamp>,
     next_attempt: Option<Timestamp>,
@@ -33,9 +34,9 @@ pub(super) struct GitSource {
 pub(super) type News = (EventType, &'static str, String);
 
 impl GitSource {
-    /// Goes on with what was accepted last, and asks the server.
-    pub fn open(name: &str, git: Git, rights: Rights, suspend: bool, lib: &Path, inbox: Sender) -> io::Result<Self> {
-        let own = lib.join("sources").join(name);
+    /// Goes on with what was accepted last; nobody is asked before [`GitSource::begin`].
+    pub fn open(name: &str, git: Git, rights: Rights, suspended: bool, lib: &Path) -> io::Result<Self> {
+        let own = own(lib, name);
         // Whoever fetches comes through to the directory that is its own.
         DirBuilder::new().recursive(true).mode(0o711).create(&own)?;
         let kept = Revisions::open(own.join("revisions"))?;
@@ -46,26 +47,45 @@ impl GitSource {
         {
             problem = Some(format!("revision {} cannot be used: {reason}", in_force.commit.short()));
         }
-        let after = kept.newest_of(&origin(&git)).filter(|_| source.commit().is_some());
-        let asking = Asking { after: after.map(|kept| kept.commit.id.clone()), accepted: None };
-        let fetcher = match suspend {
-            true => None,
-            false => Some(Fetcher::start(name, git.clone(), own.join("fetched"), asking, inbox)?),
-        };
-        if suspend {
+        if suspended {
             source.is_missing("it is suspended, and nothing was fetched before");
         }
         Ok(Self {
             source,
             kept,
-            fetcher,
+            fetcher: None,
             git,
+            suspended,
             last_success: None,
             last_attempt: None,
             next_attempt: None,
             problem,
             rewritten: None,
         })
+    }
+
+    /// Asks the server, now and from now on. `before` is who asked it until now.
+    pub fn begin(&mut self, name: &str, lib: &Path, inbox: Sender, before: Option<Ending>) {
+        if self.suspended {
+            return;
+        }
+        let after = self.kept.newest_of(&origin(&self.git)).filter(|_| self.source.commit().is_some());
+        let asking = Asking { after: after.map(|kept| kept.commit.id.clone()), accepted: None };
+        let directory = own(lib, name).join("fetched");
+        match Fetcher::start(name, self.git.clone(), directory, asking, inbox, before) {
+            Ok(fetcher) => self.fetcher = Some(fetcher),
+            Err(error) => self.has(format!("its server cannot be asked: {error}; `plim reload` tries again")),
+        }
+    }
+
+    /// Asks the server no more, and comes back with who may still be at it.
+    pub fn end(self) -> Option<Ending> {
+        self.fetcher.map(Fetcher::end)
+    }
+
+    /// Whether that was asked for by what this source is now.
+    pub fn asked(&self, fetched: &Fetched) -> bool {
+        self.fetcher.as_ref().is_some_and(|fetcher| fetcher.asked(fetched))
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -88,7 +108,7 @@ impl GitSource {
 
     /// Takes in what came of asking; comes back with what is new about it.
     pub fn fetched(&mut self, fetched: Fetched) -> Option<News> {
-        let Fetched { source: _, result, at, next, kicks: _ } = fetched;
+        let Fetched { source: _, result, at, next, kicks: _, by: _ } = fetched;
         (self.last_attempt, self.next_attempt) = (Some(at), Some(next));
         let before = self.problem.take();
         self.rewritten = None;
@@ -117,12 +137,17 @@ impl GitSource {
             return before
                 .map(|_| (EventType::Normal, "Fetched", "the server answers, and all is as it was".to_owned()));
         };
+        let news = (before.as_ref() != Some(&problem)).then(|| (EventType::Warning, "FetchFailed", problem.clone()));
+        self.has(problem);
+        news
+    }
+
+    /// It has this problem until the server answers well.
+    fn has(&mut self, problem: String) {
         if self.source.commit().is_none() {
             self.source.is_missing(&problem);
         }
-        let news = (before.as_ref() != Some(&problem)).then(|| (EventType::Warning, "FetchFailed", problem.clone()));
         self.problem = Some(problem);
-        news
     }
 
     /// Keeps a new revision, and uses it unless another one is pinned.
@@ -227,7 +252,7 @@ impl GitSource {
         view.revision = in_force.cloned();
         view.newest = newest.cloned();
         view.pinned = self.kept.pinned().cloned();
-        view.suspended = self.fetcher.is_none();
+        view.suspended = self.suspended;
         view.last_success = self.last_success;
         view.last_attempt = self.last_attempt;
         view.next_attempt = self.next_attempt;
@@ -239,6 +264,11 @@ impl GitSource {
             view.message = "suspended".to_owned();
         }
     }
+}
+
+/// What belongs to a source alone.
+fn own(lib: &Path, name: &str) -> PathBuf {
+    lib.join("sources").join(name)
 }
 
 fn load(kept: &Revisions, which: &Kept) -> Result<Revision, String> {

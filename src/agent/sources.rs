@@ -1,18 +1,17 @@
 //! The sources: watched directories and repositories, and when to read them.
 
-use super::config::{Origin, SourceConfig};
-use super::fetcher::Fetched;
+use super::fetcher::{Ending, Fetched};
+use super::given::{Given, Place, SourceError};
 use super::inbox::{Message, Sender};
 use super::options::Pace;
 use super::places::Places;
 use super::repositories::{GitSource, News};
 use super::revisions::Kept;
-use super::{CommandError, PlanReport, SourceView};
-use crate::plan::{Desired, SourceState};
-use crate::source::{Directory, Fold, Rights, Snapshot, Trust, WatchError, WatchEvent, Watcher};
+use super::{CommandError, MaxDelete, PlanReport, SourceView};
+use crate::plan::{self, Desired, Pruning, SourceState};
+use crate::source::{Directory, Fold, Snapshot, Trust, WatchError, WatchEvent, Watcher};
 use crate::spec::Timestamp;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -30,15 +29,46 @@ pub(super) struct Sources {
     /// A file was too fresh to be trusted: read again then.
     settle: Option<Instant>,
     watcher: Option<Watcher>,
+    trust: Trust,
+    /// What belongs to each of them alone is below this.
+    lib: PathBuf,
+    /// Those who asked servers for what a source was before.
+    ending: BTreeMap<String, Ending>,
     /// Why events do not come, so that the directories are looked at every second.
     unwatched: Option<String>,
 }
 
 struct Input {
-    name: String,
+    given: Given,
     origin: From,
     snapshot: Option<Snapshot>,
     last_read: Option<Timestamp>,
+}
+
+/// How a source differs from what it was.
+pub(super) struct Change {
+    pub source: String,
+    /// One word, for events.
+    pub reason: &'static str,
+    /// `was added`.
+    pub what: &'static str,
+    /// Whoever waits for its server waits for nobody.
+    pub ends_asking: bool,
+}
+
+impl Change {
+    fn of(given: &Given, old: Option<&Input>) -> Self {
+        let (reason, what) = match old {
+            None => ("Added", "was added"),
+            Some(_) => ("Changed", "was changed"),
+        };
+        Self { source: given.name.clone(), reason, what, ends_asking: old.is_some() }
+    }
+
+    fn taken_out(old: &Input) -> Self {
+        let what = "was taken out, and what came from it goes";
+        Self { source: old.given.name.clone(), reason: "TakenOut", what, ends_asking: true }
+    }
 }
 
 enum From {
@@ -57,8 +87,12 @@ impl Input {
 
 impl Sources {
     /// None yet.
-    pub fn new(places: Places, inbox: Sender, pace: Pace) -> Self {
+    pub fn new(lib: &Path, trust: Trust, inbox: Sender, pace: Pace) -> Self {
+        let places = Places::load(lib.join("sources.json"));
         Self {
+            trust,
+            lib: lib.to_owned(),
+            ending: BTreeMap::new(),
             inputs: Vec::new(),
             inbox,
             pace,
@@ -72,71 +106,106 @@ impl Sources {
         }
     }
 
-    /// A directory that has no name of its own: it is called as its last part is.
-    pub fn add_directory(&mut self, path: &Path, trust: &Trust) {
-        let stem = path.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
-        let is_taken = |name: &String| self.inputs.iter().any(|input| input.name == *name);
-        let numbered = (1..).map(|number| format!("{stem}-{number}"));
-        let name = std::iter::once(stem.clone()).chain(numbered).find(|name| !is_taken(name));
-        self.push_directory(name.unwrap_or(stem), path, trust, Rights::default());
-    }
-
-    /// A source of the configuration.
+    /// Has these from now on, in their order. What is asked for as before goes on as it is. Comes back with what
+    /// differs.
     ///
     /// # Errors
-    /// When its own directory cannot be made, or its name is another's.
-    pub fn add(&mut self, source: SourceConfig, trust: &Trust, lib: &Path) -> io::Result<()> {
-        let SourceConfig { name, origin, rights, suspend } = source;
-        let name = name.to_string();
-        if self.inputs.iter().any(|input| input.name == name) {
-            return Err(io::Error::other("there is another one of this name"));
+    /// When one of them cannot be opened; then all goes on as before.
+    pub fn set(&mut self, given: Vec<Given>) -> Result<Vec<Change>, SourceError> {
+        let is_same = |given: &Given| self.inputs.iter().any(|input| input.given == *given);
+        let mut opened = Vec::with_capacity(given.len());
+        for given in given {
+            opened.push(if is_same(&given) { Err(given) } else { Ok(self.open(given)?) });
         }
-        match origin {
-            Origin::Directory(path) => self.push_directory(name, Path::new(path.as_str()), trust, rights),
-            Origin::Git(git) => {
-                let source = GitSource::open(&name, *git, rights, suspend, lib, self.inbox.clone())?;
-                self.inputs.push(Input { name, origin: From::Git(Box::new(source)), snapshot: None, last_read: None });
+        let mut before = std::mem::take(&mut self.inputs);
+        let mut changes = Vec::new();
+        for opened in opened {
+            let name = opened.as_ref().map_or_else(|given| &given.name, |input| &input.given.name);
+            let old = before.iter().position(|input| input.given.name == *name).map(|at| before.swap_remove(at));
+            match (opened, old) {
+                (Err(_), Some(old)) => self.inputs.push(old),
+                // It was there a moment ago, and names are given once.
+                (Err(_), None) => {}
+                (Ok(mut new), old) => {
+                    changes.push(Change::of(&new.given, old.as_ref()));
+                    if let Some(old) = old {
+                        self.end(old);
+                    }
+                    if let From::Git(source) = &mut new.origin {
+                        let before = self.ending.remove(&new.given.name);
+                        source.begin(&new.given.name, &self.lib, self.inbox.clone(), before);
+                    }
+                    self.inputs.push(new);
+                }
             }
         }
-        Ok(())
+        for old in before {
+            changes.push(Change::taken_out(&old));
+            self.end(old);
+        }
+        self.ending.retain(|_, ending| !ending.is_over());
+        if !changes.is_empty() {
+            self.watcher = None;
+            self.touched(Instant::now());
+        }
+        Ok(changes)
     }
 
-    fn push_directory(&mut self, name: String, path: &Path, trust: &Trust, rights: Rights) {
-        let mut directory = Directory::new(&name, path, trust.clone()).with_rights(rights);
-        if let Some(before) = self.places.of(path) {
-            directory.remember_place(before);
+    fn open(&self, given: Given) -> Result<Input, SourceError> {
+        let Given { name, from, rights, suspend } = given.clone();
+        let origin = match from {
+            Place::Directory(path) => {
+                let mut directory = Directory::new(&name, &path, self.trust.clone()).with_rights(rights);
+                if let Some(before) = self.places.of(&path) {
+                    directory.remember_place(before);
+                }
+                From::Directory(Box::new(directory))
+            }
+            Place::Git(git) => {
+                let source = GitSource::open(&name, *git, rights, suspend, &self.lib);
+                From::Git(Box::new(source.map_err(|source| SourceError::Open { name, source })?))
+            }
+        };
+        Ok(Input { given, origin, snapshot: None, last_read: None })
+    }
+
+    fn end(&mut self, input: Input) {
+        if let From::Git(source) = input.origin
+            && let Some(ending) = source.end()
+        {
+            self.ending.insert(input.given.name, ending);
         }
-        self.inputs.push(Input { name, origin: From::Directory(Box::new(directory)), snapshot: None, last_read: None });
     }
 
     fn git(&mut self, name: &str) -> Result<&mut GitSource, CommandError> {
-        match self.inputs.iter_mut().find(|input| input.name == name).map(|input| &mut input.origin) {
+        match self.inputs.iter_mut().find(|input| input.given.name == name).map(|input| &mut input.origin) {
             Some(From::Git(source)) => Ok(source),
             Some(From::Directory(_)) => Err(CommandError::Refused(format!("source {name} is a directory"))),
             None => Err(CommandError::NotFound(format!("source {name}"))),
         }
     }
 
-    /// Takes in what a server answered; comes back with what is new about it, and why it is not used.
-    pub fn fetched(&mut self, fetched: Fetched) -> (Option<News>, Option<String>) {
+    /// Takes in what a server answered; comes back with what is new about it, and why it is not used. `None` for an
+    /// answer to what nobody asks any more.
+    pub fn fetched(&mut self, fetched: Fetched) -> Option<(Option<News>, Option<String>)> {
         let name = fetched.source.clone();
         self.touched(Instant::now());
-        let Ok(source) = self.git(&name) else { return (None, None) };
+        let source = self.git(&name).ok().filter(|source| source.asked(&fetched))?;
         let news = source.fetched(fetched);
-        (news, source.problem().map(str::to_owned))
+        Some((news, source.problem().map(str::to_owned)))
     }
 
     /// Asks the servers of one source, or of all of them, at once. Comes back with those who will answer, and how
     /// many kicks an answer to this has seen.
     pub fn kick(&self, name: Option<&str>) -> Result<BTreeMap<String, u64>, CommandError> {
         if let Some(name) = name
-            && !self.inputs.iter().any(|input| input.name == name)
+            && !self.inputs.iter().any(|input| input.given.name == name)
         {
             return Err(CommandError::NotFound(format!("source {name}")));
         }
-        let asked = self.inputs.iter().filter(|input| name.is_none_or(|name| input.name == name));
+        let asked = self.inputs.iter().filter(|input| name.is_none_or(|name| input.given.name == name));
         let kick = |input: &Input| match &input.origin {
-            From::Git(source) => Some((input.name.clone(), source.kick()?)),
+            From::Git(source) => Some((input.given.name.clone(), source.kick()?)),
             From::Directory(_) => None,
         };
         Ok(asked.filter_map(kick).collect())
@@ -220,13 +289,14 @@ impl Sources {
             }
             result => self.unsaved = result.is_err(),
         }
-        let snapshots = self.inputs.iter().filter_map(|input| Some((input.name.as_str(), input.snapshot.as_ref()?)));
+        let snapshots =
+            self.inputs.iter().filter_map(|input| Some((input.given.name.as_str(), input.snapshot.as_ref()?)));
         self.fold.fold(&snapshots.collect::<Vec<_>>())
     }
 
     /// Takes a source for what it is now: its directory, or the rewritten history of its repository.
     pub fn accept(&mut self, name: &str) -> Result<String, CommandError> {
-        let Some(input) = self.inputs.iter_mut().find(|input| input.name == name) else {
+        let Some(input) = self.inputs.iter_mut().find(|input| input.given.name == name) else {
             return Err(CommandError::NotFound(format!("source {name}")));
         };
         let said = match &mut input.origin {
@@ -261,9 +331,9 @@ impl Sources {
         Ok(())
     }
 
-    pub fn views(&self, desired: &Desired) -> Vec<SourceView> {
+    pub fn views(&self, desired: &Desired, pruning: &BTreeMap<String, Pruning>) -> Vec<SourceView> {
         let view = |input: &Input| {
-            let (complete, mut message) = match desired.sources.get(&input.name) {
+            let (complete, mut message) = match desired.sources.get(&input.given.name) {
                 Some(SourceState::Complete) => (true, String::new()),
                 Some(SourceState::Unavailable { reason }) => (false, reason.to_string()),
                 None => (false, "not read yet".to_owned()),
@@ -271,19 +341,23 @@ impl Sources {
             if let (Some(error), true, Some(_)) = (&self.unwatched, complete, input.directory()) {
                 message = format!("not watched, looked at every second: {error}");
             }
-            let of_this = |(source, _): &&(String, String)| *source == input.name;
+            let of_this = |(source, _): &&(String, String)| *source == input.given.name;
             let held = desired.held_files.iter().filter(|(key, _)| of_this(key));
             let mut view = SourceView {
-                name: input.name.clone(),
+                name: input.given.name.clone(),
                 path: input.directory().map_or_else(String::new, |source| source.path().display().to_string()),
                 complete,
                 message,
-                objects: desired.objects.values().filter(|wish| wish.provenance().source == input.name).count(),
+                objects: desired.objects.values().filter(|wish| wish.provenance().source == input.given.name).count(),
                 last_read: input.last_read,
                 ignored: input.snapshot.as_ref().map(|snapshot| snapshot.ignored.clone()).unwrap_or_default(),
                 problems: held.map(|(_, reason)| reason.to_string()).collect(),
                 ..SourceView::default()
             };
+            if let Some(Pruning { prune, max_delete }) = pruning.get(&input.given.name) {
+                view.keeps = !prune;
+                view.max_delete = max_delete.map(|plan::MaxDelete { count, percent }| MaxDelete { count, percent });
+            }
             if let From::Git(source) = &input.origin {
                 source.describe(&mut view);
             }

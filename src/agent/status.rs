@@ -5,7 +5,7 @@ use super::view::{
 };
 use super::{Counts, SourceView};
 use crate::host::Machine;
-use crate::plan::{Finding, HealthSeen, Inputs, InstanceRecord, Phase, ProcessSeen, Record, Sighting, Sync, Wish};
+use crate::plan::{Finding, HealthSeen, Inputs, InstanceRecord, Phase, ProcessSeen, Record, Sighting, Sync};
 use crate::spec::{API_VERSION, DesiredState, ObjectId, Timestamp};
 use std::collections::BTreeMap;
 
@@ -257,16 +257,6 @@ fn next_at(inputs: &Inputs<'_>, record: Option<&Record>, instance: Option<&Insta
     let deferred = instance.and_then(|instance| instance.deferred.as_ref()).map(|deferred| deferred.next_try);
     let retry = record.and_then(|record| record.attempts.next_try);
     [stopping, removal, deferred, retry].into_iter().flatten().filter(|at| *at > inputs.now).min()
-}
-
-impl Wish {
-    /// Where the text of this wish stands.
-    pub(super) fn provenance(&self) -> &crate::spec::Provenance {
-        match self {
-            Self::Present(wanted) => &wanted.provenance,
-            Self::Invalid { provenance, .. } => provenance,
-        }
-    }
 }
 
 #[cfg(test)]

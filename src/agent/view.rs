@@ -153,6 +153,12 @@ pub struct SourceView {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     pub objects: usize,
+    /// What is gone from it waits for consent, each object of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps: bool,
+    /// How much of it may be removed at once, where it has a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_delete: Option<super::MaxDelete>,
     pub last_read: Option<Timestamp>,
     /// Of a git source: the revision in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]

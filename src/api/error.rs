@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Reasons that `exec` turns into exit codes of its own.
 pub const NO_SUCH_PROGRAM: &str = "NoSuchProgram";
 pub const NOT_EXECUTABLE: &str = "NotExecutable";
+/// What `reload` turns into one.
+pub const MISCONFIGURED: &str = "Misconfigured";
 
 /// `{"code": 404, "reason": "NotFound", "message": "…", "details": []}`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,7 @@ impl From<CommandError> for ErrorBody {
         match error {
             CommandError::NotFound(_) => Self::not_found(message),
             CommandError::Refused(_) => Self::new(StatusCode::CONFLICT, "Refused", message),
+            CommandError::Misconfigured(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, MISCONFIGURED, message),
             CommandError::NoSuchProgram(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, NO_SUCH_PROGRAM, message),
             CommandError::NotExecutable(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, NOT_EXECUTABLE, message),
             CommandError::Failed(_) => Self::failed(message),

@@ -25,7 +25,7 @@ mod watch;
 
 pub use agent::Agent;
 pub use client::{Client, ClientError};
-pub use error::{ErrorBody, NO_SUCH_PROGRAM, NOT_EXECUTABLE};
+pub use error::{ErrorBody, MISCONFIGURED, NO_SUCH_PROGRAM, NOT_EXECUTABLE};
 pub use selector::{InvalidSelector, Selector};
 pub use server::{Access, ApiError, listen, serve};
 pub use table::Rights;

@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::launch::{Launched, launch};
 use super::logging::{self, LogFormat};
 use super::service;
-use crate::agent::{Command, Config, ConfigError, Handle, KeeperBy, Options};
+use crate::agent::{Command, Config, KeeperBy, Options, Reread};
 use crate::api::{Access, Rights};
 use crate::spec::Span;
 use std::path::PathBuf;
@@ -54,15 +54,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
 
-    let path = args.config.clone().unwrap_or_else(|| Config::path(context.root.as_deref()));
-    let read = || Config::read(&path, args.config.is_some());
-    let mut config = read().map_err(|error| CliError::Usage(crate::host::chain(&error)))?;
-    let options = args.above(config.options(context.root.clone()));
-    let reading = config.read_only_socket.as_ref().map(|socket| {
+    let halt = args.halt;
+    let reread = args.rereads(context.root.clone());
+    let options = reread().map_err(|error| CliError::Usage(crate::host::chain(&error)))?;
+    let reading = options.read_only_socket.as_ref().map(|socket| {
         let access = Access { group: Some(socket.group.clone()), rights: Rights::Reading, ..Access::default() };
         (PathBuf::from(socket.path.as_str()), access)
     });
-    let Launched { handle, socket, running, server } = launch(options, Access::default(), reading).await?;
+    let Launched { handle, socket, running, server } =
+        launch(options, Some(reread), Access::default(), reading).await?;
     tracing::info!(path = %socket.display(), "listening");
     let service = tokio::spawn(service::accompany(handle.clone()));
     let mut left = pin!(running.wait());
@@ -72,9 +72,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
             _ = terminate.recv() => handle.leave(),
             _ = interrupt.recv() => handle.leave(),
             _ = hangup.recv() => {
-                config = reload(&handle, config, read().map(|new| args.above_too(new)));
                 let handle = handle.clone();
                 tokio::spawn(async move {
+                    // A mistake in it is in the log and in the status.
+                    drop(handle.command(Command::Reload, 0).await);
                     if let Err(error) = handle.command(Command::Reconcile { source: None }, 0).await {
                         tracing::warn!(error = %error, "reading everything again failed");
                     }
@@ -85,11 +86,20 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     service.abort();
     service::leaving();
     server.stop().await?;
-    tracing::info!("left; the containers {}", if args.halt { "are stopped" } else { "go on" });
+    tracing::info!("left; the containers {}", if halt { "are stopped" } else { "go on" });
     Ok(Exit::Ok)
 }
 
 impl Args {
+    /// Reads the configuration, time and again.
+    fn rereads(self, root: Option<PathBuf>) -> Reread {
+        Box::new(move || {
+            let path = self.config.clone().unwrap_or_else(|| Config::path(root.as_deref()));
+            let config = Config::read(&path, self.config.is_some())?;
+            Ok(self.above(config.options(root.clone())))
+        })
+    }
+
     /// What the command line says stands above the configuration.
     fn above(&self, mut options: Options) -> Options {
         if !self.manifests.is_empty() {
@@ -104,24 +114,4 @@ impl Args {
         options.halt = self.halt;
         options
     }
-
-    /// The same for what can change while the agent runs.
-    fn above_too(&self, mut config: Config) -> Config {
-        config.keep_removed = self.keep_removed.unwrap_or(config.keep_removed);
-        config.resync = self.resync.unwrap_or(config.resync);
-        config
-    }
-}
-
-/// Hands a configuration that was read again to the agent, and says what of it has to wait. Comes back with the
-/// one that holds.
-fn reload(handle: &Handle, old: Config, new: Result<Config, ConfigError>) -> Config {
-    if let Ok(new) = &new {
-        for name in old.needs_restart(new) {
-            tracing::warn!("{name} is another one in the configuration now: that takes a restart of the agent");
-        }
-    }
-    let holds = new.as_ref().map_or(old, Clone::clone);
-    handle.configure(new);
-    holds
 }

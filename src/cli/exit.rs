@@ -98,6 +98,7 @@ impl CliError {
                 400 => Exit::Usage,
                 404 => Exit::NotFound,
                 403 | 409 => Exit::Refused,
+                422 if body.reason == crate::api::MISCONFIGURED => Exit::Invalid,
                 _ => Exit::Failed,
             },
             Self::Failed(_)

@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Run", &["up", "agent"]),
     ("Look", &["status", "get", "describe", "logs", "events", "why", "history", "metrics"]),
-    ("Change", &["validate", "plan", "approve", "reconcile", "stop", "start", "restart", "suspend", "resume", "set"]),
+    (
+        "Change",
+        &["validate", "plan", "approve", "reconcile", "reload", "stop", "start", "restart", "suspend", "resume", "set"],
+    ),
     ("Sources", &["source"]),
     ("Inside", &["exec"]),
     ("Host", &["explain", "check", "schema", "completion", "man", "version"]),

@@ -1,7 +1,7 @@
 //! An agent with its API: the one place where the commands start one.
 
 use super::exit::CliError;
-use crate::agent::{self, Handle, Options, Running};
+use crate::agent::{self, Handle, Options, Reread, Running};
 use crate::api::{self, Access, ApiError};
 use std::path::PathBuf;
 use tokio::sync::oneshot;
@@ -28,10 +28,11 @@ struct Served {
 /// `reading` is a second socket, for who may only look.
 pub async fn launch(
     options: Options,
+    reread: Option<Reread>,
     access: Access,
     reading: Option<(PathBuf, Access)>,
 ) -> Result<Launched, CliError> {
-    let (handle, running) = agent::run(options).await?;
+    let (handle, running) = agent::run(options, reread).await?;
     let socket = running.paths.socket();
     let mut server = Server::default();
     for (path, access) in [(socket.clone(), access)].into_iter().chain(reading) {

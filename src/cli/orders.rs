@@ -1,4 +1,4 @@
-//! The verbs that order something: `stop`, `start`, `restart`, `approve`, `reconcile`.
+//! The verbs that order something: `stop`, `start`, `restart`, `approve`, `reconcile`, `reload`.
 
 use super::completion::names;
 use super::context::{Context, now};
@@ -100,6 +100,15 @@ pub struct ReconcileArgs {
     source: Option<String>,
 }
 
+/// Read the agent's configuration again, sources and all, without a restart
+///
+/// It holds as a whole or not at all: with a mistake in it everything goes on as it was, the mistake is said with its
+/// place, and so does `plim status`. What came from a source that was taken out goes like what was taken out of a
+/// directory: after a grace, and with consent where it is much. Exit code 4: the old configuration holds.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  plim reload")]
+pub struct ReloadArgs {}
+
 pub(super) fn span(text: &str) -> Result<Span, String> {
     Span::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
@@ -198,6 +207,12 @@ pub async fn approve(args: ApproveArgs, context: &Context) -> Result<Exit, CliEr
         None => Command::Approve { objects, all: args.all },
     };
     let answer = client.command(&command).await?;
+    context.screen.put(&format!("{answer}\n"))?;
+    Ok(Exit::Ok)
+}
+
+pub async fn reload(_: ReloadArgs, context: &Context) -> Result<Exit, CliError> {
+    let answer = context.client().command(&Command::Reload).await?;
     context.screen.put(&format!("{answer}\n"))?;
     Ok(Exit::Ok)
 }

@@ -77,8 +77,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
         cgroup_parent: None,
         keeper: KeeperBy::Us,
         halt: false,
+        read_only_socket: None,
     };
-    let Launched { handle, running, server, .. } = launch(options, access, None).await?;
+    let Launched { handle, running, server, .. } = launch(options, None, access, None).await?;
     screen.put(&paste(context.root.as_deref()))?;
 
     let mut picture =

@@ -406,7 +406,7 @@ fn owner(config: &Config, place: &Place) -> Option<u32> {
 
 /// In the words that callers look for, to tell one failure of a program's start from the other.
 pub(super) fn told(text: &str, errno: i32) -> OciError {
-    if let Some(hook) = text.strip_prefix("running ").filter(|text| text.contains(" hook #")) {
+    if let Some(hook) = text.strip_prefix("running ").filter(|rest| rest.starts_with("hook #")) {
         return OciError::Start(format!("error running {hook}"));
     }
     let Some(rest) = text.strip_prefix("executing ") else { return OciError::Start(text.to_owned()) };

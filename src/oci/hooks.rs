@@ -149,6 +149,6 @@ fn one(
     let stop = watch.map(Watch::stop);
     sandbox::run_hook(&hook, &record.bundle, state.as_fd(), stop).map_err(|error| match (error, watch) {
         (HookError::Stopped, Some(watch)) => watch.interruption(),
-        (error, _) => OciError::Start(format!("error running {kind} hook #{number}: {}: {error}", hook.path)),
+        (error, _) => OciError::Start(format!("error running hook #{number} of {kind}: {}: {error}", hook.path)),
     })
 }

@@ -24,6 +24,16 @@ pub enum Wish {
     Invalid { message: Arc<str>, provenance: Provenance },
 }
 
+impl Wish {
+    /// Where its text stands.
+    pub fn provenance(&self) -> &Provenance {
+        match self {
+            Self::Present(wanted) => &wanted.provenance,
+            Self::Invalid { message: _, provenance } => provenance,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// A record that accepts it shares it.

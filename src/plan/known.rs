@@ -110,6 +110,7 @@ mod tests {
                 retention: Span(0),
                 max_delete: 0,
                 max_delete_percent: 0,
+                pruning: BTreeMap::new(),
                 stop_all: false,
                 halt: false,
             };

@@ -46,10 +46,34 @@ pub struct Settings {
     /// More absences than this at once wait for consent: the larger of the count and the percentage.
     pub max_delete: usize,
     pub max_delete_percent: usize,
+    /// What is special about the sources of these names.
+    pub pruning: BTreeMap<String, Pruning>,
     /// The agent is leaving and takes everything with it: `plim up` after Ctrl-C.
     pub stop_all: bool,
     /// The host goes down: everything stops in its order, and is to run again afterwards.
     pub halt: bool,
+}
+
+/// What becomes of the objects that are gone from one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pruning {
+    /// They are removed; otherwise each waits for consent.
+    pub prune: bool,
+    /// How many at once, of those of this source and apart from all others.
+    pub max_delete: Option<MaxDelete>,
+}
+
+/// The larger of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxDelete {
+    pub count: usize,
+    pub percent: usize,
+}
+
+impl MaxDelete {
+    fn of(self, managed: usize) -> usize {
+        self.count.max(managed.saturating_mul(self.percent) / 100)
+    }
 }
 
 /// The inputs of one round.

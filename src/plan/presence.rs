@@ -4,8 +4,9 @@
 //! then the likeliest story is a wrong directory.
 
 use super::known::Known;
-use super::{Inputs, Phase, Record, SourceState, Wanted, Wish};
+use super::{Inputs, MaxDelete, Phase, Pruning, Record, Settings, SourceState, Wanted, Wish};
 use crate::spec::DeletionPolicy;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How an object stands in the sources.
@@ -29,6 +30,8 @@ pub(super) struct Presences<'a> {
     incomplete: Option<Arc<str>>,
     /// Why absent objects wait for consent.
     guard: Option<Arc<str>>,
+    /// The same for those of a source with a limit of its own.
+    guards: BTreeMap<&'a str, Arc<str>>,
 }
 
 impl<'a> Presences<'a> {
@@ -37,8 +40,14 @@ impl<'a> Presences<'a> {
             SourceState::Complete => None,
             SourceState::Unavailable { reason } => Some(format!("source {name}: {reason}")),
         });
-        let mut presences = Self { inputs, incomplete: incomplete.next().map(Arc::from), guard: None };
-        presences.guard = presences.wipe_guard(objects);
+        let (guard, guards) = (None, BTreeMap::new());
+        let mut presences = Self { inputs, incomplete: incomplete.next().map(Arc::from), guard, guards };
+        let Settings { max_delete: count, max_delete_percent: percent, .. } = *inputs.settings;
+        presences.guard = presences.wipe_guard(objects, None, MaxDelete { count, percent });
+        for (source, pruning) in &inputs.settings.pruning {
+            let guard = pruning.max_delete.and_then(|limit| presences.wipe_guard(objects, Some(source), limit));
+            presences.guards.extend(guard.map(|guard| (source.as_str(), guard)));
+        }
         presences
     }
 
@@ -59,8 +68,15 @@ impl<'a> Presences<'a> {
         }
         let record = object.record;
         let kept = record.and_then(|record| record.accepted.kept_without_consent()).map(Arc::from);
-        let guard = || self.guard.clone().filter(|_| !record.is_some_and(|record| self.is_let_go(record)));
-        match kept.or_else(guard) {
+        let unpruned = || record.and_then(|record| self.unpruned(record));
+        let guard = || {
+            let guard = match record.and_then(|record| self.limited(record)) {
+                Some(source) => self.guards.get(source),
+                None => self.guard.as_ref(),
+            };
+            guard.cloned().filter(|_| !record.is_some_and(|record| self.is_let_go(record)))
+        };
+        match kept.or_else(unpruned).or_else(guard) {
             Some(reason) => Presence::Held(reason),
             None => Presence::Absent,
         }
@@ -81,6 +97,22 @@ impl<'a> Presences<'a> {
         }
     }
 
+    fn pruning<'b>(&self, record: &'b Record) -> Option<(&'b str, &'a Pruning)> {
+        let source = record.provenance.source.as_str();
+        Some((source, self.inputs.settings.pruning.get(source)?))
+    }
+
+    /// Why nothing that is gone from its source is removed.
+    fn unpruned(&self, record: &Record) -> Option<Arc<str>> {
+        let (source, pruning) = self.pruning(record)?;
+        (!pruning.prune).then(|| format!("file removed, and the source {source} does not prune").into())
+    }
+
+    /// Its source, if that has a limit of its own.
+    fn limited<'b>(&self, record: &'b Record) -> Option<&'b str> {
+        self.pruning(record).filter(|(_, pruning)| pruning.max_delete.is_some()).map(|(source, _)| source)
+    }
+
     /// Its deletion was allowed, and all that is left of it is kept for a while or for good.
     fn is_let_go(&self, record: &Record) -> bool {
         let Inputs { settings, approved, now, .. } = self.inputs;
@@ -91,22 +123,32 @@ impl<'a> Presences<'a> {
     }
 
     /// Counts what is absent now, deletions under way included, so that a directory that empties
-    /// in slow motion is noticed like one that empties at once.
-    fn wipe_guard(&self, objects: &[Known<'_>]) -> Option<Arc<str>> {
-        let Inputs { settings, desired, .. } = self.inputs;
-        // What runs without a record is never removed, so it does not count.
+    /// in slow motion is noticed like one that empties at once. Of one source, or of all that have no limit of
+    /// their own.
+    fn wipe_guard(&self, objects: &[Known<'_>], source: Option<&str>, limit: MaxDelete) -> Option<Arc<str>> {
+        let desired = &self.inputs.desired.objects;
+        // What runs without a record is never removed, so it does not count; nor does what is only held because
+        // its source does not prune.
         let counts = |object: &&Known<'_>| match object.record {
-            Some(record) => !self.is_let_go(record),
-            None => object.is_stray() && !object.runs(),
+            Some(record) => {
+                let stays = object.wish.is_none() && self.unpruned(record).is_some();
+                self.limited(record) == source && !stays && !self.is_let_go(record)
+            }
+            None => source.is_none() && object.is_stray() && !object.runs(),
         };
         let gone = |object: &&Known<'_>| object.wish.is_none() && self.held_by_its_file(object).is_none();
         let managed = objects.iter().filter(counts).count();
         let absent = objects.iter().filter(counts).filter(gone).count();
-        let limit = settings.max_delete.max(managed.saturating_mul(settings.max_delete_percent) / 100);
-        if absent > 1 && absent == managed && desired.objects.is_empty() {
-            Some(format!("all {managed} objects are gone from the manifests").into())
+        let limit = limit.of(managed);
+        let is_empty = || match source {
+            None => desired.is_empty(),
+            Some(source) => !desired.values().any(|wish| wish.provenance().source == source),
+        };
+        let whose = source.map_or_else(|| "the manifests".to_owned(), |source| format!("the source {source}"));
+        if absent > 1 && absent == managed && is_empty() {
+            Some(format!("all {managed} objects are gone from {whose}").into())
         } else if absent > limit {
-            Some(format!("{absent} of {managed} objects are gone from the manifests, more than {limit} at once").into())
+            Some(format!("{absent} of {managed} objects are gone from {whose}, more than {limit} at once").into())
         } else {
             None
         }

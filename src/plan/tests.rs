@@ -56,6 +56,7 @@ impl Host {
             retention: Span(0),
             max_delete: 3,
             max_delete_percent: 30,
+            pruning: BTreeMap::new(),
             stop_all: false,
             halt: false,
         };
@@ -75,6 +76,26 @@ impl Host {
         self.desired
             .objects
             .insert(object.id.clone(), Wish::Present(Arc::new(Wanted { object: Arc::new(object), provenance })));
+    }
+
+    fn ask_of(&mut self, source: &str, object: Object) {
+        let mut provenance = provenance(&object.id);
+        source.clone_into(&mut provenance.source);
+        let wanted = Wanted { object: Arc::new(object), provenance };
+        self.desired.objects.insert(wanted.object.id.clone(), Wish::Present(Arc::new(wanted)));
+    }
+
+    /// Does everything that can be done at once.
+    fn all(&mut self) {
+        for step in self.plan().steps {
+            self.carry_out(&step);
+        }
+    }
+
+    /// How one of several objects stands.
+    fn stands(&self, name: &str) -> (Sync, String) {
+        let finding = self.plan().findings.remove(&id(name)).unwrap();
+        (finding.sync, finding.message.to_string())
     }
 
     pub(crate) fn inputs(&self) -> Inputs<'_> {

@@ -745,7 +745,7 @@ impl fmt::Display for ChildOp {
             Self::OpenAttribute { path, into } => write!(f, "opening {path} as {into}"),
             Self::WriteAttribute { file, value } => write!(f, "writing {value:?} to {file}", value = value.as_str()),
             Self::AwaitHooks { .. } => f.write_str("waiting for the hooks of the host"),
-            Self::RunHook { kind, number, call, .. } => write!(f, "running {kind} hook #{number}: {}", call.path),
+            Self::RunHook { kind, number, call, .. } => write!(f, "running hook #{number} of {kind}: {}", call.path),
             Self::LetGo { .. } => f.write_str("closing all descriptors that are not needed any more"),
             Self::Filter { flags: 0 } => f.write_str("loading the seccomp filter"),
             Self::Filter { flags } => write!(f, "loading the seccomp filter (flags {flags:#x})"),

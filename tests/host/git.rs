@@ -10,13 +10,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::PoisonError;
 
 /// An agent with a configuration.
-struct Agent {
-    host: Host,
+pub struct Agent {
+    pub host: Host,
     child: Option<Child>,
 }
 
 impl Agent {
-    fn prepare() -> Self {
+    pub fn prepare() -> Self {
         Self { host: Host::prepare(), child: None }
     }
 
@@ -28,13 +28,13 @@ impl Agent {
         agent
     }
 
-    fn configure(&self, sources: &str) {
+    pub fn configure(&self, sources: &str) {
         fs::create_dir_all(self.host.root()).unwrap();
         let text = format!("deletionGrace: 1s\nkeepRemoved: 0s\nsources:\n{sources}\n");
         fs::write(self.host.root().join("agent.yaml"), text).unwrap();
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let _others_too = STARTS.read().unwrap_or_else(PoisonError::into_inner);
         let log = fs::File::options().create(true).append(true).open(self.host.dir.join("up.log")).unwrap();
         let child = Command::new(&self.host.bin)
@@ -50,7 +50,7 @@ impl Agent {
         self.host.until("the agent answers", || self.host.plim(["status"]).status.success());
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -85,7 +85,7 @@ impl Drop for Agent {
     }
 }
 
-fn file_source(repository: &Repository, more: &str) -> String {
+pub fn file_source(repository: &Repository, more: &str) -> String {
     format!("- {{name: fleet, git: {{url: 'file://{}', branch: main{more}}}}}", repository.bare().display())
 }
 

@@ -20,6 +20,8 @@ mod keeper;
 mod kills;
 mod lifecycle;
 mod metrics;
+mod oom;
+mod reload;
 mod rules;
 mod saving;
 mod servers;

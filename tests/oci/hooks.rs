@@ -156,7 +156,7 @@ fn a_hook_that_fails_before_the_program_leaves_nothing() {
 
         for answer in [bundle.create(), bundle.run()] {
             assert_eq!(answer.code, Some(1), "{kind}: {answer:?}");
-            let expected = format!("error running {kind} hook #1: /bin/sh: exited with 3");
+            let expected = format!("error running hook #1 of {kind}: /bin/sh: exited with 3");
             assert!(answer.err.contains(&expected), "{kind}: {answer:?}");
             assert!(bundle.is_gone(), "{kind}");
         }
@@ -174,7 +174,7 @@ fn a_hook_that_fails_at_the_start_ends_the_container() {
         let until = format!("until grep -q program {} /dev/null; do :; done; kill -TERM $$", log.display());
         let script = if kind == "poststart" { until.as_str() } else { "kill -TERM $$" };
         bundle.config["hooks"][kind] = json!([hook(script)]);
-        let expected = format!("error running {kind} hook #0: /bin/sh: killed by signal 15");
+        let expected = format!("error running hook #0 of {kind}: /bin/sh: killed by signal 15");
 
         assert_eq!(bundle.create().code, Some(0));
         let answer = bundle.on(&["start"]);
@@ -201,7 +201,7 @@ fn a_poststop_hook_that_fails_is_told_and_stops_nothing() {
     let answer = bundle.run();
 
     assert_eq!(answer.code, Some(0), "{answer:?}");
-    assert!(answer.err.contains("error running poststop hook #0: /bin/sh: exited with 9"), "{answer:?}");
+    assert!(answer.err.contains("error running hook #0 of poststop: /bin/sh: exited with 9"), "{answer:?}");
     assert_eq!(lines(&log), ["second"]);
     assert!(bundle.is_gone());
 }
@@ -221,7 +221,7 @@ fn a_hook_that_hangs_is_killed_at_its_timeout_with_its_children() {
 
         assert_eq!(answer.code, Some(1), "{kind}: {answer:?}");
         assert!(
-            answer.err.contains(&format!("error running {kind} hook #0: /bin/sh: killed as it ran longer than 1 s")),
+            answer.err.contains(&format!("error running hook #0 of {kind}: /bin/sh: killed as it ran longer than 1 s")),
             "{kind}: {answer:?}"
         );
         until_its_child_has_ended(&bundle, &log);
@@ -356,6 +356,6 @@ fn a_hook_that_a_filter_kills_is_told_so() {
 
     let answer = bundle.run();
 
-    let expected = "error running startContainer hook #0: /usr/bin/mkdir: killed by signal 31 (bad system call)";
+    let expected = "error running hook #0 of startContainer: /usr/bin/mkdir: killed by signal 31 (bad system call)";
     assert!(answer.err.contains(expected), "{answer:?}");
 }

@@ -1,6 +1,8 @@
 //! One entry of `sources` in the agent's configuration.
 
+use super::MaxDelete;
 use crate::fetch::{self, Reference};
+use crate::plan;
 use crate::source::Rights;
 use crate::spec::{AbsolutePath, Name, Span};
 use serde::Deserialize;
@@ -14,6 +16,17 @@ pub struct SourceConfig {
     pub rights: Rights,
     /// What was read last holds, and nothing newer is read.
     pub suspend: bool,
+    /// What is gone from it is removed.
+    pub prune: bool,
+    /// Of its own objects, instead of the one that holds for all.
+    pub max_delete: Option<MaxDelete>,
+}
+
+impl SourceConfig {
+    pub(in crate::agent) fn pruning(&self) -> plan::Pruning {
+        let max_delete = self.max_delete.map(|MaxDelete { count, percent }| plan::MaxDelete { count, percent });
+        plan::Pruning { prune: self.prune, max_delete }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +75,16 @@ pub struct VerifyConfig {
     pub every: bool,
 }
 
+/// Sources that each have a name of their own.
+pub(super) fn distinct<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SourceConfig>, D::Error> {
+    let sources = Vec::<SourceConfig>::deserialize(deserializer)?;
+    let mut names = std::collections::BTreeSet::new();
+    match sources.iter().find(|source| !names.insert(&source.name)) {
+        Some(SourceConfig { name, .. }) => Err(serde::de::Error::custom(format!("two sources of the name {name}"))),
+        None => Ok(sources),
+    }
+}
+
 /// As it is written.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -75,19 +98,27 @@ struct Written {
     allow: Rights,
     #[serde(default)]
     suspend: bool,
+    #[serde(default = "yes")]
+    prune: bool,
+    #[serde(default)]
+    max_delete: Option<MaxDelete>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl TryFrom<Written> for SourceConfig {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let Written { name, directory, git, allow: rights, suspend } = written;
+        let Written { name, directory, git, allow: rights, suspend, prune, max_delete } = written;
         let origin = match (directory, git) {
             (Some(directory), None) => Origin::Directory(directory),
             (None, Some(git)) => Origin::Git(Box::new(git)),
             (None, None) | (Some(_), Some(_)) => return Err("a source has either `directory` or `git`".to_owned()),
         };
-        Ok(Self { name, origin, rights, suspend })
+        Ok(Self { name, origin, rights, suspend, prune, max_delete })
     }
 }
 

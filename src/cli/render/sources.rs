@@ -2,14 +2,14 @@
 
 use super::units::span;
 use super::{Cell, Table, age};
-use crate::agent::{Kept, Pin, SourceView};
+use crate::agent::{Kept, MaxDelete, Pin, SourceView};
 use crate::cli::screen::{Paint, Tone, one_line, printable};
 use crate::spec::Timestamp;
 use std::fmt::Write as _;
 
 /// One line for each source.
 pub fn list(sources: &[SourceView], now: Timestamp, paint: Paint) -> String {
-    let mut table = Table::new(&["SOURCE", "PATH", "REVISION", "STATE", "OBJECTS", "READ"]);
+    let mut table = Table::new(&["SOURCE", "PATH", "REVISION", "STATE", "OBJECTS", "PRUNE", "READ"]);
     for source in sources {
         table.row([
             Cell::from(&source.name),
@@ -17,6 +17,7 @@ pub fn list(sources: &[SourceView], now: Timestamp, paint: Paint) -> String {
             Cell::from(source.revision.as_ref().map_or("", |kept| kept.commit.short())),
             state(source),
             Cell::from(source.objects.to_string()),
+            Cell::from(prune(source)),
             Cell::from(source.last_success.or(source.last_read).map_or_else(|| "never".to_owned(), |at| ago(at, now))),
         ]);
     }
@@ -63,6 +64,7 @@ pub fn one(source: &SourceView, now: Timestamp, paint: Paint) -> String {
         fact("next", Cell::from(format!("in {}", span(at.since(now)))));
     }
     fact("objects", Cell::from(source.objects.to_string()));
+    fact("prune", Cell::from(prune(source)));
     let mut text = facts.render(paint);
     for (name, reason) in &source.ignored {
         let _infallible = writeln!(text, "  ignored {}: {}", one_line(name), one_line(reason));
@@ -71,6 +73,15 @@ pub fn one(source: &SourceView, now: Timestamp, paint: Paint) -> String {
         let _infallible = writeln!(text, "{} {}", paint.tone(Tone::Bad, "!"), printable(line));
     }
     text
+}
+
+/// What becomes of what is gone from it.
+fn prune(source: &SourceView) -> String {
+    match (source.keeps, source.max_delete) {
+        (true, _) => "no".to_owned(),
+        (false, None) => "yes".to_owned(),
+        (false, Some(MaxDelete { count, percent })) => format!("{count} or {percent}%"),
+    }
 }
 
 /// The accepted revisions of a repository.
@@ -124,6 +135,7 @@ mod tests {
             complete: true,
             message: "pinned".to_owned(),
             objects: 3,
+            max_delete: Some(MaxDelete { count: 5, percent: 10 }),
             revision: Some(kept(1, 300, Some("ann@example.org"))),
             newest: Some(kept(2, 60, None)),
             pinned: Some(Pin {
@@ -147,9 +159,9 @@ mod tests {
         assert_eq!(
             list(&sources, samples::NOW, Paint(false)),
             "\
-SOURCE     PATH                                           REVISION      STATE     OBJECTS  READ
-manifests  /etc/plimsoll/manifests                                      complete  2        5s ago
-fleet      https://git.example.org/fleet.git branch main  111111111111  pinned    3        5s ago
+SOURCE     PATH                                           REVISION      STATE     OBJECTS  PRUNE     READ
+manifests  /etc/plimsoll/manifests                                      complete  2        yes       5s ago
+fleet      https://git.example.org/fleet.git branch main  111111111111  pinned    3        5 or 10%  5s ago
 "
         );
     }
@@ -170,6 +182,7 @@ answered   5s ago
 asked      5s ago
 next       in 55s
 objects    3
+prune      5 or 10%
 "
         );
     }

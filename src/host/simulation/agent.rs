@@ -69,6 +69,7 @@ impl Simulation {
                 retention: RETENTION,
                 max_delete: 3,
                 max_delete_percent: 30,
+                pruning: BTreeMap::new(),
                 stop_all: false,
                 halt: false,
             },

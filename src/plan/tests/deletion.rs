@@ -180,3 +180,60 @@ fn an_object_that_is_not_to_be_pruned_goes_on() {
     assert!(host.plan().steps.is_empty());
     assert_eq!(host.sync().0, Sync::Held);
 }
+
+#[test]
+fn what_is_gone_from_a_source_that_does_not_prune_waits_for_consent_and_holds_up_nothing_else() {
+    let mut host = Host::new();
+    (host.settings.max_delete, host.settings.max_delete_percent) = (1, 0);
+    for name in ["a", "b", "c", "d"] {
+        host.ask_of(if name < "c" { "dir" } else { "fleet" }, object(name, WEB));
+    }
+    host.settings.pruning.insert("fleet".into(), Pruning { prune: false, max_delete: None });
+    host.all();
+    for name in ["b", "c", "d"] {
+        host.desired.objects.remove(&id(name));
+    }
+
+    assert_eq!(host.stands("b").0, Sync::Deleting);
+    for name in ["c", "d"] {
+        assert_eq!(
+            host.stands(name),
+            (
+                Sync::Held,
+                "file removed, and the source fleet does not prune: its removal waits for plim approve".into()
+            )
+        );
+    }
+    host.approved.insert(id("c"));
+    assert_eq!((host.stands("c").0, host.stands("d").0), (Sync::Deleting, Sync::Held));
+}
+
+#[test]
+fn the_limit_of_a_source_is_for_its_own_objects_and_for_no_others() {
+    let mut host = Host::new();
+    (host.settings.max_delete, host.settings.max_delete_percent) = (0, 50);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        host.ask_of(if name < "c" { "dir" } else { "fleet" }, object(name, WEB));
+    }
+    let limit = |count| Pruning { prune: true, max_delete: Some(MaxDelete { count, percent: 0 }) };
+    host.settings.pruning.insert("fleet".into(), limit(2));
+    host.all();
+
+    for name in ["a", "c", "d"] {
+        host.desired.objects.remove(&id(name));
+    }
+    assert_eq!(["a", "c", "d"].map(|name| host.stands(name).0), [Sync::Deleting; 3]);
+    host.settings.pruning.insert("fleet".into(), limit(1));
+    assert_eq!(["a", "c", "d"].map(|name| host.stands(name).0), [Sync::Deleting, Sync::Held, Sync::Held]);
+    let message = host.stands("c").1;
+    assert!(message.contains("2 of 4 objects are gone from the source fleet, more than 1 at once"), "{message}");
+
+    // All of it is never right without consent, however much is allowed.
+    host.settings.pruning.insert("fleet".into(), limit(9));
+    for name in ["e", "f"] {
+        host.desired.objects.remove(&id(name));
+    }
+    let message = host.stands("f").1;
+    assert!(message.contains("all 4 objects are gone from the source fleet"), "{message}");
+    assert_eq!(host.stands("a").0, Sync::Deleting);
+}
