@@ -65,7 +65,9 @@ fn a_cgroup_that_was_taken_away_under_its_processes_is_made_again_with_its_limit
     host.ok(["reconcile"]);
 
     host.until("its processes are inside again", || inside().lines().count() == count);
-    host.until("its limit is there again", || host.control("default_web", MEMORY) == (64 << 20).to_string());
+    // In a directory of its own on v1, which is made after the other one.
+    let says = || fs::read_to_string(&limit).unwrap_or_default();
+    host.until("its limit is there again", || says().trim() == (64 << 20).to_string());
     host.until("an event says so", || String::from_utf8(host.plim(["events"]).stdout).unwrap().contains("made again"));
     assert_eq!(host.pid("web"), before);
 }
