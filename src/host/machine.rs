@@ -367,7 +367,12 @@ impl Machine {
 
     /// Nothing of a failed start stays, but what was there before it.
     fn undo_start(&self, instance: &InstanceId, existed: bool) {
-        let groups = self.cgroups.remove(instance).err().map(|error| chain(&error));
+        let groups = self.cgroups.remove(instance).map_err(MachineError::from).and_then(|()| {
+            // Where a keeper died meanwhile, the one after it may have taken it over half-way: whoever looks
+            // would see it run until its end is told.
+            if self.keeper.handle(instance).is_some() { self.collect(instance).map(drop) } else { Ok(()) }
+        });
+        let groups = groups.err().map(|error| chain(&error));
         let files = if existed { None } else { self.storage.remove(instance).err().map(|error| chain(&error)) };
         for failure in groups.into_iter().chain(files) {
             tracing::warn!(container = %instance, error = %failure, "cleaning up after a failed start failed");
