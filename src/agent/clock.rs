@@ -4,6 +4,7 @@
 //! as long as nobody sets it. It is kept in a file of the run directory, with the boot that it is of: after
 //! another one there is nothing to compare with, and the wall clock is believed.
 
+use super::durable;
 use crate::spec::{Span, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
@@ -63,9 +64,7 @@ impl Clock {
         if !self.unkept {
             return Ok(());
         }
-        let new = self.path.with_extension("new");
-        fs::write(&new, format!("{} {}\n", self.boot, self.booted.0))?;
-        fs::rename(&new, &self.path)?;
+        durable::write(&self.path, format!("{} {}\n", self.boot, self.booted.0).as_bytes())?;
         self.unkept = false;
         Ok(())
     }

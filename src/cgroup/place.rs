@@ -548,9 +548,7 @@ fn remove_tree(path: &str, deadline: Instant) -> Result<(), CgroupError> {
             signal_below(path, Signal::KILL.as_raw())?;
             // A frozen process of v1 dies once it thaws.
             let _ = write_path(&format!("{path}/freezer.state"), Freeze::Thawed.v1());
-            let mut pids = Vec::new();
-            procs_below(path, &mut pids)?;
-            freezer::let_die(pids)?;
+            freezer::let_die(listed(path)?)?;
             if Instant::now() >= deadline {
                 return Err(CgroupError::StillPopulated { path: path.into(), waited_ms: waited() });
             }
